@@ -1,0 +1,110 @@
+//! The versioned form of a range's log entry.
+//!
+//! Layout: one codec version byte, then [`Envelope`] in bincode. `apply_version` says by which
+//! rules the entry is to be applied, so that replicas of different software versions never
+//! diverge; an entry that this software does not know stops the replica, it is never skipped.
+
+use super::WriteRequest;
+use isotherm_types::{Key, RangeEpoch, RangeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// By which rules an entry is applied. Raised by an entry once all replicas support it.
+pub type ApplyVersion = u16;
+
+/// One log entry of a range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// By which rules to apply it.
+    pub apply_version: ApplyVersion,
+    /// The version half of the range's epoch when it was proposed.
+    pub range_version: u64,
+    /// Its commit timestamp.
+    pub ts: Timestamp,
+    /// No later entry has a timestamp at or below this one (0: not promised yet).
+    pub closed_ts: Timestamp,
+    /// Spare bits; an unknown one stops the replica.
+    pub flags: u32,
+    /// What to do.
+    pub body: Body,
+}
+
+/// What an entry does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Client writes in order.
+    Writes(WriteEntry),
+    /// Cuts the range.
+    Split(Split),
+    /// Orders a checksum of the state at this entry.
+    Checksum,
+}
+
+/// The writes of one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteEntry {
+    /// In order; the position of an operation over all of them is its index in the batch.
+    pub writes: Vec<WriteRequest>,
+}
+
+/// Cuts a range at `keys`; the parent keeps the first piece.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// Both halves must match the parent at apply.
+    pub epoch: RangeEpoch,
+    /// Ascending, strictly inside the parent.
+    pub keys: Vec<Key>,
+    /// One per key.
+    pub children: Vec<SplitChild>,
+}
+
+/// Identity of one child of a split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitChild {
+    /// The new range.
+    pub range: RangeId,
+    /// One per replica of the parent, in the order of its descriptor.
+    pub replicas: Vec<ReplicaId>,
+}
+
+/// An entry that this software cannot apply. Fatal for the replica.
+#[derive(Debug, Error)]
+pub enum EnvelopeError {
+    /// Not an envelope.
+    #[error("a log entry cannot be decoded")]
+    Decode(#[source] isotherm_storage::StorageError),
+    /// Written by newer software.
+    #[error("a log entry needs apply version {found} with flags {flags:#x}; this software knows up to {known}: upgrade it")]
+    Unknown {
+        /// What the entry asks for.
+        found: ApplyVersion,
+        /// Its flags.
+        flags: u32,
+        /// What this software knows.
+        known: ApplyVersion,
+    },
+}
+
+impl Envelope {
+    /// The newest rules that this software knows.
+    pub const APPLY_VERSION: ApplyVersion = 1;
+
+    /// Bytes for the log.
+    pub fn encode(&self) -> bytes::Bytes {
+        isotherm_storage::codec::encode(self).into()
+    }
+
+    /// From the log.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let envelope: Self =
+            isotherm_storage::codec::decode(bytes).map_err(EnvelopeError::Decode)?;
+        if envelope.apply_version > Self::APPLY_VERSION || envelope.flags != 0 {
+            return Err(EnvelopeError::Unknown {
+                found: envelope.apply_version,
+                flags: envelope.flags,
+                known: Self::APPLY_VERSION,
+            });
+        }
+        Ok(envelope)
+    }
+}

@@ -1,0 +1,12 @@
+//! What a range's log holds and what applying it answers.
+//!
+//! A log entry of a range is one [`Envelope`]: a batch of client writes, a split, or an order for
+//! a checksum. It is opaque to consensus and is decoded only in apply.
+
+mod envelope;
+mod reply;
+mod write;
+
+pub use envelope::{ApplyVersion, Body, Envelope, EnvelopeError, Split, SplitChild, WriteEntry};
+pub use reply::{NotApplied, RangeReply, WriteReply};
+pub use write::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};

@@ -1,0 +1,130 @@
+//! Client writes and their results.
+
+use bytes::Bytes;
+use isotherm_types::{Key, Timestamp, WriteId};
+use serde::{Deserialize, Serialize};
+
+/// A client's batch on one range: it becomes part of one log entry and is atomic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteRequest {
+    /// Identity across attempts.
+    pub id: WriteId,
+    /// In order; later ones see earlier ones.
+    pub ops: Vec<WriteOp>,
+}
+
+/// One write operation. Conditions are evaluated in apply, on every replica alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteOp {
+    /// Sets a value.
+    Put {
+        /// Which key.
+        key: Key,
+        /// The new value.
+        value: Bytes,
+    },
+    /// Removes a value.
+    Delete {
+        /// Which key.
+        key: Key,
+    },
+    /// Sets a value if the current one is as expected.
+    Cas {
+        /// Which key.
+        key: Key,
+        /// `None`: the key must not exist.
+        expected: Option<Bytes>,
+        /// The new value.
+        value: Bytes,
+    },
+    /// Adds to a decimal 64-bit integer; an absent key counts as 0.
+    Incr {
+        /// Which key.
+        key: Key,
+        /// What to add.
+        by: i64,
+    },
+}
+
+impl WriteOp {
+    /// The key that it touches.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. }
+            | Self::Delete { key }
+            | Self::Cas { key, .. }
+            | Self::Incr { key, .. } => key,
+        }
+    }
+
+    /// Bytes of key and values, for limits.
+    pub fn size_bytes(&self) -> usize {
+        self.key().len()
+            + match self {
+                Self::Put { value, .. } => value.len(),
+                Self::Delete { .. } => 0,
+                Self::Cas { expected, value, .. } => {
+                    expected.as_ref().map_or(0, Bytes::len) + value.len()
+                }
+                Self::Incr { .. } => 8,
+            }
+    }
+}
+
+impl WriteRequest {
+    /// Bytes of all keys and values.
+    pub fn size_bytes(&self) -> usize {
+        self.ops.iter().map(WriteOp::size_bytes).sum()
+    }
+}
+
+/// What one operation did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpResult {
+    /// The value was set.
+    Put,
+    /// The key is absent now.
+    Deleted {
+        /// Whether it had a value.
+        existed: bool,
+    },
+    /// Outcome of a compare-and-set.
+    Cas {
+        /// Whether the value was set.
+        applied: bool,
+        /// If it was not: what stands there.
+        current: Option<Bytes>,
+    },
+    /// The value after the increment.
+    Incr {
+        /// Prefix result: later increments of the same batch come on top.
+        value: i64,
+    },
+    /// Refused by what the operation found; nothing changed.
+    Refused {
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// Why an operation was refused in apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// An increment found something other than a decimal 64-bit integer.
+    #[error("the value is not a decimal 64-bit integer")]
+    NotANumber,
+    /// The sum does not fit.
+    #[error("the sum does not fit into 64 bits")]
+    Overflow,
+}
+
+/// The answer to a write that took effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteOutcome {
+    /// Commit timestamp.
+    pub ts: Timestamp,
+    /// Index of the first operation inside its entry; `(ts, index)` is a row's version.
+    pub index: u32,
+    /// One per operation.
+    pub results: Vec<OpResult>,
+}

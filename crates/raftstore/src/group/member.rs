@@ -1,0 +1,123 @@
+//! One member of a group.
+
+use super::applied::{Applied, Machine};
+use super::error::{GroupError, GroupOpenError};
+use super::instance::Instance;
+use crate::sender::PeerSender;
+use arc_swap::ArcSwapOption;
+use isotherm_storage::{LogEngine, ReplicaKey};
+use isotherm_types::{NodeId, RaftTiming, RangeId, ReplicaId};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Settings of one member.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupOptions {
+    /// This member: its node id, which is its replica id too.
+    pub member: NodeId,
+    /// Raft's clocks; the same on all members.
+    pub timing: RaftTiming,
+    /// Entries from one snapshot to the next.
+    pub snapshot_every: u64,
+}
+
+/// Who leads, as a member knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// The leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// Whether it is this member.
+    pub is_leader: bool,
+}
+
+/// One member of a group with the state machine `M`.
+pub struct Group<M: Machine> {
+    pub(super) member: NodeId,
+    pub(super) key: ReplicaKey,
+    pub(super) timing: RaftTiming,
+    pub(super) snapshot_every: u64,
+    pub(super) engine: Arc<dyn LogEngine>,
+    pub(super) sender: Arc<dyn PeerSender>,
+    pub(super) applied: Arc<Applied<M>>,
+    /// Raised before a new instance is built; work of an older one is refused.
+    pub(super) generation: Arc<AtomicU64>,
+    pub(super) instance: ArcSwapOption<Instance<M>>,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl<M: Machine> Group<M> {
+    /// Starts a member over what is in `log`: the last snapshot, the log behind it, the vote.
+    /// `machine` is as it is before any entry.
+    pub async fn open(
+        options: GroupOptions,
+        log: Arc<dyn LogEngine>,
+        machine: Arc<RwLock<M>>,
+        sender: Arc<dyn PeerSender>,
+    ) -> Result<Arc<Self>, GroupOpenError> {
+        let GroupOptions { member, timing, snapshot_every } = options;
+        let key = ReplicaKey { range: RangeId::META, replica: ReplicaId(member.get()) };
+        let applied = Arc::new(Applied::new(machine, log.clone(), key));
+        let group = Arc::new(Self {
+            member,
+            key,
+            timing,
+            snapshot_every,
+            engine: log,
+            sender,
+            applied,
+            generation: Arc::default(),
+            instance: ArcSwapOption::empty(),
+            leadership: watch::Sender::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        group.load().await?;
+        group.build_instance().await?;
+        let supervised = group.clone();
+        group.tasks.spawn(async move { supervised.supervise().await });
+        Ok(group)
+    }
+
+    /// Takes the applied state from disk.
+    pub(super) async fn load(&self) -> Result<(), GroupOpenError> {
+        let applied = self.applied.clone();
+        let load = tokio::task::spawn_blocking(move || applied.load());
+        Ok(load.await.map_err(std::io::Error::other)??)
+    }
+
+    /// The running instance.
+    pub(super) fn running(&self) -> Result<Arc<Instance<M>>, GroupError> {
+        self.instance.load_full().ok_or(GroupError::Stopped)
+    }
+
+    /// Who leads, and how that changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// The state machine. It is to be read only: entries alone change it.
+    pub fn machine(&self) -> &Arc<RwLock<M>> {
+        self.applied.machine()
+    }
+
+    /// Stops the member. What is in flight ends as [`GroupError::Indeterminate`].
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(instance) = self.instance.swap(None) {
+            if let Err(error) = instance.raft.shutdown().await {
+                tracing::warn!(error = %error, "consensus did not stop cleanly");
+            }
+        }
+        self.leadership.send_replace(Leadership::default());
+    }
+}

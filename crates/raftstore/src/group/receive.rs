@@ -1,0 +1,80 @@
+//! What other members send.
+
+use super::applied::Machine;
+use super::instance::Instance;
+use super::member::Group;
+use super::snapshot::collect;
+use crate::network::{Method, VoteGate, serve_call, serve_stream};
+use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use isotherm_storage::codec;
+use isotherm_types::NodeId;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Stand for election now: the fallback of a hand-over. Beside openraft's own methods.
+pub(super) const CAMPAIGN: u32 = 101;
+
+impl<M: Machine> Group<M> {
+    fn addressee(&self, header: &FrameHeader) -> Result<Arc<Instance<M>>, String> {
+        if header.range != self.key.range || header.to_replica != self.key.replica {
+            let (range, replica) = (header.range, header.to_replica);
+            return Err(format!("replica {replica} of {range} is not here"));
+        }
+        self.instance.load_full().ok_or_else(|| "this member is starting or stopping".into())
+    }
+}
+
+impl<M: Machine> FrameReceiver for Group<M> {
+    fn call(
+        self: Arc<Self>,
+        _from: NodeId,
+        header: FrameHeader,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            let instance = self.addressee(&header)?;
+            let hold_until = instance.vote_hold_until;
+            if header.method == CAMPAIGN {
+                if hold_until.is_some_and(|until| Instant::now() < until) {
+                    return Err("votes are held back for a moment after a start".into());
+                }
+                instance.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+                return Ok(Bytes::new());
+            }
+            let method = Method::try_from(header.method)?;
+            serve_call(&instance.raft, method, payload, VoteGate { hold_until }).await
+        })
+    }
+
+    fn stream(
+        self: Arc<Self>,
+        _from: NodeId,
+        header: FrameHeader,
+        source: FrameSource,
+        sink: FrameSink,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Ok(instance) = self.addressee(&header) {
+                serve_stream(&instance.raft, source, sink).await;
+            }
+        })
+    }
+
+    fn snapshot(
+        self: Arc<Self>,
+        _from: NodeId,
+        header: FrameHeader,
+        chunks: BoxStream<'static, Result<Bytes, SendError>>,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            let instance = self.addressee(&header)?;
+            let (vote, snapshot) = collect(chunks).await?;
+            let installed = instance.raft.install_full_snapshot(vote, snapshot).await;
+            let response = installed.map_err(|e| e.to_string())?;
+            Ok(codec::encode(&response).into())
+        })
+    }
+}

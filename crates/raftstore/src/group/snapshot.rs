@@ -1,0 +1,70 @@
+//! A whole snapshot on its way: a head, then the state in chunks.
+
+use crate::entry_codec::{decode_message, encode_message};
+use crate::network::SnapshotSender;
+use crate::sender::SendError;
+use crate::type_config::{Snapshot, SnapshotMeta, Vote};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::io;
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Largest state that is accepted: a guard against nonsense, far above what a state machine in
+/// memory holds.
+const STATE_BYTES_MAX: u64 = 4 << 30;
+
+/// The first chunk.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    vote: Vote,
+    meta: SnapshotMeta,
+    state_bytes: u64,
+}
+
+/// Cuts snapshots into chunks.
+pub(super) struct WholeSnapshots;
+
+impl SnapshotSender for WholeSnapshots {
+    type SnapshotData = Bytes;
+
+    fn chunks(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        state: Bytes,
+    ) -> io::Result<BoxStream<'static, Bytes>> {
+        let head = encode_message(&Head { vote, meta, state_bytes: state.len() as u64 });
+        let cut = |mut rest: Bytes| {
+            (!rest.is_empty()).then(|| (rest.split_to(rest.len().min(CHUNK_BYTES)), rest))
+        };
+        let body = stream::iter(std::iter::successors(cut(state), move |(_, rest)| {
+            cut(rest.clone())
+        }));
+        let head = stream::once(std::future::ready(Bytes::from(head)));
+        Ok(head.chain(body.map(|(chunk, _)| chunk)).boxed())
+    }
+}
+
+/// Puts a snapshot together again.
+pub(super) async fn collect(
+    mut chunks: BoxStream<'static, Result<Bytes, SendError>>,
+) -> Result<(Vote, Snapshot<Bytes>), String> {
+    let head = chunks.next().await.ok_or("the snapshot is empty")?.map_err(|e| e.to_string())?;
+    let head: Head = decode_message(&head).map_err(|e| e.to_string())?;
+    if head.state_bytes > STATE_BYTES_MAX {
+        return Err(format!("a snapshot of {} bytes is not plausible", head.state_bytes));
+    }
+    let mut state = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        state.extend_from_slice(&chunk.map_err(|e| e.to_string())?);
+        if state.len() as u64 > head.state_bytes {
+            return Err("the snapshot is longer than it says".into());
+        }
+    }
+    if (state.len() as u64) < head.state_bytes {
+        return Err("the snapshot ended early".into());
+    }
+    Ok((head.vote, Snapshot { meta: head.meta, snapshot: state.freeze() }))
+}

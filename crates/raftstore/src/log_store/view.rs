@@ -1,0 +1,54 @@
+//! A look at a log for those who do not write it.
+
+use super::state::Shared;
+use crate::type_config::LogId;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A look at one log, as its consensus instance has it.
+#[derive(Clone)]
+pub struct LogView {
+    shared: Arc<Shared>,
+}
+
+impl LogView {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Index up to which the log is durable on this node. What was recovered at the start, and
+    /// what was purged because a snapshot covers it, counts. It falls when entries that were
+    /// never committed are truncated.
+    pub fn flushed(&self) -> watch::Receiver<u64> {
+        self.shared.flushed.subscribe()
+    }
+
+    /// The last entry, or what was purged if there is none.
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.shared.state.lock().last
+    }
+
+    /// Index of the first entry that is still there (or would be, if there is none).
+    pub fn first_index(&self) -> u64 {
+        self.shared.state.lock().first_index()
+    }
+
+    /// The last entry that was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        self.shared.state.lock().purged
+    }
+
+    /// Up to which index entries can go so that at least about `keep_bytes` stay and none above
+    /// `durable` goes. `None` if none can.
+    pub fn purgeable(&self, durable: u64, keep_bytes: u64) -> Option<u64> {
+        let state = self.shared.state.lock();
+        let upto = state.sizes.index_before(keep_bytes)?.min(durable);
+        (upto >= state.first_index() && upto > 0).then_some(upto)
+    }
+
+    /// Refuses everything that the instance still wants to do with the log. When this returns,
+    /// nothing of it is submitted to the engine any more.
+    pub fn close(&self) {
+        self.shared.state.lock().closed = true;
+    }
+}

@@ -1,0 +1,103 @@
+//! The receiving side: frames into openraft, its answers back.
+
+use super::method::Method;
+use crate::entry_codec::{decode_append, decode_message, encode_message};
+use crate::sender::{FrameSink, FrameSource};
+use crate::type_config::{Raft, TransferLeaderRequest, TypeConfig, VoteRequest};
+use bytes::Bytes;
+use futures::{StreamExt, pin_mut, stream};
+use openraft::storage::RaftStateMachine;
+use serde::Serialize;
+use std::fmt::Display;
+use std::time::Instant;
+
+/// Whether this instance takes part in elections yet.
+///
+/// A lease that an earlier instance promised to a leader is not on disk: until it has surely run
+/// out nothing is granted and nothing is taken over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VoteGate {
+    /// Until when it does not; `None`: it does.
+    pub hold_until: Option<Instant>,
+}
+
+impl VoteGate {
+    fn check(self) -> Result<(), String> {
+        match self.hold_until {
+            Some(until) if Instant::now() < until => {
+                Err("votes are held back for a moment after a start".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Serves one call. An error is a refusal: whoever asked gets no answer of openraft's.
+pub async fn serve_call<S>(
+    raft: &Raft<S>,
+    method: Method,
+    payload: Bytes,
+    gate: VoteGate,
+) -> Result<Bytes, String>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    match method {
+        Method::AppendEntries => {
+            let request = decode_append(&payload).map_err(|e| e.to_string())?;
+            answer(raft.append_entries(request).await)
+        }
+        Method::Vote => {
+            gate.check()?;
+            let request: VoteRequest = decode_message(&payload).map_err(|e| e.to_string())?;
+            answer(raft.vote(request).await)
+        }
+        Method::PreVote => {
+            gate.check()?;
+            let request: VoteRequest = decode_message(&payload).map_err(|e| e.to_string())?;
+            answer(raft.pre_vote(request).await)
+        }
+        Method::TransferLeader => {
+            gate.check()?;
+            let request: TransferLeaderRequest =
+                decode_message(&payload).map_err(|e| e.to_string())?;
+            answer(raft.handle_transfer_leader(request).await)
+        }
+        Method::AppendStream | Method::Snapshot => Err(format!("{method:?} is not a call")),
+    }
+}
+
+fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, String> {
+    response.map(|r| encode_message(&r).into()).map_err(|e| e.to_string())
+}
+
+/// Serves a replication stream until the requests end and everything is answered, or until
+/// openraft or the peer ends it.
+pub async fn serve_stream<S>(raft: &Raft<S>, source: FrameSource, sink: FrameSink)
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    let requests = stream::unfold(source, |mut source| async move {
+        let frame = match source.recv().await? {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::debug!(error = %error, "replication stream broke");
+                return None;
+            }
+        };
+        match decode_append(&frame) {
+            Ok(request) => Some((request, source)),
+            Err(error) => {
+                tracing::error!(error = %error, "an append request cannot be read");
+                None
+            }
+        }
+    });
+    let answers = raft.stream_append(requests);
+    pin_mut!(answers);
+    while let Some(Ok(answer)) = answers.next().await {
+        if sink.send(encode_message(&answer).into()).await.is_err() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Confirmation of leadership for reads: one round serves every read that arrived before it began.
+
+use super::{Instance, Replica};
+use crate::store::RangeError;
+use crate::type_config::CommittedLeaderId;
+use openraft::raft::LinearizerOption;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Reads that wait for a confirmation.
+#[derive(Default)]
+pub struct Confirm {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: bool,
+    waiting: Vec<oneshot::Sender<Confirmed>>,
+}
+
+/// The leadership that was confirmed; everything committed when the round began is applied here.
+pub type Confirmed = Result<CommittedLeaderId, RangeError>;
+
+impl Replica {
+    /// Confirms, in a round that begins after this call, that this replica leads, and waits until
+    /// what was committed then is applied here.
+    pub(crate) async fn confirm_leadership(self: &Arc<Self>) -> Confirmed {
+        let (answer, confirmed) = oneshot::channel();
+        let start = {
+            let mut state = self.confirm.state.lock();
+            state.waiting.push(answer);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            let replica = self.clone();
+            self.ctx.tasks.spawn(async move { replica.run_confirmations().await });
+        }
+        confirmed.await.unwrap_or_else(|_| Err(RangeError::Unavailable("stopping".into())))
+    }
+
+    async fn run_confirmations(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut state = self.confirm.state.lock();
+                if state.waiting.is_empty() {
+                    state.running = false;
+                    return;
+                }
+                std::mem::take(&mut state.waiting)
+            };
+            let confirmed = self.confirm_once().await;
+            for answer in waiting {
+                // A reader that gave up does not mind.
+                let _ = answer.send(confirmed.clone());
+            }
+        }
+    }
+
+    async fn confirm_once(&self) -> Confirmed {
+        let Some(instance) = self.instance.load_full() else {
+            return Err(RangeError::NotLeader { leader: None });
+        };
+        if self.is_transferring() {
+            return Err(self.not_leader(&instance));
+        }
+        let Some(leadership) = instance.leadership() else {
+            return Err(self.not_leader(&instance));
+        };
+        if self.ctx.faults.skip_read_confirmation() {
+            return Ok(leadership);
+        }
+        let tuning = &self.ctx.tuning;
+        let age = if tuning.read_quorum || self.ctx.clocks_jumped() {
+            Duration::ZERO
+        } else {
+            self.ctx.timing.lease()
+        };
+        let wait = Duration::from_millis(self.ctx.timing.election_max_ms);
+        let option = LinearizerOption::new(Some(age), true).with_wait_timeout(wait);
+        let linearizer = match instance.raft.get_read_linearizer(option).await {
+            Ok(linearizer) => linearizer,
+            Err(_) => return Err(self.not_leader(&instance)),
+        };
+        let read_index = linearizer.read_log_id().index();
+        let mut applied = self.applied.subscribe();
+        let applied = applied.wait_for(|index| *index >= read_index);
+        match tokio::time::timeout(wait, applied).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(RangeError::Unavailable("the range is slow to apply".into())),
+        }
+        // A hand-over may have begun meanwhile, or a new leadership of ours.
+        if self.is_transferring() || instance.leadership() != Some(leadership) {
+            return Err(self.not_leader(&instance));
+        }
+        Ok(leadership)
+    }
+
+    /// The refusal of a replica that does not lead, with what it knows of who does.
+    pub(crate) fn not_leader(&self, instance: &Instance) -> RangeError {
+        let descriptor = self.descriptor();
+        let leader = instance.leader().filter(|id| *id != self.id.get());
+        let node = leader.and_then(|id| descriptor.replica(id.into())).map(|r| r.node);
+        RangeError::NotLeader { leader: node }
+    }
+}

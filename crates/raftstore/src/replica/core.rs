@@ -1,0 +1,384 @@
+//! The applied state of a replica and the rules by which entries change it.
+//!
+//! Everything here is deterministic: the same entries over the same state give the same rows, the
+//! same answers and the same persisted state on every replica, whatever the hardware, the clock
+//! or the cutting of entries into write batches.
+
+use super::applied::{AppliedState, Origin, SessionMemory};
+use super::sessions::{DedupRow, Sessions};
+use crate::command::{
+    Body, Envelope, NotApplied, OpResult, RangeReply, Refusal, Split, WriteEntry, WriteOp,
+    WriteOutcome, WriteReply, WriteRequest,
+};
+use crate::type_config::{Host, LogId, Membership, StoredMembership};
+use bytes::Bytes;
+use isotherm_storage::{DataBatch, DataEngine, LocalKey, Overlay, StorageError, codec};
+use isotherm_types::{
+    RangeDescriptor, RangeEpoch, ReplicaDescriptor, ReplicaId, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Descriptor, applied state and remembered results of one replica.
+pub struct Core {
+    /// The consensus instance that may change this state.
+    pub generation: u64,
+    /// The descriptor as of `applied`.
+    pub descriptor: Arc<RangeDescriptor>,
+    /// Progress, persisted with the data.
+    pub applied: AppliedState,
+    /// Results of writes that took effect.
+    pub sessions: Sessions,
+}
+
+/// What an entry holds, decoded.
+pub enum Work {
+    /// Nothing: a new leader's first entry.
+    Blank,
+    /// A membership.
+    Membership(Membership),
+    /// A command.
+    Envelope(Envelope),
+}
+
+/// What was created by a split.
+pub struct Born {
+    /// Children in key order, each with its state.
+    pub children: Vec<(RangeDescriptor, Core)>,
+}
+
+/// Limits of what is remembered, from the store's tuning.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryLimits {
+    /// How long.
+    pub retention_ms: u64,
+    /// How many.
+    pub results_max: u32,
+}
+
+/// Index of the state that a range starts from: its log begins after it.
+pub const SEED_INDEX: u64 = 5;
+
+/// The log id that a range starts from. Term 0, so that openraft finds the log's head by itself.
+pub fn seed_log_id() -> LogId {
+    LogId::new(crate::type_config::LeaderId { term: 0, node_id: 0 }, SEED_INDEX)
+}
+
+/// The membership of a descriptor with voters only.
+pub fn membership_of(descriptor: &RangeDescriptor) -> Membership {
+    let voters: BTreeSet<u64> = descriptor.voters().map(|r| r.id.get()).collect();
+    let hosts: BTreeMap<u64, Host> =
+        descriptor.replicas.iter().map(|r| (r.id.get(), Host(r.node.get()))).collect();
+    Membership::new_with_defaults(vec![voters], hosts.keys().copied().collect::<BTreeSet<_>>())
+        .with_hosts(hosts)
+}
+
+impl Core {
+    /// The state of a range that starts now: a bootstrap or a split.
+    pub fn seed(descriptor: RangeDescriptor, last_ts: Timestamp, memory: SessionMemory) -> Self {
+        let at = seed_log_id();
+        let membership = StoredMembership::new(Some(at), membership_of(&descriptor));
+        let applied = AppliedState {
+            log_id: Some(at),
+            membership,
+            last_ts,
+            apply_version: Envelope::APPLY_VERSION,
+            memory,
+        };
+        let descriptor = Arc::new(descriptor);
+        Self { generation: 0, descriptor, applied, sessions: Sessions::default() }
+    }
+
+    /// The state on disk, if the range is there.
+    pub fn load(
+        data: &DataEngine,
+        range: isotherm_types::RangeId,
+    ) -> Result<Option<Self>, StorageError> {
+        let Some(descriptor) = data.local(&LocalKey::Descriptor(range))? else { return Ok(None) };
+        let Some(applied) = data.local(&LocalKey::Applied(range))? else { return Ok(None) };
+        let descriptor: RangeDescriptor = codec::decode(&descriptor)?;
+        let applied: AppliedState = codec::decode(&applied)?;
+        let mut sessions = Sessions::default();
+        let snapshot = data.snapshot();
+        let floor = applied.memory.floor;
+        let origins = applied.memory.origins.iter().map(|o| (o.range, o.upto));
+        for (origin, upto) in origins.chain([(range, Timestamp::MAX)]) {
+            for row in snapshot.dedup_rows(origin, floor) {
+                let (ts, bytes) = row?;
+                if ts > upto {
+                    break;
+                }
+                sessions.insert(ts, codec::decode::<DedupRow>(&bytes)?);
+            }
+        }
+        Ok(Some(Self { generation: 0, descriptor: Arc::new(descriptor), applied, sessions }))
+    }
+
+    /// Adds the rows of descriptor and applied state.
+    pub fn persist_into(&self, batch: &mut DataBatch) {
+        let range = self.descriptor.id;
+        batch.put_local(&LocalKey::Descriptor(range), &codec::encode(&*self.descriptor));
+        self.persist_applied_into(batch);
+    }
+
+    fn persist_applied_into(&self, batch: &mut DataBatch) {
+        let range = self.descriptor.id;
+        batch.put_local(&LocalKey::Applied(range), &codec::encode(&self.applied));
+    }
+
+    /// Applies `work` in order; rows of one or more entries leave in one batch each, cut between
+    /// entries at about `bytes_max`. Returns one reply per entry.
+    ///
+    /// No split is among `work` unless it is the last entry; its children are returned, and the
+    /// caller flushes before anything shows or starts them.
+    pub fn apply(
+        &mut self,
+        data: &DataEngine,
+        work: Vec<(LogId, Work)>,
+        limits: MemoryLimits,
+        bytes_max: usize,
+    ) -> Result<(Vec<RangeReply>, Option<Born>), StorageError> {
+        let mut replies = Vec::with_capacity(work.len());
+        let mut born = None;
+        let mut overlay = Overlay::new(data);
+        let mut batch = DataBatch::new();
+        overlay.prefetch(work.iter().flat_map(|(_, work)| work.keys()))?;
+        for (log_id, work) in work {
+            assert!(born.is_none(), "a split is the last entry of a batch");
+            self.applied.advance(log_id);
+            let reply = match work {
+                Work::Blank => RangeReply::Writes(Vec::new()),
+                Work::Membership(m) => {
+                    self.applied.membership = StoredMembership::new(Some(log_id), m);
+                    RangeReply::Writes(Vec::new())
+                }
+                Work::Envelope(envelope) => {
+                    self.apply_envelope(envelope, &mut overlay, &mut batch, &mut born, limits)?
+                }
+            };
+            replies.push(reply);
+            if overlay.size_bytes() + batch.size_bytes() > bytes_max {
+                self.persist_applied_into(&mut batch);
+                overlay.drain_into(&mut batch);
+                data.write(std::mem::take(&mut batch))?;
+                overlay = Overlay::new(data);
+            }
+        }
+        self.persist_applied_into(&mut batch);
+        overlay.drain_into(&mut batch);
+        data.write(batch)?;
+        Ok((replies, born))
+    }
+
+    fn apply_envelope(
+        &mut self,
+        envelope: Envelope,
+        overlay: &mut Overlay,
+        batch: &mut DataBatch,
+        born: &mut Option<Born>,
+        limits: MemoryLimits,
+    ) -> Result<RangeReply, StorageError> {
+        let ts = envelope.ts;
+        if ts <= self.applied.last_ts {
+            return Ok(RangeReply::NotApplied(NotApplied::OldTimestamp));
+        }
+        if envelope.range_version != self.descriptor.epoch.version {
+            let current = Box::new((*self.descriptor).clone());
+            return Ok(RangeReply::NotApplied(NotApplied::StaleVersion(current)));
+        }
+        self.applied.last_ts = ts;
+        match envelope.body {
+            Body::Checksum => Ok(RangeReply::ChecksumOrdered),
+            Body::Writes(entry) => self.apply_writes(entry, ts, overlay, batch, limits),
+            Body::Split(split) => Ok(self.apply_split(split, ts, batch, born)),
+        }
+    }
+
+    fn apply_writes(
+        &mut self,
+        entry: WriteEntry,
+        ts: Timestamp,
+        overlay: &mut Overlay,
+        batch: &mut DataBatch,
+        limits: MemoryLimits,
+    ) -> Result<RangeReply, StorageError> {
+        let mut index = 0u32;
+        let mut row = DedupRow::new();
+        let mut replies = Vec::with_capacity(entry.writes.len());
+        for write in entry.writes {
+            let first = index;
+            index += write.ops.len() as u32;
+            if let Some(answer) = self.recall(&write, &row) {
+                replies.push(answer);
+                continue;
+            }
+            let results = evaluate_all(write.ops, ts, first, overlay)?;
+            let outcome = WriteOutcome { ts, index: first, results };
+            row.push((write.id.session, write.id.seq, outcome.clone()));
+            replies.push(WriteReply::Done(outcome));
+        }
+        if !row.is_empty() {
+            let key = LocalKey::Dedup { origin: self.descriptor.id, ts };
+            batch.put_local(&key, &codec::encode(&row));
+            let count = row.len() as u32;
+            self.sessions.insert(ts, row);
+            let memory = &mut self.applied.memory;
+            memory.remember(ts, count, limits.retention_ms, limits.results_max);
+            self.sessions.forget(memory.floor);
+        }
+        Ok(RangeReply::Writes(replies))
+    }
+
+    /// The answer to a write that must not be evaluated (again). `row` holds what this entry did
+    /// so far: two attempts of one write can meet in one entry.
+    fn recall(&self, write: &WriteRequest, row: &DedupRow) -> Option<WriteReply> {
+        let id = &write.id;
+        if id.seq < id.floor {
+            return Some(WriteReply::Stale);
+        }
+        if id.birth < self.applied.memory.floor {
+            return Some(WriteReply::Expired);
+        }
+        let here = row.iter().find(|(s, seq, _)| (*s, *seq) == (id.session, id.seq));
+        let known = here.map(|(_, _, outcome)| outcome);
+        known.or_else(|| self.sessions.get(id.session, id.seq)).cloned().map(WriteReply::Done)
+    }
+
+    fn apply_split(
+        &mut self,
+        split: Split,
+        ts: Timestamp,
+        batch: &mut DataBatch,
+        born: &mut Option<Born>,
+    ) -> RangeReply {
+        let refuse = |why: &str| RangeReply::NotApplied(NotApplied::Refused(why.to_owned()));
+        let parent = &*self.descriptor;
+        if split.epoch != parent.epoch {
+            return refuse("the range's epoch has changed");
+        }
+        let Some(spans) = parent.span.split_at(&split.keys) else {
+            return refuse("a split key is not strictly inside the range, or they are not ascending");
+        };
+        let membership = self.applied.membership.membership();
+        let joint = membership.get_joint_config().len() > 1;
+        if joint || membership.learner_ids().next().is_some() {
+            return refuse("the range's membership is changing");
+        }
+        if split.children.len() != split.keys.len()
+            || split.children.iter().any(|c| c.replicas.len() != parent.replicas.len())
+        {
+            return refuse("the split does not name a replica of every child on every node");
+        }
+        let mut spans = spans.into_iter();
+        let narrowed = RangeDescriptor {
+            span: spans.next().expect("a split leaves the parent its first piece"),
+            epoch: parent.epoch.next_version(),
+            ..parent.clone()
+        };
+        let mut children = Vec::with_capacity(split.children.len());
+        for (child, span) in split.children.iter().zip(spans) {
+            let place = |(id, r): (&ReplicaId, &ReplicaDescriptor)| ReplicaDescriptor { id: *id, ..*r };
+            let newest = child.replicas.iter().max().map_or(0, |id| id.get());
+            let descriptor = RangeDescriptor {
+                id: child.range,
+                span,
+                epoch: RangeEpoch { version: narrowed.epoch.version, ..RangeEpoch::FIRST },
+                replicas: child.replicas.iter().zip(&parent.replicas).map(place).collect(),
+                next_replica_id: ReplicaId(newest + 1),
+            };
+            let mut memory = self.applied.memory.clone();
+            memory.origins.push(Origin { range: parent.id, upto: ts });
+            let mut core = Core::seed(descriptor.clone(), ts, memory);
+            core.sessions = self.sessions.fork();
+            core.persist_into(batch);
+            children.push((descriptor, core));
+        }
+        self.descriptor = Arc::new(narrowed);
+        self.persist_into(batch);
+        let all = std::iter::once(&*self.descriptor).chain(children.iter().map(|(d, _)| d));
+        let reply = RangeReply::Split(all.cloned().collect());
+        *born = Some(Born { children });
+        reply
+    }
+}
+
+impl Work {
+    /// Whether the entry must be the last of its batch: a split, or a checksum that needs the
+    /// state exactly at it.
+    pub fn ends_batch(&self) -> bool {
+        match self {
+            Self::Envelope(e) => !matches!(e.body, Body::Writes(_)),
+            Self::Blank | Self::Membership(_) => false,
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let entry = match self {
+            Self::Envelope(Envelope { body: Body::Writes(entry), .. }) => Some(entry),
+            _ => None,
+        };
+        let ops = entry.into_iter().flat_map(|e| &e.writes).flat_map(|w| &w.ops);
+        ops.map(|op| &op.key()[..])
+    }
+}
+
+fn evaluate_all(
+    ops: Vec<WriteOp>,
+    ts: Timestamp,
+    first: u32,
+    overlay: &mut Overlay,
+) -> Result<Vec<OpResult>, StorageError> {
+    (first..).zip(ops).map(|(index, op)| evaluate(op, ts, index, overlay)).collect()
+}
+
+/// Evaluates one operation. No result depends on whether a tombstone is still there: the overlay
+/// shows it as absence.
+fn evaluate(
+    op: WriteOp,
+    ts: Timestamp,
+    index: u32,
+    overlay: &mut Overlay,
+) -> Result<OpResult, StorageError> {
+    Ok(match op {
+        WriteOp::Put { key, value } => {
+            overlay.set(&key, Some(value), ts, index)?;
+            OpResult::Put
+        }
+        WriteOp::Delete { key } => {
+            let existed = overlay.get(&key)?.is_some();
+            if existed {
+                overlay.set(&key, None, ts, index)?;
+            }
+            OpResult::Deleted { existed }
+        }
+        WriteOp::Cas { key, expected, value } => {
+            let current = overlay.get(&key)?.map(|row| row.value);
+            if current == expected {
+                overlay.set(&key, Some(value), ts, index)?;
+                OpResult::Cas { applied: true, current: None }
+            } else {
+                OpResult::Cas { applied: false, current }
+            }
+        }
+        WriteOp::Incr { key, by } => {
+            let current = match overlay.get(&key)? {
+                None => 0,
+                Some(row) => match parse_i64(&row.value) {
+                    Some(n) => n,
+                    None => return Ok(OpResult::Refused { reason: Refusal::NotANumber }),
+                },
+            };
+            match current.checked_add(by) {
+                None => OpResult::Refused { reason: Refusal::Overflow },
+                Some(value) => {
+                    overlay.set(&key, Some(Bytes::from(value.to_string())), ts, index)?;
+                    OpResult::Incr { value }
+                }
+            }
+        }
+    })
+}
+
+fn parse_i64(bytes: &[u8]) -> Option<i64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}

@@ -1,0 +1,219 @@
+//! openraft's state machine over [`Core`].
+//!
+//! Rules (ARCHITECTURE.md, "Apply"):
+//! * an entry is applied only after it is durable in the LOCAL log, so that data never runs ahead
+//!   of the log that has to explain it after a crash;
+//! * work of an instance that was replaced is refused: every step checks the generation under
+//!   the core's lock;
+//! * a split is flushed before anything shows it or starts its children;
+//! * answers leave after the write, in order.
+
+use super::core::{Born, Core, MemoryLimits, Work};
+use super::snapshot::{SnapshotBuilder, SnapshotData};
+use super::Replica;
+use crate::command::{Envelope, RangeReply};
+use crate::type_config::{
+    ApplyResponder, Entry, EntryPayload, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership,
+    TypeConfig,
+};
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The state machine of one consensus instance of a replica.
+pub struct RangeMachine {
+    replica: Arc<Replica>,
+    generation: u64,
+    /// Index up to which this instance's log is durable here.
+    flushed: watch::Receiver<u64>,
+}
+
+struct Step {
+    log_id: LogId,
+    work: Work,
+    responder: Option<ApplyResponder>,
+}
+
+impl RangeMachine {
+    /// For the instance of `generation`.
+    pub fn new(replica: Arc<Replica>, generation: u64, flushed: watch::Receiver<u64>) -> Self {
+        Self { replica, generation, flushed }
+    }
+
+    async fn apply_steps(&mut self, steps: Vec<Step>) -> io::Result<()> {
+        let Some(last) = steps.last() else { return Ok(()) };
+        let (index, structural) = (last.log_id.index, last.work.ends_batch());
+        self.flushed
+            .wait_for(|flushed| *flushed >= index)
+            .await
+            .map_err(|_| io::Error::other("the log of this replica was closed"))?;
+        let (mut work, mut responders) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
+        for step in steps {
+            work.push((step.log_id, step.work));
+            responders.push(step.responder);
+        }
+        let replica = self.replica.clone();
+        let generation = self.generation;
+        let replies = if structural {
+            let run = move || apply_structural(&replica, generation, work);
+            tokio::task::spawn_blocking(run).await.map_err(io::Error::other)??
+        } else {
+            apply_plain(&replica, generation, work)?
+        };
+        for (responder, reply) in responders.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(Reply::Range(Box::new(reply)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn limits(replica: &Replica) -> MemoryLimits {
+    let tuning = &replica.ctx.tuning;
+    MemoryLimits {
+        retention_ms: tuning.session_retention.as_millis() as u64,
+        results_max: tuning.session_results_max,
+    }
+}
+
+fn check_generation(core: &Core, generation: u64, first: u64) -> io::Result<()> {
+    if core.generation != generation {
+        return Err(io::Error::other("a newer consensus instance owns this replica"));
+    }
+    if first != core.applied.index() + 1 {
+        let at = core.applied.index();
+        return Err(io::Error::other(format!("entry {first} does not follow the applied {at}")));
+    }
+    Ok(())
+}
+
+fn apply_plain(
+    replica: &Replica,
+    generation: u64,
+    work: Vec<(LogId, Work)>,
+) -> io::Result<Vec<RangeReply>> {
+    let first = work.first().map_or(0, |(id, _)| id.index);
+    let mut core = replica.core.lock();
+    check_generation(&core, generation, first)?;
+    let bytes_max = replica.ctx.tuning.apply_bytes_max;
+    let (replies, born) = core
+        .apply(&replica.ctx.data, work, limits(replica), bytes_max)
+        .map_err(io::Error::other)?;
+    assert!(born.is_none(), "a split is applied as a structural change");
+    replica.applied.send_replace(core.applied.index());
+    Ok(replies)
+}
+
+/// Applies a batch whose last entry is a split or a checksum order. Blocking: it flushes.
+fn apply_structural(
+    replica: &Arc<Replica>,
+    generation: u64,
+    work: Vec<(LogId, Work)>,
+) -> io::Result<Vec<RangeReply>> {
+    let first = work.first().map_or(0, |(id, _)| id.index);
+    let ctx = &replica.ctx;
+    let mut core = replica.core.lock();
+    check_generation(&core, generation, first)?;
+    let (replies, born) = core
+        .apply(&ctx.data, work, limits(replica), ctx.tuning.apply_bytes_max)
+        .map_err(io::Error::other)?;
+    if let Some(born) = born {
+        publish_split(replica, &core, born)?;
+    }
+    let index = core.applied.index();
+    if matches!(replies.last(), Some(RangeReply::ChecksumOrdered)) {
+        let snapshot = ctx.data.snapshot();
+        let span = core.descriptor.span.clone();
+        drop(core);
+        replica.applied.send_replace(index);
+        let sum = snapshot.checksum(&span).map_err(io::Error::other)?;
+        let mut checksums = replica.checksums.lock();
+        checksums.push_back((index, sum));
+        while checksums.len() > 4 {
+            checksums.pop_front();
+        }
+    } else {
+        replica.applied.send_replace(index);
+    }
+    Ok(replies)
+}
+
+fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
+    let ctx = &replica.ctx;
+    ctx.faults.before_split_flush(replica.range);
+    ctx.data.flush().map_err(io::Error::other)?;
+    let parent = core.descriptor.clone();
+    let mut owners = vec![(parent.id, parent.span.clone())];
+    owners.extend(born.children.iter().map(|(d, _)| (d.id, d.span.clone())));
+    ctx.spans.replace(&owners).map_err(io::Error::other)?;
+    replica.descriptor.store(parent.clone());
+    let children: Vec<_> = born.children.iter().map(|(d, _)| d.clone()).collect();
+    tracing::info!(
+        range_id = %parent.id,
+        epoch = %parent.epoch,
+        children = children.len(),
+        "range split applied"
+    );
+    ctx.born(parent, children, born.children.into_iter().map(|(_, core)| core).collect());
+    Ok(())
+}
+
+fn decode(entry: &Entry) -> io::Result<Work> {
+    Ok(match &entry.payload {
+        EntryPayload::Blank => Work::Blank,
+        EntryPayload::Membership(m) => Work::Membership(m.clone()),
+        EntryPayload::Normal(command) => {
+            Work::Envelope(Envelope::decode(&command.0).map_err(io::Error::other)?)
+        }
+    })
+}
+
+impl RaftStateMachine<TypeConfig> for RangeMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let core = self.replica.core.lock();
+        Ok((core.applied.log_id, core.applied.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let bytes_max = self.replica.ctx.tuning.apply_bytes_max;
+        let (mut steps, mut bytes) = (Vec::new(), 0);
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            if let EntryPayload::Normal(command) = &entry.payload {
+                bytes += command.0.len();
+            }
+            let work = decode(&entry)?;
+            let ends_batch = work.ends_batch();
+            steps.push(Step { log_id: entry.log_id, work, responder });
+            if ends_batch || bytes > bytes_max {
+                self.apply_steps(std::mem::take(&mut steps)).await?;
+                bytes = 0;
+            }
+        }
+        self.apply_steps(steps).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder::new(self.replica.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+        let (replica, generation, meta) = (self.replica.clone(), self.generation, meta.clone());
+        let run = move || super::snapshot::install(&replica, generation, &meta, data);
+        tokio::task::spawn_blocking(run).await.map_err(io::Error::other)?
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot<SnapshotData>>> {
+        Ok(super::snapshot::current(&self.replica))
+    }
+}

@@ -1,0 +1,151 @@
+//! One replica: its consensus instance, its applied state, and what runs on it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `core.rs` | the applied state and how entries change it; all of it behind one lock |
+//! | `machine.rs` | openraft's state machine over the core |
+//! | `sequencer.rs` | the one task that gives writes their timestamp and proposes them |
+//! | `pending.rs` | writes on their way, for reads |
+//! | `confirm.rs` | confirmation of leadership for reads, one round for many |
+//! | `read.rs` | reads at the newest state and at a timestamp |
+//! | `snapshot.rs` | sending and installing the whole state |
+//! | `sessions.rs`, `applied.rs` | what is remembered of writes; what is persisted of progress |
+
+mod applied;
+mod confirm;
+mod core;
+mod instance;
+mod machine;
+mod pending;
+mod read;
+mod sequencer;
+mod sessions;
+mod snapshot;
+pub(crate) mod stage_snapshot;
+mod status;
+
+pub use applied::{AppliedState, Origin, SessionMemory};
+pub use core::Core;
+pub use instance::Instance;
+pub use machine::RangeMachine;
+pub use pending::{BatchNumber, Pending};
+pub use read::{Page, PageRead, PointRead};
+pub use sequencer::{Proposal, Sequencer};
+pub use sessions::{DedupRow, Sessions};
+pub use snapshot::{
+    InstallMarker, SnapshotData, SnapshotHeader, StagedSnapshot, durable_state, roll_forward,
+};
+pub use stage_snapshot::SnapshotSource;
+pub use status::ReplicaStatus;
+
+use crate::store::StoreContext;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use confirm::Confirm;
+use isotherm_storage::{Checksum, ReplicaKey};
+use isotherm_types::{KeyRange, RangeDescriptor, RangeId, ReplicaId};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// One node's copy of a range.
+///
+/// The parts that outlive a consensus instance are here; the instance itself is replaced when it
+/// failed ([`Instance`], supervised by the store).
+pub struct Replica {
+    /// Its range.
+    pub range: RangeId,
+    /// Its id in that range.
+    pub id: ReplicaId,
+    pub(crate) ctx: Arc<StoreContext>,
+    /// The applied state. Every change of it runs under this lock and checks its generation.
+    pub(crate) core: Mutex<Core>,
+    /// Raised before a new consensus instance is built; work of an older one is refused.
+    pub(crate) generation: Arc<AtomicU64>,
+    pub(crate) instance: ArcSwapOption<Instance>,
+    /// The applied descriptor, for routing. Replaced only after the change is in the data.
+    pub(crate) descriptor: ArcSwap<RangeDescriptor>,
+    /// Index of the last applied entry that reads may see.
+    pub(crate) applied: watch::Sender<u64>,
+    /// Index that the last flush made durable; logs are purged up to it at most.
+    pub(crate) durable: AtomicU64,
+    pub(crate) pending: Pending,
+    pub(crate) confirm: Confirm,
+    /// Set before leadership is handed over: no lease read after it, no new proposal.
+    pub(crate) transferring: AtomicBool,
+    /// The span that this leader serves no reads of, and the leadership that it holds for: from
+    /// proposing a split until it is applied here.
+    pub(crate) gate: Mutex<Option<(u64, KeyRange)>>,
+    pub(crate) proposals: mpsc::Sender<Proposal>,
+    pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Replica {
+    /// A replica over what is on disk. Nothing runs yet.
+    pub(crate) fn new(
+        ctx: Arc<StoreContext>,
+        id: ReplicaId,
+        core: Core,
+    ) -> (Arc<Self>, mpsc::Receiver<Proposal>) {
+        let (proposals, queue) = mpsc::channel(ctx.tuning.queue_writes_max);
+        let applied = watch::Sender::new(core.applied.index());
+        let replica = Arc::new(Self {
+            range: core.descriptor.id,
+            id,
+            stop: ctx.stop.child_token(),
+            ctx,
+            generation: Arc::new(AtomicU64::new(core.generation)),
+            instance: ArcSwapOption::empty(),
+            descriptor: ArcSwap::from(core.descriptor.clone()),
+            durable: AtomicU64::new(core.applied.index()),
+            core: Mutex::new(core),
+            applied,
+            pending: Pending::default(),
+            confirm: Confirm::default(),
+            transferring: AtomicBool::new(false),
+            gate: Mutex::new(None),
+            proposals,
+            checksums: Mutex::new(VecDeque::new()),
+        });
+        (replica, queue)
+    }
+
+    /// Its name in the log engine.
+    pub fn key(&self) -> ReplicaKey {
+        ReplicaKey { range: self.range, replica: self.id }
+    }
+
+    /// The applied descriptor.
+    pub fn descriptor(&self) -> Arc<RangeDescriptor> {
+        self.descriptor.load_full()
+    }
+
+    /// Index of the last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Index that survives a crash without the log.
+    pub fn durable_index(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.transferring.load(Ordering::Acquire)
+    }
+
+    /// Whether reads of `span` are held back by a split that this leadership (`term`) proposed.
+    pub(crate) fn is_gated(&self, term: u64, span: &KeyRange) -> bool {
+        let gate = self.gate.lock();
+        gate.as_ref().is_some_and(|(of, gated)| *of == term && gated.overlaps(span))
+    }
+
+    /// The checksum at `index`, once computed.
+    pub fn checksum_at(&self, index: u64) -> Option<Checksum> {
+        let checksums = self.checksums.lock();
+        checksums.iter().find(|(at, _)| *at == index).map(|(_, sum)| *sum)
+    }
+}

@@ -1,0 +1,362 @@
+//! The one task of a replica that gives writes their timestamp and proposes them.
+//!
+//! Life of a batch: gather what waits → refuse what cannot be served (nothing is proposed yet, so
+//! every refusal is safe to retry elsewhere) → note it in `pending` → request ONE timestamp →
+//! propose ONE entry under the leadership that was held when the timestamp was requested → answer
+//! when it is applied here. Several entries are in flight; they are proposed in the order in which
+//! their timestamps were requested, because one task does it.
+
+use super::{BatchNumber, Instance, Replica};
+use crate::command::{
+    Body, Envelope, NotApplied, RangeReply, Split, WriteEntry, WriteOutcome, WriteReply,
+    WriteRequest,
+};
+use crate::store::RangeError;
+use crate::type_config::{
+    ClientWriteError, Command, CommittedLeaderId, ProgressResponder, Reply, WriteResult,
+};
+use isotherm_types::{KeyRange, RangeDescriptor, Timestamp};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Something to be proposed.
+pub enum Proposal {
+    /// A client's batch.
+    Write {
+        /// Version half of the epoch that it was routed by.
+        version: u64,
+        /// What to write.
+        request: WriteRequest,
+        /// Not proposed after this.
+        deadline: Instant,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<WriteOutcome, RangeError>>,
+    },
+    /// Cuts the range.
+    Split {
+        /// How.
+        split: Split,
+        /// Where the answer goes: parent and children.
+        answer: oneshot::Sender<Result<Vec<RangeDescriptor>, RangeError>>,
+    },
+    /// Orders a checksum.
+    Checksum {
+        /// Where the answer goes: the index of the state that is summed.
+        answer: oneshot::Sender<Result<u64, RangeError>>,
+    },
+}
+
+type Waiter = oneshot::Sender<Result<WriteOutcome, RangeError>>;
+
+struct Batch {
+    writes: Vec<WriteRequest>,
+    waiters: Vec<Waiter>,
+}
+
+impl Batch {
+    fn refuse(self, error: &RangeError) {
+        for waiter in self.waiters {
+            // A client that gave up does not mind.
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+}
+
+/// What became of a proposed entry.
+enum Fate {
+    Applied { index: u64, reply: RangeReply },
+    Refused(RangeError),
+    Unknown,
+}
+
+/// Timestamp and leadership that an entry is proposed under.
+struct Slot {
+    number: BatchNumber,
+    ts: Timestamp,
+    leadership: CommittedLeaderId,
+    instance: Arc<Instance>,
+}
+
+/// The sequencer of one replica.
+pub struct Sequencer {
+    replica: Arc<Replica>,
+    queue: mpsc::Receiver<Proposal>,
+    in_flight: Arc<Semaphore>,
+    last_proposed: Timestamp,
+    /// Taken from the queue but not fit for the batch that was gathered.
+    held: Option<Proposal>,
+}
+
+impl Sequencer {
+    /// For `replica`, over its queue.
+    pub fn new(replica: Arc<Replica>, queue: mpsc::Receiver<Proposal>) -> Self {
+        let in_flight = Arc::new(Semaphore::new(replica.ctx.tuning.entries_in_flight));
+        Self { replica, queue, in_flight, last_proposed: Timestamp::ZERO, held: None }
+    }
+
+    /// Runs until the replica stops.
+    pub async fn run(mut self) {
+        let stop = self.replica.stop.clone();
+        while let Some(Some(first)) = stop.run_until_cancelled(self.next()).await {
+            match first {
+                Proposal::Write { .. } => self.propose_writes(first).await,
+                Proposal::Split { split, answer } => {
+                    let result = self.propose_split(split).await;
+                    let _ = answer.send(result);
+                }
+                Proposal::Checksum { answer } => {
+                    let result = self.propose_checksum().await;
+                    let _ = answer.send(result);
+                }
+            }
+        }
+        self.queue.close();
+        while let Ok(proposal) = self.queue.try_recv() {
+            let error = RangeError::NotLeader { leader: None };
+            if let Proposal::Write { answer, .. } = proposal {
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Proposal> {
+        match self.held.take() {
+            Some(proposal) => Some(proposal),
+            None => self.queue.recv().await,
+        }
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = self.in_flight.clone().acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    async fn propose_writes(&mut self, first: Proposal) {
+        let permit = self.permit().await;
+        let batch = self.gather(first);
+        if batch.writes.is_empty() {
+            return;
+        }
+        let ops = batch.writes.iter().flat_map(|w| &w.ops).map(|op| &op.key()[..]);
+        let slot = match self.slot(ops).await {
+            Ok(slot) => slot,
+            Err(error) => return batch.refuse(&error),
+        };
+        let Batch { writes, waiters } = batch;
+        let fate = match self.propose(&slot, Body::Writes(WriteEntry { writes })).await {
+            Ok(fate) => fate,
+            Err(error) => {
+                self.replica.pending.finish(slot.number);
+                return Batch { writes: Vec::new(), waiters }.refuse(&error);
+            }
+        };
+        let replica = self.replica.clone();
+        self.replica.ctx.tasks.spawn(async move {
+            let fate = fate.await;
+            replica.pending.finish(slot.number);
+            drop(permit);
+            answer_writes(fate, waiters);
+        });
+    }
+
+    /// Takes what waits, as far as it fits into one entry, and refuses what cannot be served.
+    fn gather(&mut self, first: Proposal) -> Batch {
+        let tuning = &self.replica.ctx.tuning;
+        let now = Instant::now();
+        let descriptor = self.replica.descriptor();
+        let (mut ops, mut bytes) = (0, 0);
+        let mut batch = Batch { writes: Vec::new(), waiters: Vec::new() };
+        let mut next = Some(first);
+        while let Some(proposal) = next.take() {
+            let Proposal::Write { version, request, deadline, answer } = proposal else {
+                self.held = Some(proposal);
+                break;
+            };
+            let size = request.size_bytes();
+            let fits = ops + request.ops.len() <= tuning.entry_ops_max
+                && bytes + size <= tuning.entry_bytes_max;
+            if !fits && !batch.writes.is_empty() {
+                self.held = Some(Proposal::Write { version, request, deadline, answer });
+                break;
+            }
+            let inside = request.ops.iter().all(|op| descriptor.span.contains(op.key()));
+            if answer.is_closed() {
+                // Its client gave up; it was never proposed.
+            } else if version != descriptor.epoch.version || !inside {
+                let _ = answer.send(Err(self.replica.epoch_mismatch()));
+            } else if deadline <= now {
+                let late = RangeError::Busy { retry_after: Duration::from_millis(50) };
+                let _ = answer.send(Err(late));
+            } else {
+                ops += request.ops.len();
+                bytes += size;
+                batch.writes.push(request);
+                batch.waiters.push(answer);
+            }
+            next = self.queue.try_recv().ok();
+        }
+        batch
+    }
+
+    /// Notes a batch as on its way and requests its timestamp, under the leadership held now.
+    async fn slot<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Slot, RangeError> {
+        let replica = &self.replica;
+        let Some(instance) = replica.instance.load_full() else {
+            return Err(RangeError::NotLeader { leader: None });
+        };
+        let leadership = instance.leadership().filter(|_| !replica.is_transferring());
+        let Some(leadership) = leadership else { return Err(replica.not_leader(&instance)) };
+        let number = replica.pending.begin(keys);
+        loop {
+            match replica.ctx.timestamp().await {
+                // One that is not above the last proposed would be a no-op: throw it away.
+                Ok(ts) if ts <= self.last_proposed => continue,
+                Ok(ts) => {
+                    replica.pending.set_ts(number, ts);
+                    replica.ctx.faults.holding_ts(replica.range).await;
+                    return Ok(Slot { number, ts, leadership, instance });
+                }
+                Err(error) => {
+                    replica.pending.finish(number);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Proposes one entry. An error is certain: nothing was appended.
+    async fn propose(
+        &mut self,
+        slot: &Slot,
+        body: Body,
+    ) -> Result<impl Future<Output = Fate> + Send + use<>, RangeError> {
+        let envelope = Envelope {
+            apply_version: Envelope::APPLY_VERSION,
+            range_version: self.replica.descriptor().epoch.version,
+            ts: slot.ts,
+            closed_ts: Timestamp::ZERO,
+            flags: 0,
+            body,
+        };
+        let (responder, outcome) = ProgressResponder::<WriteResult>::complete_only();
+        let command = Command(envelope.encode());
+        let raft = &slot.instance.raft;
+        let write = raft.write(command).with_leader(slot.leadership).responder(responder);
+        if write.await.is_err() {
+            // The instance died before it took the message, or after: only the first is certain,
+            // and they cannot be told apart.
+            return Err(RangeError::Indeterminate);
+        }
+        self.last_proposed = slot.ts;
+        let replica = self.replica.clone();
+        let instance = slot.instance.clone();
+        Ok(async move {
+            match outcome.await {
+                Ok(Ok(done)) => match done.data {
+                    Reply::Range(reply) => Fate::Applied { index: done.log_id.index, reply: *reply },
+                    _ => Fate::Unknown,
+                },
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                    Fate::Refused(replica.not_leader(&instance))
+                }
+                Ok(Err(_)) | Err(_) => Fate::Unknown,
+            }
+        })
+    }
+
+    /// Splits in line: nothing else is proposed until the split is applied here, because it would
+    /// be proposed for a version that is about to end.
+    async fn propose_split(&mut self, split: Split) -> Result<Vec<RangeDescriptor>, RangeError> {
+        let descriptor = self.replica.descriptor();
+        if split.epoch != descriptor.epoch {
+            return Err(self.replica.epoch_mismatch());
+        }
+        let data = self.replica.ctx.data.clone();
+        // What precedes the split is durable then, so that a crash right after it replays little.
+        tokio::task::spawn_blocking(move || data.flush())
+            .await
+            .map_err(|e| RangeError::Internal(e.to_string()))?
+            .map_err(|e| RangeError::Internal(e.to_string()))?;
+        let slot = self.slot(std::iter::empty()).await?;
+        let affected = KeyRange::new(split.keys[0].clone(), descriptor.span.end().clone());
+        let affected = affected.map_err(|e| RangeError::Invalid(e.to_string()))?;
+        *self.replica.gate.lock() = Some((slot.leadership.term, affected));
+        let fate = match self.propose(&slot, Body::Split(split)).await {
+            Ok(fate) => fate.await,
+            Err(error) => {
+                self.replica.pending.finish(slot.number);
+                return Err(error);
+            }
+        };
+        self.replica.pending.finish(slot.number);
+        let open_gate = || *self.replica.gate.lock() = None;
+        match fate {
+            Fate::Applied { reply: RangeReply::Split(descriptors), .. } => {
+                open_gate();
+                Ok(descriptors)
+            }
+            Fate::Applied { reply: RangeReply::NotApplied(why), .. } => {
+                open_gate();
+                Err(not_applied(why))
+            }
+            Fate::Refused(error) => {
+                open_gate();
+                Err(error)
+            }
+            // Unknown: the gate stays. It names this leadership only, and the next one serves
+            // nothing before everything of this one is applied or gone.
+            Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
+        }
+    }
+
+    async fn propose_checksum(&mut self) -> Result<u64, RangeError> {
+        let slot = self.slot(std::iter::empty()).await?;
+        let fate = match self.propose(&slot, Body::Checksum).await {
+            Ok(fate) => fate.await,
+            Err(error) => Fate::Refused(error),
+        };
+        self.replica.pending.finish(slot.number);
+        match fate {
+            Fate::Applied { index, reply: RangeReply::ChecksumOrdered } => Ok(index),
+            Fate::Applied { reply: RangeReply::NotApplied(why), .. } => Err(not_applied(why)),
+            Fate::Refused(error) => Err(error),
+            Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
+        }
+    }
+}
+
+fn not_applied(why: NotApplied) -> RangeError {
+    match why {
+        NotApplied::StaleVersion(current) => RangeError::EpochMismatch { current: vec![*current] },
+        NotApplied::OldTimestamp => RangeError::NotLeader { leader: None },
+        NotApplied::Refused(why) => RangeError::Condition(why),
+    }
+}
+
+fn answer_writes(fate: Fate, waiters: Vec<Waiter>) {
+    let refuse_all = |error: RangeError, waiters: Vec<Waiter>| {
+        for waiter in waiters {
+            let _ = waiter.send(Err(error.clone()));
+        }
+    };
+    match fate {
+        Fate::Applied { reply: RangeReply::Writes(replies), .. } => {
+            for (waiter, reply) in waiters.into_iter().zip(replies) {
+                let _ = waiter.send(match reply {
+                    WriteReply::Done(outcome) => Ok(outcome),
+                    WriteReply::Stale => Err(RangeError::Stale),
+                    WriteReply::Expired => Err(RangeError::Expired),
+                });
+            }
+        }
+        Fate::Applied { reply: RangeReply::NotApplied(why), .. } => {
+            refuse_all(not_applied(why), waiters);
+        }
+        Fate::Refused(error) => refuse_all(error, waiters),
+        Fate::Applied { .. } | Fate::Unknown => refuse_all(RangeError::Indeterminate, waiters),
+    }
+}

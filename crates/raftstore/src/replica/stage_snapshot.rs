@@ -1,0 +1,257 @@
+//! Streaming a snapshot: the sender's chunks and the receiver's staging.
+//!
+//! Wire, one message per chunk, each `[kind: u8][body]`: `HEADER` (bincode of [`Preamble`]), then
+//! for every file `FILE` (column family), `DATA`…, `END` (CRC-32C of the file), then `DEDUP`
+//! (bincode of rows of remembered results)…, and `DONE` (the number of files). A stream that
+//! ends without `DONE` is thrown away.
+
+use super::snapshot::{DedupRecord, Outgoing, SnapshotData, SnapshotHeader};
+use super::{Instance, Replica, StagedSnapshot};
+use crate::network::SnapshotSender;
+use crate::sender::SendError;
+use crate::store::StoreContext;
+use crate::type_config::{Snapshot, SnapshotMeta, Vote};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use isotherm_storage::{SnapshotCf, SnapshotFile, codec};
+use isotherm_types::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+const HEADER: u8 = 1;
+const FILE: u8 = 2;
+const DATA: u8 = 3;
+const END: u8 = 4;
+const DEDUP: u8 = 5;
+const DONE: u8 = 6;
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks read ahead of the network: what a snapshot holds in memory at most.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Everything about a snapshot that is not rows.
+#[derive(Debug, Serialize, Deserialize)]
+struct Preamble {
+    vote: Vote,
+    meta: SnapshotMeta,
+    header: SnapshotHeader,
+}
+
+static NEXT_DIR: AtomicU64 = AtomicU64::new(0);
+
+/// Produces the chunks of outgoing snapshots.
+pub struct SnapshotSource {
+    ctx: Arc<StoreContext>,
+}
+
+impl SnapshotSource {
+    /// For the replicas of one store.
+    pub fn new(ctx: Arc<StoreContext>) -> Self {
+        Self { ctx }
+    }
+}
+
+impl SnapshotSender for SnapshotSource {
+    type SnapshotData = SnapshotData;
+
+    fn chunks(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<BoxStream<'static, Bytes>> {
+        let SnapshotData::Outgoing(outgoing) = data else {
+            return Err(io::Error::other("only the current snapshot can be sent"));
+        };
+        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let ctx = self.ctx.clone();
+        tokio::task::spawn_blocking(move || {
+            let dir = new_dir(&ctx, "out");
+            let sent = dir.and_then(|dir| {
+                let sent = produce(&ctx, &dir, vote, meta, *outgoing, &sender);
+                let _ = std::fs::remove_dir_all(&dir);
+                sent
+            });
+            if let Err(error) = sent {
+                // The stream ends without `DONE`: the receiver throws it away.
+                tracing::warn!(error = %error, "a snapshot was not sent to its end");
+            }
+        });
+        Ok(ReceiverStream::new(chunks).boxed())
+    }
+}
+
+fn new_dir(ctx: &StoreContext, what: &str) -> io::Result<PathBuf> {
+    let number = NEXT_DIR.fetch_add(1, Ordering::Relaxed);
+    let dir = ctx.staging.join(format!("{what}-{number}"));
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn chunk(kind: u8, body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(body.len() + 1);
+    bytes.put_u8(kind);
+    bytes.put_slice(body);
+    bytes.freeze()
+}
+
+fn produce(
+    ctx: &StoreContext,
+    dir: &std::path::Path,
+    vote: Vote,
+    meta: SnapshotMeta,
+    outgoing: Outgoing,
+    sender: &mpsc::Sender<Bytes>,
+) -> io::Result<()> {
+    let send = |kind, body: &[u8]| {
+        let gone = |_| io::Error::other("the receiver went away");
+        sender.blocking_send(chunk(kind, body)).map_err(gone)
+    };
+    let Outgoing { header, data } = outgoing;
+    send(HEADER, &codec::encode(&Preamble { vote, meta, header: header.clone() }))?;
+    let mut files = 0u32;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    for file in data.export(&header.descriptor.span, dir, ctx.tuning.snapshot_file_bytes) {
+        let file = file.map_err(io::Error::other)?;
+        send(FILE, &[file.cf as u8])?;
+        let mut reader = std::fs::File::open(&file.path)?;
+        let mut crc = 0;
+        loop {
+            let n = reader.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, &buffer[..n]);
+            send(DATA, &buffer[..n])?;
+        }
+        send(END, &crc.to_be_bytes())?;
+        std::fs::remove_file(&file.path)?;
+        files += 1;
+    }
+    let memory = &header.applied.memory;
+    let own = (header.descriptor.id, Timestamp::MAX);
+    let mut records: Vec<DedupRecord> = Vec::new();
+    let mut bytes = 0;
+    for (origin, upto) in memory.origins.iter().map(|o| (o.range, o.upto)).chain([own]) {
+        for row in data.dedup_rows(origin, memory.floor) {
+            let (ts, row) = row.map_err(io::Error::other)?;
+            if ts > upto {
+                break;
+            }
+            bytes += row.len();
+            records.push((origin, ts, row));
+            if bytes > CHUNK_BYTES {
+                send(DEDUP, &codec::encode(&std::mem::take(&mut records)))?;
+                bytes = 0;
+            }
+        }
+    }
+    send(DEDUP, &codec::encode(&records))?;
+    send(DONE, &files.to_be_bytes())
+}
+
+/// Receives a snapshot for `replica`: reserves its span, stages it on disk, has it installed.
+/// `Ok` is a promise that it is installed.
+pub async fn receive(
+    replica: &Arc<Replica>,
+    instance: &Instance,
+    mut chunks: BoxStream<'static, Result<Bytes, SendError>>,
+) -> Result<Bytes, String> {
+    let first = next(&mut chunks).await?;
+    let body = first.strip_prefix(&[HEADER]).ok_or("a snapshot starts with its header")?;
+    let preamble: Preamble = codec::decode(body).map_err(|e| e.to_string())?;
+    let header = &preamble.header;
+    if header.descriptor.id != replica.range {
+        return Err("a snapshot of another range".into());
+    }
+    // Before anything is staged: a span that overlaps another range here is refused, and openraft
+    // sees a transport error, not a success.
+    let spans = &replica.ctx.spans;
+    spans.reserve(replica.range, &header.descriptor.span).map_err(|e| e.to_string())?;
+    let dir = new_dir(&replica.ctx, "in").map_err(|e| e.to_string())?;
+    let staged = stage(header.clone(), dir.clone(), &mut chunks).await;
+    let staged = match staged {
+        Ok(staged) => staged,
+        Err(error) => {
+            let _ = tokio::fs::remove_dir_all(&dir).await;
+            let own = (replica.range, replica.descriptor().span.clone());
+            // Back to what it had: that never overlaps anything.
+            let _ = spans.replace(&[own]);
+            return Err(error);
+        }
+    };
+    let snapshot = Snapshot { meta: preamble.meta, snapshot: SnapshotData::Staged(staged) };
+    let installed = instance.raft.install_full_snapshot(preamble.vote, snapshot).await;
+    let response = installed.map_err(|e| e.to_string())?;
+    Ok(codec::encode(&response).into())
+}
+
+async fn next(
+    chunks: &mut BoxStream<'static, Result<Bytes, SendError>>,
+) -> Result<Bytes, String> {
+    match chunks.next().await {
+        Some(Ok(chunk)) => Ok(chunk),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("the snapshot ended early".into()),
+    }
+}
+
+async fn stage(
+    header: SnapshotHeader,
+    dir: PathBuf,
+    chunks: &mut BoxStream<'static, Result<Bytes, SendError>>,
+) -> Result<StagedSnapshot, String> {
+    let io = |e: io::Error| format!("staging a snapshot failed: {e}");
+    let mut staged =
+        StagedSnapshot { header, dir: dir.clone(), files: Vec::new(), dedup_files: Vec::new() };
+    let mut open: Option<(tokio::fs::File, SnapshotFile, u32)> = None;
+    loop {
+        let chunk = next(chunks).await?;
+        let (kind, body) = chunk.split_first().ok_or("an empty chunk")?;
+        match (*kind, open.take()) {
+            (FILE, None) => {
+                let cf = body.first().copied().and_then(SnapshotCf::from_u8);
+                let cf = cf.ok_or("a file of an unknown column family")?;
+                let path = dir.join(format!("{:06}.sst", staged.files.len()));
+                let file = tokio::fs::File::create(&path).await.map_err(io)?;
+                open = Some((file, SnapshotFile { cf, path, bytes: 0 }, 0));
+            }
+            (DATA, Some((mut file, mut entry, crc))) => {
+                file.write_all(body).await.map_err(io)?;
+                entry.bytes += body.len() as u64;
+                open = Some((file, entry, crc32c::crc32c_append(crc, body)));
+            }
+            (END, Some((mut file, entry, crc))) => {
+                if body != crc.to_be_bytes() {
+                    return Err("a file of the snapshot was damaged on its way".into());
+                }
+                file.flush().await.map_err(io)?;
+                file.sync_all().await.map_err(io)?;
+                staged.files.push(entry);
+            }
+            (DEDUP, None) => {
+                let path = dir.join(format!("{:06}.rows", staged.dedup_files.len()));
+                let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
+                file.write_all(body).await.map_err(io)?;
+                file.sync_all().await.map_err(io)?;
+                staged.dedup_files.push(path);
+            }
+            (DONE, None) => {
+                if body != (staged.files.len() as u32).to_be_bytes() {
+                    return Err("files of the snapshot are missing".into());
+                }
+                let synced = std::fs::File::open(&dir).and_then(|d| d.sync_all());
+                synced.map_err(io)?;
+                return Ok(staged);
+            }
+            (kind, _) => return Err(format!("chunk {kind} is out of place")),
+        }
+    }
+}

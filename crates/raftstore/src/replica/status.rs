@@ -1,0 +1,69 @@
+//! What a replica says of itself.
+
+use super::Replica;
+use isotherm_types::{RangeDescriptor, ReplicaId};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use std::time::Duration;
+
+/// A replica as status, heartbeats and metrics see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// The applied descriptor.
+    pub descriptor: RangeDescriptor,
+    /// Which replica this is.
+    pub replica: ReplicaId,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// Who leads, as far as it knows.
+    pub leader_replica: Option<ReplicaId>,
+    /// Its term.
+    pub term: u64,
+    /// Last applied entry.
+    pub applied_index: u64,
+    /// What survives a crash without the log.
+    pub durable_index: u64,
+    /// First entry still in the log.
+    pub first_log_index: u64,
+    /// Last entry in the log.
+    pub last_log_index: u64,
+    /// If it leads: the replicas that answered lately, itself included.
+    pub live_replicas: Vec<ReplicaId>,
+}
+
+impl Replica {
+    /// A look at this replica now. Cheap: nothing is read from disk.
+    pub fn status(&self) -> ReplicaStatus {
+        let descriptor = (*self.descriptor()).clone();
+        let mut status = ReplicaStatus {
+            replica: self.id,
+            is_leader: false,
+            leader_replica: None,
+            term: 0,
+            applied_index: self.applied_index(),
+            durable_index: self.durable_index(),
+            first_log_index: 0,
+            last_log_index: 0,
+            live_replicas: Vec::new(),
+            descriptor,
+        };
+        let Some(instance) = self.instance.load_full() else { return status };
+        let metrics = instance.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        status.is_leader = metrics.state.is_leader();
+        status.leader_replica = metrics.current_leader.map(ReplicaId);
+        status.term = metrics.current_term;
+        status.first_log_index = instance.log.first_index();
+        status.last_log_index = metrics.last_log_index.unwrap_or(0);
+        if status.is_leader {
+            let lately = Duration::from_millis(2 * self.ctx.timing.election_max_ms);
+            let heard = metrics.heartbeat.iter().flatten().filter(|(id, at)| {
+                **id == self.id.get() || at.is_some_and(|at| at.elapsed() < lately)
+            });
+            status.live_replicas = heard.map(|(id, _)| ReplicaId(*id)).collect();
+            if !status.live_replicas.contains(&self.id) {
+                status.live_replicas.push(self.id);
+            }
+        }
+        status
+    }
+}

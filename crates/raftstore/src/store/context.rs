@@ -1,0 +1,182 @@
+//! What every replica of a node shares.
+
+use super::{RangeError, SpanTable, StoreOptions, StoreTuning};
+use crate::faults::Faults;
+use crate::replica::Core;
+use crate::sender::PeerSender;
+use futures::future::BoxFuture;
+use isotherm_storage::{DataEngine, LogEngine};
+use isotherm_types::{NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where timestamps come from.
+pub trait TimestampSource: Send + Sync + 'static {
+    /// A timestamp that was requested after this call began: it joins only a request that was not
+    /// sent yet. Never one that was fetched ahead.
+    fn timestamp(&self) -> BoxFuture<'static, Result<Timestamp, OracleError>>;
+}
+
+/// The oracle did not answer.
+#[derive(Debug, Clone, Error)]
+#[error("no timestamp from the meta service: {0}")]
+pub struct OracleError(pub String);
+
+/// Something that others may want to know at once.
+#[derive(Debug, Clone)]
+pub enum StoreEvent {
+    /// A descriptor changed here; after a split the children came out of the same change.
+    DescriptorChanged {
+        /// The range, as it is now.
+        descriptor: Arc<RangeDescriptor>,
+        /// Children of the same split.
+        split_children: Vec<RangeDescriptor>,
+    },
+    /// This node became or ceased to be the leader of a range.
+    LeaderChanged {
+        /// Which.
+        range: RangeId,
+    },
+}
+
+/// Parent and children of a split that was applied here.
+pub(crate) struct Birth {
+    pub cores: Vec<Core>,
+    pub parent: RangeId,
+}
+
+/// What every replica of a node shares.
+pub struct StoreContext {
+    /// This node.
+    pub node: NodeId,
+    /// Raft's clocks.
+    pub timing: RaftTiming,
+    /// Sizes and intervals.
+    pub tuning: StoreTuning,
+    pub(crate) data: DataEngine,
+    pub(crate) log: Arc<dyn LogEngine>,
+    pub(crate) sender: Arc<dyn PeerSender>,
+    pub(crate) oracle: Arc<dyn TimestampSource>,
+    pub(crate) spans: SpanTable,
+    pub(crate) events: broadcast::Sender<StoreEvent>,
+    pub(crate) births: mpsc::UnboundedSender<Birth>,
+    pub(crate) staging: PathBuf,
+    pub(crate) faults: Faults,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) read_only: AtomicBool,
+    newest_ts: AtomicU64,
+    clocks: Mutex<Clocks>,
+}
+
+struct Clocks {
+    suspended_ns: i128,
+    no_lease_until: Option<Instant>,
+}
+
+/// How much further the boot-time clock is than the monotonic one: it grows while the machine is
+/// suspended, and the monotonic clock, by which leases run, does not see that.
+fn suspended_ns() -> i128 {
+    use rustix::time::{ClockId, clock_gettime};
+    let ns = |id| {
+        let t = clock_gettime(id);
+        i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
+    };
+    ns(ClockId::Boottime) - ns(ClockId::Monotonic)
+}
+
+impl StoreContext {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        options: StoreOptions,
+        data: DataEngine,
+        log: Arc<dyn LogEngine>,
+        sender: Arc<dyn PeerSender>,
+        oracle: Arc<dyn TimestampSource>,
+        staging: PathBuf,
+        births: mpsc::UnboundedSender<Birth>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node: options.node,
+            timing: options.timing,
+            tuning: options.tuning,
+            data,
+            log,
+            sender,
+            oracle,
+            spans: SpanTable::default(),
+            events: broadcast::Sender::new(4096),
+            births,
+            staging,
+            faults: Faults::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            read_only: AtomicBool::new(false),
+            newest_ts: AtomicU64::new(0),
+            clocks: Mutex::new(Clocks { suspended_ns: suspended_ns(), no_lease_until: None }),
+        })
+    }
+
+    /// A timestamp requested after this call began.
+    pub(crate) async fn timestamp(&self) -> Result<Timestamp, RangeError> {
+        let asked = tokio::time::timeout(self.tuning.oracle_timeout, self.oracle.timestamp()).await;
+        match asked {
+            Ok(Ok(ts)) => {
+                self.newest_ts.fetch_max(ts.get(), Ordering::AcqRel);
+                Ok(ts)
+            }
+            Ok(Err(error)) => Err(RangeError::Unavailable(error.to_string())),
+            Err(_) => Err(RangeError::Unavailable("the meta service did not answer".into())),
+        }
+    }
+
+    /// Refuses a timestamp that was not issued yet: a read there would not be repeatable.
+    pub(crate) async fn check_issued(&self, at: Timestamp) -> Result<(), RangeError> {
+        if at.get() <= self.newest_ts.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if at <= self.timestamp().await? { Ok(()) } else { Err(RangeError::TsTooNew) }
+    }
+
+    /// Whether the machine was suspended within the last lease: then leases may have run out
+    /// unseen, and reads are confirmed by a quorum round.
+    pub(crate) fn clocks_jumped(&self) -> bool {
+        const TOLERANCE_NS: i128 = 10_000_000;
+        let suspended = suspended_ns();
+        let mut clocks = self.clocks.lock();
+        if (suspended - clocks.suspended_ns).abs() > TOLERANCE_NS {
+            clocks.suspended_ns = suspended;
+            let lease = Duration::from_millis(self.timing.election_max_ms);
+            clocks.no_lease_until = Some(Instant::now() + lease);
+            tracing::warn!("the machine was suspended: leases dropped");
+        }
+        clocks.no_lease_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A split was applied: tells the world and has the children started.
+    pub(crate) fn born(
+        &self,
+        parent: Arc<RangeDescriptor>,
+        split_children: Vec<RangeDescriptor>,
+        cores: Vec<Core>,
+    ) {
+        let birth = Birth { cores, parent: parent.id };
+        let event = StoreEvent::DescriptorChanged { descriptor: parent, split_children };
+        // Nobody listens in tests and while stopping.
+        let _ = self.events.send(event);
+        let _ = self.births.send(birth);
+    }
+
+    /// A descriptor changed otherwise.
+    pub(crate) fn descriptor_changed(&self, descriptor: Arc<RangeDescriptor>) {
+        let split_children = Vec::new();
+        let _ = self.events.send(StoreEvent::DescriptorChanged { descriptor, split_children });
+    }
+}

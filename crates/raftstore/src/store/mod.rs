@@ -1,0 +1,69 @@
+//! The replica host: one per node. Opens, starts, supervises and stops replicas, receives what
+//! other nodes send them, and carries out operations on ranges (`operation/`).
+
+mod context;
+mod error;
+mod flush;
+mod open;
+mod operation;
+mod options;
+mod receive;
+mod span_table;
+mod start;
+mod stop;
+mod tend;
+
+pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
+pub use error::{RangeError, StoreError};
+pub use options::{StoreOptions, StoreTuning};
+pub use span_table::{SpanOverlap, SpanTable};
+
+use crate::replica::{Replica, ReplicaStatus};
+use isotherm_types::RangeId;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::{Semaphore, broadcast};
+
+/// All replicas of one node.
+pub struct Store {
+    pub(crate) ctx: Arc<StoreContext>,
+    replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
+    snapshots: Arc<Semaphore>,
+}
+
+impl Store {
+    /// What changes: descriptors and leaderships.
+    pub fn events(&self) -> broadcast::Receiver<StoreEvent> {
+        self.ctx.events.subscribe()
+    }
+
+    /// The replica of `range` here.
+    pub fn replica(&self, range: RangeId) -> Option<Arc<Replica>> {
+        self.replicas.read().get(&range).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().values().cloned().collect()
+    }
+
+    /// All replicas, as they are now.
+    pub fn replicas(&self) -> Vec<ReplicaStatus> {
+        self.all().iter().map(|r| r.status()).collect()
+    }
+
+    /// Bytes that a span takes on disk, roughly.
+    pub fn approximate_size(&self, span: &isotherm_types::KeyRange) -> u64 {
+        self.ctx.data.approximate_size(span)
+    }
+
+    /// While set, writes are refused as [`RangeError::DiskFull`]; reads go on.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.ctx.read_only.store(read_only, Ordering::Release);
+    }
+
+    fn find(&self, range: RangeId) -> Result<Arc<Replica>, RangeError> {
+        self.replica(range).ok_or(RangeError::RangeNotFound(range))
+    }
+}

@@ -1,0 +1,182 @@
+//! Opening a store over what is on disk, and seeding ranges.
+//!
+//! With the data's WAL off a crash rolls `data` back to the last flush, while the log keeps every
+//! synced vote and entry. So replicas are found in both: a range with a descriptor in `data`
+//! starts from its applied row; a replica that only the log knows starts from its creation
+//! record; an install that was cut off is done again from its delete, before any replica starts.
+
+use super::context::Birth;
+use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
+use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
+use crate::sender::PeerSender;
+use futures::StreamExt;
+use isotherm_storage::{
+    DataBatch, DataDir, DataEngine, LogEngine, ReplicaKey, StateKind, codec,
+};
+use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Synced before a replica that a message asked for may vote or accept anything.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreationRecord {
+    /// As its leader knew it.
+    pub descriptor: RangeDescriptor,
+}
+
+/// Replicas started at a time when a store opens.
+const STARTS_AT_ONCE: usize = 16;
+
+impl Store {
+    /// Opens the store and starts every replica that is on disk.
+    pub async fn open(
+        options: StoreOptions,
+        dirs: &DataDir,
+        log: Arc<dyn LogEngine>,
+        data: DataEngine,
+        sender: Arc<dyn PeerSender>,
+        oracle: Arc<dyn TimestampSource>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (births, born) = mpsc::unbounded_channel();
+        let staging = dirs.snapshots_dir().to_owned();
+        let ctx = StoreContext::new(options, data, log, sender, oracle, staging, births);
+        let found = {
+            let ctx = ctx.clone();
+            tokio::task::spawn_blocking(move || find_replicas(&ctx))
+                .await
+                .map_err(|e| StoreError::Corrupt(format!("opening the store failed: {e}")))??
+        };
+        let store = Arc::new(Self {
+            snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
+            replicas: Default::default(),
+            ctx,
+        });
+        tracing::info!(replicas = found.len(), "store opened");
+        let starts = found.into_iter().map(|(id, core)| store.start_replica(id, core));
+        let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
+        while let Some(started) = starts.next().await {
+            started?;
+        }
+        drop(starts);
+        store.spawn_tasks(born);
+        Ok(store)
+    }
+
+    fn spawn_tasks(self: &Arc<Self>, mut born: mpsc::UnboundedReceiver<Birth>) {
+        let (store, stop) = (self.clone(), self.ctx.stop.clone());
+        self.ctx.tasks.spawn(async move {
+            while let Some(Some(birth)) = stop.run_until_cancelled(born.recv()).await {
+                store.start_children(birth).await;
+            }
+        });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_flushes().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_tending().await });
+    }
+
+    /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
+    /// left alone.
+    pub async fn seed(self: &Arc<Self>, descriptors: &[RangeDescriptor]) -> Result<(), StoreError> {
+        let mut cores = Vec::new();
+        for descriptor in descriptors {
+            if self.replica(descriptor.id).is_some() {
+                continue;
+            }
+            let Some(me) = descriptor.replica_on(self.ctx.node).map(|r| r.id) else {
+                let why = format!("{} has no replica on this node", descriptor.id);
+                return Err(StoreError::Corrupt(why));
+            };
+            self.ctx.spans.reserve(descriptor.id, &descriptor.span)?;
+            let memory = SessionMemory::default();
+            cores.push((me, Core::seed(descriptor.clone(), Timestamp::ZERO, memory)));
+        }
+        if cores.is_empty() {
+            return Ok(());
+        }
+        let mut batch = DataBatch::new();
+        cores.iter().for_each(|(_, core)| core.persist_into(&mut batch));
+        let data = self.ctx.data.clone();
+        tokio::task::spawn_blocking(move || data.write(batch).and_then(|()| data.flush()))
+            .await
+            .map_err(|e| StoreError::Corrupt(format!("seeding failed: {e}")))??;
+        let ranges: Vec<RangeId> = cores.iter().map(|(_, core)| core.descriptor.id).collect();
+        let starts = cores.into_iter().map(|(id, core)| self.start_replica(id, core));
+        let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
+        while let Some(started) = starts.next().await {
+            started?;
+        }
+        drop(starts);
+        tracing::info!(ranges = ranges.len(), "ranges seeded");
+        for range in ranges {
+            // Leaders are spread: each range is first led by the replica that its id points at.
+            let store = self.clone();
+            self.ctx.tasks.spawn(async move { store.campaign_if_first(range).await });
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// A replica that has nothing yet: its state comes by snapshot.
+    pub fn empty(descriptor: RangeDescriptor) -> Self {
+        let applied = AppliedState {
+            log_id: None,
+            membership: Default::default(),
+            last_ts: Timestamp::ZERO,
+            apply_version: crate::command::Envelope::APPLY_VERSION,
+            memory: SessionMemory::default(),
+        };
+        let descriptor = Arc::new(descriptor);
+        Self { generation: 0, descriptor, applied, sessions: Sessions::default() }
+    }
+}
+
+/// Everything that is on disk, after finishing what a crash cut off. Blocking.
+fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreError> {
+    let mut found: HashMap<RangeId, (ReplicaId, Core)> = HashMap::new();
+    let mut in_log: HashMap<RangeId, Vec<ReplicaKey>> = HashMap::new();
+    for key in ctx.log.replicas()? {
+        in_log.entry(key.range).or_default().push(key);
+        if let Some(bytes) = ctx.log.state(key, StateKind::InstallMarker)? {
+            let marker: InstallMarker = codec::decode(&bytes)?;
+            tracing::info!(range_id = %key.range, replica_id = %key.replica, "finishing a snapshot install");
+            roll_forward(ctx, key, &marker)?;
+        }
+    }
+    clear_staging(ctx)?;
+    for range in ctx.data.local_ranges()? {
+        let Some(core) = Core::load(&ctx.data, range)? else {
+            return Err(StoreError::Corrupt(format!("{range} has a descriptor but no applied state")));
+        };
+        let Some(me) = core.descriptor.replica_on(ctx.node).map(|r| r.id) else {
+            return Err(StoreError::Corrupt(format!("{range} does not name this node ({})", ctx.node)));
+        };
+        ctx.spans.reserve(range, &core.descriptor.span)?;
+        found.insert(range, (me, core));
+    }
+    for (range, keys) in in_log {
+        for key in keys {
+            if found.contains_key(&range) {
+                continue;
+            }
+            if let Some(bytes) = ctx.log.state(key, StateKind::Creation)? {
+                let record: CreationRecord = codec::decode(&bytes)?;
+                ctx.spans.reserve(range, &record.descriptor.span)?;
+                found.insert(range, (key.replica, Core::empty(record.descriptor)));
+            }
+            // Otherwise a child of a split that is rolled back here: the parent applies the split
+            // again from its log, and the child then starts over the votes and entries it has.
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Removes what snapshots left behind. Blocking.
+fn clear_staging(ctx: &StoreContext) -> Result<(), StoreError> {
+    let _ = std::fs::remove_dir_all(&ctx.staging);
+    std::fs::create_dir_all(&ctx.staging).map_err(isotherm_storage::StorageError::from)?;
+    Ok(())
+}

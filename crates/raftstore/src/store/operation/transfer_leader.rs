@@ -1,0 +1,115 @@
+//! Handing leadership of a range to another replica.
+//!
+//! openraft never takes back an order to transfer: if the target fails, the leader neither writes
+//! nor reads until the next election. So leadership is handed over only to a follower that has
+//! everything, after this leader stopped serving, and if it does not arrive in time a follower
+//! that has everything is asked to stand for election.
+
+use crate::replica::{Instance, Replica};
+use crate::store::{RangeError, Store};
+use isotherm_types::{NodeId, RangeId};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Store {
+    /// Hands leadership of `range` to its replica on `to`.
+    pub async fn transfer_leader(&self, range: RangeId, to: NodeId) -> Result<(), RangeError> {
+        let replica = self.find(range)?;
+        let descriptor = replica.descriptor();
+        let Some(target) = descriptor.replica_on(to) else {
+            return Err(RangeError::Condition(format!("{range} has no replica on {to}")));
+        };
+        let target = target.id.get();
+        let Some(instance) = replica.instance.load_full() else {
+            return Err(RangeError::NotLeader { leader: None });
+        };
+        if instance.leadership().is_none() {
+            return Err(replica.not_leader(&instance));
+        }
+        if target == replica.id.get() {
+            return Ok(());
+        }
+        if replica.transferring.swap(true, Ordering::AcqRel) {
+            return Err(RangeError::Condition("a hand-over is already running".into()));
+        }
+        let result = self.hand_over(&replica, &instance, target).await;
+        replica.transferring.store(false, Ordering::Release);
+        result
+    }
+
+    async fn hand_over(
+        &self,
+        replica: &Arc<Replica>,
+        instance: &Arc<Instance>,
+        target: u64,
+    ) -> Result<(), RangeError> {
+        let patience = Duration::from_millis(self.ctx.timing.election_max_ms);
+        let ready = wait_until(patience, || replica.pending.is_empty() && matched(instance, target));
+        if !ready.await {
+            let why = "the target does not follow closely enough to take over";
+            return Err(RangeError::Condition(why.into()));
+        }
+        let led_by_other = || instance.leadership().is_none();
+        if instance.raft.trigger().transfer_leader(target).await.is_err() {
+            return Err(RangeError::NotLeader { leader: None });
+        }
+        if wait_until(patience, led_by_other).await {
+            return Ok(());
+        }
+        tracing::warn!(range_id = %replica.range, target, "hand-over late, asking for an election");
+        self.ask_to_campaign(replica, target).await;
+        if wait_until(patience * 2, led_by_other).await {
+            Ok(())
+        } else {
+            Err(RangeError::Unavailable("leadership did not move".into()))
+        }
+    }
+
+    /// Hands over every leadership of this node, as far as there is somebody to take it, until
+    /// `patience` runs out. Returns how many are left.
+    pub async fn transfer_all_away(self: &Arc<Self>, patience: Duration) -> usize {
+        let deadline = Instant::now() + patience;
+        let led: Vec<_> = self.all().into_iter().filter(|r| r.status().is_leader).collect();
+        let moves = led.into_iter().map(|replica| {
+            let store = self.clone();
+            async move {
+                let Some(instance) = replica.instance.load_full() else { return true };
+                let descriptor = replica.descriptor();
+                let others = descriptor.voters().filter(|v| v.id != replica.id);
+                let closest = others.max_by_key(|v| matched_index(&instance, v.id.get()));
+                let Some(target) = closest else { return false };
+                let left = deadline.saturating_duration_since(Instant::now());
+                let moved = store.transfer_leader(replica.range, target.node);
+                matches!(tokio::time::timeout(left, moved).await, Ok(Ok(())))
+            }
+        });
+        use futures::StreamExt;
+        let moved: Vec<bool> = futures::stream::iter(moves).buffer_unordered(32).collect().await;
+        moved.iter().filter(|moved| !**moved).count()
+    }
+}
+
+fn matched_index(instance: &Instance, follower: u64) -> Option<u64> {
+    let metrics = instance.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let matched = metrics.replication.as_ref()?.get(&follower)?;
+    matched.as_ref().map(|id| id.index)
+}
+
+fn matched(instance: &Instance, follower: u64) -> bool {
+    let last = instance.raft.metrics().borrow_watched().last_log_index;
+    last.is_some() && matched_index(instance, follower) >= last
+}
+
+async fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !ready() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}

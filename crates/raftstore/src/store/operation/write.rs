@@ -1,0 +1,43 @@
+//! A client's batch: checked, queued at the range's sequencer, answered when it is applied.
+
+use crate::command::{WriteOutcome, WriteRequest};
+use crate::replica::Proposal;
+use crate::store::{RangeError, Store};
+use isotherm_types::RangeId;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+
+impl Store {
+    /// Writes `request` to `range`. An error is certain (not applied by this attempt) unless it is
+    /// [`RangeError::Indeterminate`].
+    pub async fn write(
+        &self,
+        range: RangeId,
+        version: u64,
+        request: WriteRequest,
+        timeout: Duration,
+    ) -> Result<WriteOutcome, RangeError> {
+        let replica = self.find(range)?;
+        if self.ctx.read_only.load(Ordering::Acquire) {
+            return Err(RangeError::DiskFull);
+        }
+        let (answer, outcome) = oneshot::channel();
+        let deadline = Instant::now() + timeout;
+        let proposal = Proposal::Write { version, request, deadline, answer };
+        match replica.proposals.try_send(proposal) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                metrics::counter!("isotherm_writes_refused_total", "reason" => "busy").increment(1);
+                return Err(RangeError::Busy { retry_after: Duration::from_millis(50) });
+            }
+            Err(TrySendError::Closed(_)) => return Err(RangeError::NotLeader { leader: None }),
+        }
+        match tokio::time::timeout(timeout, outcome).await {
+            Ok(Ok(result)) => result,
+            // Dropped by a sequencer that stopped, or late: it may have been proposed.
+            Ok(Err(_)) | Err(_) => Err(RangeError::Indeterminate),
+        }
+    }
+}

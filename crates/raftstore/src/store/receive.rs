@@ -1,0 +1,75 @@
+//! What other nodes send to replicas on this one.
+
+use super::{Store, tend};
+use crate::network::{Method, VoteGate, serve_call, serve_stream};
+use crate::replica::{Instance, Replica, stage_snapshot};
+use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use isotherm_types::NodeId;
+use std::sync::Arc;
+
+impl Store {
+    /// The replica and instance that a frame is for. A frame for another replica id is from before
+    /// or after this one's time.
+    fn addressee(&self, header: &FrameHeader) -> Result<(Arc<Replica>, Arc<Instance>), String> {
+        let Some(replica) = self.replica(header.range) else {
+            return Err(format!("{} has no replica on this node", header.range));
+        };
+        if replica.id != header.to_replica {
+            return Err(format!("replica {} of {} is not here", header.to_replica, header.range));
+        }
+        match replica.instance.load_full() {
+            Some(instance) => Ok((replica, instance)),
+            None => Err(format!("{} is starting", header.range)),
+        }
+    }
+}
+
+impl FrameReceiver for Store {
+    fn call(
+        self: Arc<Self>,
+        from: NodeId,
+        header: FrameHeader,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            if let Some(answer) = tend::receive(&self, from, &header, &payload).await {
+                return answer;
+            }
+            let method = Method::try_from(header.method)?;
+            let (_, instance) = self.addressee(&header)?;
+            let gate = VoteGate { hold_until: instance.vote_hold_until };
+            serve_call(&instance.raft, method, payload, gate).await
+        })
+    }
+
+    fn stream(
+        self: Arc<Self>,
+        _from: NodeId,
+        header: FrameHeader,
+        source: FrameSource,
+        sink: FrameSink,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Ok((_, instance)) = self.addressee(&header) {
+                serve_stream(&instance.raft, source, sink).await;
+            }
+        })
+    }
+
+    fn snapshot(
+        self: Arc<Self>,
+        _from: NodeId,
+        header: FrameHeader,
+        chunks: BoxStream<'static, Result<Bytes, SendError>>,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            let (replica, instance) = self.addressee(&header)?;
+            let permit = self.snapshots.clone().try_acquire_owned();
+            let _permit = permit.map_err(|_| "other snapshots are being received".to_owned())?;
+            stage_snapshot::receive(&replica, &instance, chunks).await
+        })
+    }
+}

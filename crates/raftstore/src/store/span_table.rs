@@ -1,0 +1,95 @@
+//! Which spans of the key space live on this node, so that no two replicas ever share a key.
+
+use isotherm_types::{Key, KeyRange, RangeId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// The spans of all replicas on this node, and those reserved by snapshots and creations on
+/// their way.
+///
+/// Invariant: no two spans overlap. A span is shown here only after what it stands for is durable
+/// (a split is flushed first), and is taken out before its data is deleted.
+#[derive(Debug, Default)]
+pub struct SpanTable {
+    by_start: Mutex<BTreeMap<Key, (KeyRange, RangeId)>>,
+}
+
+/// The span overlaps that of another range on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("span {span} of {range} overlaps {local_span} of {local} on this node")]
+pub struct SpanOverlap {
+    /// Who asked.
+    pub range: RangeId,
+    /// For what.
+    pub span: KeyRange,
+    /// Who has it.
+    pub local: RangeId,
+    /// All that it has.
+    pub local_span: KeyRange,
+}
+
+type Spans = BTreeMap<Key, (KeyRange, RangeId)>;
+
+fn overlap(spans: &Spans, span: &KeyRange, range: RangeId) -> Result<(), SpanOverlap> {
+    let before = spans.range(..=span.start().clone()).next_back();
+    let inside = spans.range(span.start().clone()..).take_while(|(k, _)| span.is_before_end(k));
+    for (_, (local_span, local)) in before.into_iter().chain(inside) {
+        if *local != range && local_span.overlaps(span) {
+            let (local, local_span) = (*local, local_span.clone());
+            return Err(SpanOverlap { range, span: span.clone(), local, local_span });
+        }
+    }
+    Ok(())
+}
+
+impl SpanTable {
+    /// Gives `span` to `range` in addition to what it has; refused if another range has any of it.
+    pub fn reserve(&self, range: RangeId, span: &KeyRange) -> Result<(), SpanOverlap> {
+        let mut spans = self.by_start.lock();
+        overlap(&spans, span, range)?;
+        spans.insert(span.start().clone(), (span.clone(), range));
+        Ok(())
+    }
+
+    /// Makes `spans` all that the ranges named have: a split, an install, a start.
+    pub fn replace(&self, owners: &[(RangeId, KeyRange)]) -> Result<(), SpanOverlap> {
+        let mut spans = self.by_start.lock();
+        let mut next = spans.clone();
+        next.retain(|_, (_, range)| !owners.iter().any(|(owner, _)| owner == range));
+        for (range, span) in owners {
+            overlap(&next, span, *range)?;
+            next.insert(span.start().clone(), (span.clone(), *range));
+        }
+        *spans = next;
+        Ok(())
+    }
+
+    /// Takes everything from `range`.
+    pub fn release(&self, range: RangeId) {
+        self.by_start.lock().retain(|_, (_, owner)| *owner != range);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(a: &str, b: &str) -> KeyRange {
+        KeyRange::new(a.to_owned(), b.to_owned()).expect("ordered")
+    }
+
+    #[test]
+    fn an_overlapping_span_is_refused_and_a_split_hands_it_over() {
+        let table = SpanTable::default();
+        table.reserve(RangeId(1), &span("", "m")).expect("free");
+        assert!(table.reserve(RangeId(2), &span("k", "z")).is_err());
+        assert!(table.reserve(RangeId(2), &span("", "a")).is_err());
+        table.reserve(RangeId(2), &span("m", "")).expect("free");
+        let halves = [(RangeId(1), span("", "f")), (RangeId(3), span("f", "m"))];
+        table.replace(&halves).expect("a split of range 1");
+        assert!(table.reserve(RangeId(4), &span("g", "h")).is_err());
+        table.release(RangeId(3));
+        table.reserve(RangeId(4), &span("g", "h")).expect("free again");
+    }
+}

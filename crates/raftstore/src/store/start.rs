@@ -1,0 +1,203 @@
+//! Starting a replica, and starting its consensus instance again when it failed.
+
+use super::context::Birth;
+use super::{Store, StoreContext, StoreError, StoreEvent};
+use crate::log_store::LogStore;
+use crate::network::Factory;
+use crate::replica::{Core, Instance, RangeMachine, Replica, Sequencer, SnapshotSource};
+use crate::type_config::Raft;
+use isotherm_storage::{LogOp, StateKind};
+use isotherm_types::{RaftTiming, ReplicaId};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// openraft's settings for the data ranges.
+fn raft_config(timing: RaftTiming) -> Result<Arc<Config>, openraft::ConfigError> {
+    let config = Config {
+        cluster_name: "isotherm".into(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        // Snapshots are asked for by the flush task: see `store/flush.rs`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX / 2,
+        purge_batch_size: 1,
+        max_payload_entries: 256,
+        install_snapshot_timeout: 10 * 60 * 1000,
+        send_snapshot_timeout: 10 * 60 * 1000,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new)
+}
+
+impl Store {
+    /// Starts the replica `id` over `core`: consensus, sequencer, supervision.
+    pub(crate) async fn start_replica(
+        self: &Arc<Self>,
+        id: ReplicaId,
+        core: Core,
+    ) -> Result<Arc<Replica>, StoreError> {
+        let (replica, queue) = Replica::new(self.ctx.clone(), id, core);
+        build_instance(&replica).await?;
+        self.replicas.write().insert(replica.range, replica.clone());
+        let sequencer = Sequencer::new(replica.clone(), queue);
+        self.ctx.tasks.spawn(sequencer.run());
+        let supervised = replica.clone();
+        self.ctx.tasks.spawn(async move { supervise(supervised).await });
+        Ok(replica)
+    }
+
+    /// Starts this node's replicas of the children of a split that was applied here.
+    pub(super) async fn start_children(self: &Arc<Self>, birth: Birth) {
+        let was_leader = self.replica(birth.parent).is_some_and(|p| p.status().is_leader);
+        for core in birth.cores {
+            let descriptor = core.descriptor.clone();
+            let range = descriptor.id;
+            let Some(me) = descriptor.replica_on(self.ctx.node).map(|r| r.id) else {
+                tracing::error!(range_id = %range, "a split names no replica of its child here");
+                continue;
+            };
+            if self.replica(range).is_some() {
+                continue;
+            }
+            if let Err(error) = self.start_replica(me, core).await {
+                tracing::error!(range_id = %range, error = %error, "a child of a split does not start");
+                continue;
+            }
+            if was_leader {
+                let store = self.clone();
+                self.ctx.tasks.spawn(async move { store.campaign_when_ready(range).await });
+            }
+        }
+    }
+}
+
+/// Builds a consensus instance over the replica's current state and makes it the current one.
+async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
+    let ctx = &replica.ctx;
+    let generation = replica.generation.fetch_add(1, Ordering::AcqRel) + 1;
+    replica.core.lock().generation = generation;
+    let failed = |reason: String| StoreError::Raft { range: replica.range, reason };
+    let voted = ctx.log.state(replica.key(), StateKind::Vote)?.is_some();
+    let applied = replica.core.lock().applied.log_id;
+    let log = LogStore::open(
+        ctx.log.clone(),
+        replica.key(),
+        replica.generation.clone(),
+        generation,
+        applied,
+    )
+    .map_err(|e| failed(e.to_string()))?;
+    let view = log.view();
+    let machine = RangeMachine::new(replica.clone(), generation, view.flushed());
+    let source = SnapshotSource::new(ctx.clone());
+    let network = Factory::new(ctx.sender.clone(), replica.range, replica.id, source);
+    let config = raft_config(ctx.timing).map_err(|e| failed(e.to_string()))?;
+    let hold = voted && !ctx.faults.no_vote_hold();
+    let mut config = (*config).clone();
+    config.enable_elect = !hold;
+    let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine)
+        .await
+        .map_err(|e| failed(e.to_string()))?;
+    let vote_hold_until = hold.then(|| Instant::now() + ctx.timing.vote_hold());
+    if let Some(until) = vote_hold_until {
+        let (raft, stop) = (raft.clone(), replica.stop.clone());
+        ctx.tasks.spawn(async move {
+            let hold = tokio::time::sleep_until(until.into());
+            if stop.run_until_cancelled(hold).await.is_some() {
+                raft.runtime_config().elect(true);
+            }
+        });
+    }
+    let instance = Instance { generation, raft, log: view, vote_hold_until };
+    replica.instance.store(Some(Arc::new(instance)));
+    Ok(())
+}
+
+/// Watches a replica's instance: reports changes of leadership, and builds a new instance when one
+/// fails.
+async fn supervise(replica: Arc<Replica>) {
+    let mut pause = Duration::from_millis(100);
+    while !replica.stop.is_cancelled() {
+        let Some(instance) = replica.instance.load_full() else { return };
+        let started = Instant::now();
+        let failed = watch_instance(&replica, &instance);
+        let Some(reason) = replica.stop.clone().run_until_cancelled(failed).await else { return };
+        metrics::counter!("isotherm_replica_rebuilds_total").increment(1);
+        tracing::warn!(
+            range_id = %replica.range,
+            replica_id = %replica.id,
+            generation = instance.generation,
+            reason,
+            "consensus instance failed, building a new one"
+        );
+        pause = if started.elapsed() > Duration::from_secs(60) {
+            Duration::from_millis(100)
+        } else {
+            (pause * 2).min(Duration::from_secs(10))
+        };
+        tokio::time::sleep(pause).await;
+        if let Err(error) = rebuild(&replica, &instance).await {
+            tracing::error!(range_id = %replica.range, error = %error, "a replica cannot be rebuilt");
+        }
+    }
+}
+
+async fn watch_instance(replica: &Replica, instance: &Instance) -> String {
+    let mut metrics = instance.raft.metrics();
+    let mut led = false;
+    loop {
+        let (state, leads) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.running_state.clone(), metrics.state.is_leader())
+        };
+        if let Err(fatal) = state {
+            return fatal.to_string();
+        }
+        if leads != led {
+            led = leads;
+            // Nobody listens in tests and while stopping.
+            let _ = replica.ctx.events.send(StoreEvent::LeaderChanged { range: replica.range });
+        }
+        if metrics.changed().await.is_err() {
+            return "its core ended".to_owned();
+        }
+    }
+}
+
+/// Rebuilds after a failure: raise the generation (the old workers are refused from then on), wait
+/// for whatever holds the core and for the log queue, and only then read the state from disk.
+async fn rebuild(replica: &Arc<Replica>, old: &Instance) -> Result<(), StoreError> {
+    replica.generation.fetch_add(1, Ordering::AcqRel);
+    replica.core.lock().generation = u64::MAX;
+    let _ = tokio::time::timeout(Duration::from_secs(5), old.raft.shutdown()).await;
+    barrier(&replica.ctx).await;
+    let (ctx, range) = (replica.ctx.clone(), replica.range);
+    let loaded = tokio::task::spawn_blocking(move || Core::load(&ctx.data, range))
+        .await
+        .map_err(|e| StoreError::Corrupt(e.to_string()))??;
+    {
+        let mut core = replica.core.lock();
+        let descriptor = core.descriptor.clone();
+        *core = loaded.unwrap_or_else(|| Core::empty((*descriptor).clone()));
+        replica.descriptor.store(core.descriptor.clone());
+        replica.applied.send_replace(core.applied.index());
+    }
+    build_instance(replica).await
+}
+
+/// Waits until everything submitted to the log so far is done.
+pub(super) async fn barrier(ctx: &StoreContext) {
+    let (sender, done) = tokio::sync::oneshot::channel();
+    ctx.log.submit(LogOp::Barrier {
+        done: Box::new(move |result| {
+            let _ = sender.send(result.is_ok());
+        }),
+    });
+    let _ = done.await;
+}

@@ -1,0 +1,200 @@
+//! What leaders do beside serving: have new ranges led soon, and help replicas that are missing.
+//!
+//! These are calls between stores, beside openraft's own:
+//! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
+//! * `CAMPAIGN`: stand for election now (the fallback of a hand-over);
+//! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
+//!   entry that would have created it was purged.
+
+use super::open::CreationRecord;
+use super::{Store, StoreEvent};
+use crate::replica::{Core, Replica};
+use crate::sender::FrameHeader;
+use bytes::Bytes;
+use isotherm_storage::{LogOp, ReplicaKey, StateKind, codec};
+use isotherm_types::{NodeId, RangeDescriptor, RangeId, ReplicaId};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const READY: u32 = 101;
+const CAMPAIGN: u32 = 102;
+const CREATE: u32 = 103;
+
+const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Answers a call that is not openraft's; `None` if it is.
+pub(super) async fn receive(
+    store: &Arc<Store>,
+    from: NodeId,
+    header: &FrameHeader,
+    payload: &Bytes,
+) -> Option<Result<Bytes, String>> {
+    match header.method {
+        READY => Some(match store.replica(header.range) {
+            Some(_) => Ok(Bytes::new()),
+            None => Err("not here yet".into()),
+        }),
+        CAMPAIGN => Some(store.campaign(header.range).await),
+        CREATE => {
+            let created = store.create_replica(from, header, payload).await;
+            Some(created.map(|()| Bytes::new()))
+        }
+        _ => None,
+    }
+}
+
+impl Store {
+    async fn campaign(&self, range: RangeId) -> Result<Bytes, String> {
+        let replica = self.replica(range).ok_or("the range is not here")?;
+        let instance = replica.instance.load_full().ok_or("the range is starting")?;
+        if instance.holds_votes() {
+            return Err("votes are held back after a start".into());
+        }
+        instance.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+        Ok(Bytes::new())
+    }
+
+    async fn ask(
+        &self,
+        replica: &Replica,
+        to: (ReplicaId, NodeId),
+        method: u32,
+        payload: Bytes,
+    ) -> Result<Bytes, crate::sender::SendError> {
+        let header = FrameHeader {
+            range: replica.range,
+            from_replica: replica.id,
+            to_replica: to.0,
+            method,
+        };
+        self.ctx.sender.call(to.1, header, payload, CALL_TIMEOUT).await
+    }
+
+    /// Asks an up-to-date follower to stand for election: `target` if it answers, else another.
+    pub(super) async fn ask_to_campaign(&self, replica: &Replica, target: u64) {
+        let descriptor = replica.descriptor();
+        let mut others: Vec<_> = descriptor.voters().filter(|v| v.id != replica.id).collect();
+        others.sort_by_key(|v| v.id.get() != target);
+        for other in others {
+            let asked = self.ask(replica, (other.id, other.node), CAMPAIGN, Bytes::new()).await;
+            if asked.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Campaigns for a new range if its id points at this replica.
+    pub(super) async fn campaign_if_first(self: Arc<Self>, range: RangeId) {
+        let Some(replica) = self.replica(range) else { return };
+        let descriptor = replica.descriptor();
+        let position = (range.get() % descriptor.replicas.len() as u64) as usize;
+        if descriptor.replicas[position].node == self.ctx.node {
+            self.campaign_when_ready(range).await;
+        }
+    }
+
+    /// Stands for election as soon as a quorum hosts the range: before that an election cannot
+    /// succeed and would only raise the term.
+    pub(super) async fn campaign_when_ready(self: Arc<Self>, range: RangeId) {
+        let Some(replica) = self.replica(range) else { return };
+        let descriptor = replica.descriptor();
+        let quorum = descriptor.voters().count() / 2 + 1;
+        let deadline = Instant::now() + Duration::from_millis(self.ctx.timing.election_max_ms * 4);
+        let stop = replica.stop.clone();
+        let campaign = async {
+            while Instant::now() < deadline {
+                let mut ready = 1;
+                for other in descriptor.voters().filter(|v| v.id != replica.id) {
+                    let asked = self.ask(&replica, (other.id, other.node), READY, Bytes::new());
+                    ready += usize::from(asked.await.is_ok());
+                }
+                let led = replica.instance.load_full().and_then(|i| i.leader()).is_some();
+                if led {
+                    return;
+                }
+                if ready >= quorum && self.campaign(range).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        stop.run_until_cancelled(campaign).await;
+    }
+
+    /// Runs until the store stops.
+    pub(super) async fn run_tending(self: Arc<Self>) {
+        let stop = self.ctx.stop.clone();
+        let every = Duration::from_millis(self.ctx.timing.election_max_ms);
+        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            for replica in self.all() {
+                self.help_missing(&replica).await;
+            }
+        }
+    }
+
+    /// Has replicas created that this leader's descriptor names and that never answered.
+    async fn help_missing(&self, replica: &Replica) {
+        let Some(instance) = replica.instance.load_full() else { return };
+        let silent: Vec<u64> = {
+            let metrics = instance.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let matched = metrics.replication.iter().flatten();
+            matched.filter(|(_, id)| id.is_none()).map(|(follower, _)| *follower).collect()
+        };
+        let descriptor = replica.descriptor();
+        for follower in silent.into_iter().map(ReplicaId).filter(|id| *id != replica.id) {
+            let Some(follower) = descriptor.replica(follower) else { continue };
+            let payload = codec::encode(&CreationRecord { descriptor: (*descriptor).clone() });
+            let asked = self.ask(replica, (follower.id, follower.node), CREATE, payload.into());
+            if let Err(error) = asked.await {
+                tracing::debug!(range_id = %replica.range, node_id = %follower.node, error = %error, "a missing replica was not created");
+            }
+        }
+    }
+
+    /// Creates an empty replica that a leader names. Refused if its span overlaps another range
+    /// here: then the local split or removal has to come first.
+    async fn create_replica(
+        self: &Arc<Self>,
+        from: NodeId,
+        header: &FrameHeader,
+        payload: &Bytes,
+    ) -> Result<(), String> {
+        if self.replica(header.range).is_some() {
+            return Ok(());
+        }
+        let record: CreationRecord = codec::decode(payload).map_err(|e| e.to_string())?;
+        let descriptor: RangeDescriptor = record.descriptor.clone();
+        let named = descriptor.replica_on(self.ctx.node).map(|r| r.id);
+        if descriptor.id != header.range || named != Some(header.to_replica) {
+            return Err("the descriptor does not name this replica here".into());
+        }
+        let key = ReplicaKey { range: header.range, replica: header.to_replica };
+        let tombstone = self.ctx.log.state(key, StateKind::Tombstone).map_err(|e| e.to_string())?;
+        if tombstone.is_some() {
+            return Err("this replica was removed for good".into());
+        }
+        self.ctx.spans.reserve(header.range, &descriptor.span).map_err(|e| e.to_string())?;
+        let (sender, synced) = tokio::sync::oneshot::channel();
+        self.ctx.log.submit(LogOp::PutState {
+            replica: key,
+            kind: StateKind::Creation,
+            bytes: codec::encode(&record),
+            done: Box::new(move |result| {
+                let _ = sender.send(result.is_ok());
+            }),
+        });
+        if !synced.await.unwrap_or(false) {
+            self.ctx.spans.release(header.range);
+            return Err("the creation record was not synced".into());
+        }
+        tracing::info!(range_id = %header.range, replica_id = %header.to_replica, from_node = %from, "replica created for its leader");
+        let descriptor = Arc::new(descriptor);
+        let core = Core::empty((*descriptor).clone());
+        self.start_replica(header.to_replica, core).await.map_err(|e| e.to_string())?;
+        let event = StoreEvent::DescriptorChanged { descriptor, split_children: Vec::new() };
+        let _ = self.ctx.events.send(event);
+        Ok(())
+    }
+}

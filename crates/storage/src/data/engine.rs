@@ -1,0 +1,188 @@
+//! Opening, writing, flushing.
+
+use super::export::{SnapshotCf, SnapshotFile};
+use super::local::{DESCRIPTOR, LocalKey};
+use super::{DataBatch, DataSnapshot};
+use crate::key::span_bounds;
+use crate::{Result, StorageError};
+use isotherm_types::{KeyRange, RangeId};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    FlushOptions, IngestExternalFileOptions, IteratorMode, Options, ReadOptions, ReadTier,
+    WriteOptions,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) const LIVE: &str = "live";
+pub(super) const HISTORY: &str = "history";
+pub(super) const LOCAL: &str = "local";
+const LOCK: &str = "lock";
+const AGG: &str = "agg";
+const ALL: [&str; 5] = [LIVE, HISTORY, LOCAL, LOCK, AGG];
+
+/// Sizes of the data engine.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// Block cache over all column families.
+    pub block_cache_bytes: usize,
+    /// Size of one memtable.
+    pub write_buffer_bytes: usize,
+    /// Threads for flushes and compactions.
+    pub background_jobs: i32,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self { block_cache_bytes: 256 << 20, write_buffer_bytes: 64 << 20, background_jobs: 2 }
+    }
+}
+
+/// The state machines of all ranges of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct DataEngine {
+    pub(super) db: Arc<DB>,
+}
+
+fn table_options(cache: &Cache, bloom: bool) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(16 << 10);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    if bloom {
+        table.set_bloom_filter(10.0, false);
+    }
+    table
+}
+
+fn cf_options(name: &str, options: &DataOptions, cache: &Cache) -> Options {
+    let mut cf = Options::default();
+    let small = name == LOCK || name == AGG;
+    cf.set_write_buffer_size(if small { 1 << 20 } else { options.write_buffer_bytes });
+    cf.set_max_write_buffer_number(4);
+    cf.set_target_file_size_base(64 << 20);
+    cf.set_level_compaction_dynamic_level_bytes(true);
+    cf.set_compression_per_level(&[
+        DBCompressionType::None,
+        DBCompressionType::None,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+        DBCompressionType::Lz4,
+    ]);
+    cf.set_block_based_table_factory(&table_options(cache, name == LIVE));
+    cf
+}
+
+impl DataEngine {
+    /// Opens the engine in `dir`, creating it if it is not there.
+    pub fn open(dir: &Path, options: &DataOptions) -> Result<Self> {
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let mut db = Options::default();
+        db.create_if_missing(true);
+        db.create_missing_column_families(true);
+        db.set_atomic_flush(true);
+        db.set_max_background_jobs(options.background_jobs);
+        db.set_bytes_per_sync(1 << 20);
+        db.set_keep_log_file_num(4);
+        db.set_max_open_files(4096);
+        let families = ALL
+            .map(|name| ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache)));
+        let db = DB::open_cf_descriptors(&db, dir, families)?;
+        Ok(Self { db: Arc::new(db) })
+    }
+
+    pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every column family is created at open")
+    }
+
+    /// Writes a batch, atomically, to memory only: a flush makes it durable.
+    pub fn write(&self, batch: DataBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch.into_rocksdb(self), &options)?)
+    }
+
+    /// A consistent view of everything, as of now.
+    pub fn snapshot(&self) -> DataSnapshot {
+        DataSnapshot::new(self.clone())
+    }
+
+    /// Makes everything written so far durable, atomically over all column families (an atomic
+    /// flush covers only those named). Blocking.
+    pub fn flush(&self) -> Result<()> {
+        let families: Vec<_> = ALL.iter().map(|name| self.cf(name)).collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        Ok(self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)?)
+    }
+
+    /// Bytes that are in memory only.
+    pub fn unflushed_bytes(&self) -> u64 {
+        let size = |name| {
+            let property = rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES;
+            self.db.property_int_value_cf(self.cf(name), property).ok().flatten().unwrap_or(0)
+        };
+        ALL.into_iter().map(size).sum()
+    }
+
+    /// A `local` row as a crash would leave it: memtables are not read.
+    pub fn durable_local(&self, key: &LocalKey) -> Result<Option<Vec<u8>>> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::Persisted);
+        Ok(self.db.get_cf_opt(self.cf(LOCAL), key.encode(), &options)?)
+    }
+
+    /// A `local` row.
+    pub fn local(&self, key: &LocalKey) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(self.cf(LOCAL), key.encode())?)
+    }
+
+    /// Every range that has a descriptor here.
+    pub fn local_ranges(&self) -> Result<Vec<RangeId>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(vec![DESCRIPTOR]);
+        options.set_iterate_upper_bound(vec![DESCRIPTOR + 1]);
+        let rows = self.db.iterator_cf_opt(self.cf(LOCAL), options, IteratorMode::Start);
+        let id = |row: std::result::Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+            let (key, _) = row?;
+            let id: [u8; 8] = key[1..]
+                .try_into()
+                .map_err(|_| StorageError::corrupt("local key", "wrong length"))?;
+            Ok(RangeId(u64::from_be_bytes(id)))
+        };
+        rows.map(id).collect()
+    }
+
+    /// Deletes every user row of a span.
+    pub fn delete_span(&self, span: &KeyRange) -> Result<()> {
+        let mut batch = DataBatch::new();
+        batch.delete_span(span);
+        self.write(batch)
+    }
+
+    /// Takes files in. Each file's content must lie in a span that was deleted and flushed before.
+    /// Consumes the files. Blocking.
+    pub fn ingest(&self, files: &[SnapshotFile]) -> Result<()> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        for (cf, name) in [(SnapshotCf::Live, LIVE), (SnapshotCf::History, HISTORY)] {
+            let paths: Vec<_> = files.iter().filter(|f| f.cf == cf).map(|f| &f.path).collect();
+            if !paths.is_empty() {
+                self.db.ingest_external_file_cf_opts(self.cf(name), &options, paths)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a span takes on disk, roughly.
+    pub fn approximate_size(&self, span: &KeyRange) -> u64 {
+        let (start, end) = span_bounds(span);
+        let range = rocksdb::Range::new(&start, &end);
+        let size = |name| self.db.get_approximate_sizes_cf(self.cf(name), std::slice::from_ref(&range));
+        [LIVE, HISTORY].into_iter().flat_map(size).sum()
+    }
+}

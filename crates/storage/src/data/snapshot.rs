@@ -1,0 +1,162 @@
+//! A consistent view of the engine, and MVCC reads in it.
+
+use super::engine::{DataEngine, HISTORY, LIVE, LOCAL};
+use super::export::SnapshotExport;
+use super::local::LocalKey;
+use super::row::{RawRow, Row};
+use super::scan::MvccScan;
+use crate::key::{self, span_bounds};
+use crate::{Result, StorageError};
+use isotherm_types::{KeyRange, RangeId, Timestamp};
+use rocksdb::{DB, DBRawIterator, IteratorMode, ReadOptions, Snapshot};
+use std::path::Path;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Everything as of one moment. Owned: it can be sent to other threads and kept.
+pub struct DataSnapshot {
+    // Declared before the engine, so that it is dropped before it.
+    inner: Snapshot<'static>,
+    engine: DataEngine,
+}
+
+/// A hash over the rows of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    /// xxh3 over the raw keys and values of `live` and `history`, in order.
+    pub hash: u64,
+    /// How many rows went in.
+    pub rows: u64,
+}
+
+impl DataSnapshot {
+    #[allow(unsafe_code)]
+    pub(super) fn new(engine: DataEngine) -> Self {
+        let inner = engine.db.snapshot();
+        // SAFETY: the snapshot borrows the `DB` inside `engine.db: Arc<DB>`, whose address does not
+        // change. This struct holds a clone of that `Arc` for as long as the snapshot lives, and
+        // drops the snapshot first (fields drop in the order of their declaration). The extended
+        // lifetime never leaves this struct: every borrow handed out is tied to `&self`.
+        let inner = unsafe { std::mem::transmute::<Snapshot<'_>, Snapshot<'static>>(inner) };
+        Self { inner, engine }
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.engine.db
+    }
+
+    pub(super) fn iterate(&self, cf: &str, bounds: (Vec<u8>, Vec<u8>)) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(bounds.0);
+        options.set_iterate_upper_bound(bounds.1);
+        self.inner.raw_iterator_cf_opt(self.engine.cf(cf), options)
+    }
+
+    /// Key `key` at `at`, or at its newest.
+    pub fn get(&self, key: &[u8], at: Option<Timestamp>) -> Result<Option<Row>> {
+        let encoded = key::encode(key);
+        let found = self.inner.get_pinned_cf(self.engine.cf(LIVE), &encoded)?;
+        let Some(bytes) = found else { return Ok(None) };
+        let live = RawRow::decode(&bytes)?;
+        match at {
+            Some(at) if live.ts > at => {
+                let bounds = (key::history(&encoded, at), key::history(&encoded, Timestamp::ZERO));
+                version_at(&mut self.iterate(HISTORY, (bounds.0, successor(bounds.1))), &encoded, at)
+            }
+            _ => Ok(live.visible()),
+        }
+    }
+
+    /// A span in key order, as of `at`.
+    pub fn scan(
+        &self,
+        span: &KeyRange,
+        at: Timestamp,
+        reverse: bool,
+        keys_only: bool,
+    ) -> MvccScan<'_> {
+        MvccScan::new(self, span, at, reverse, keys_only)
+    }
+
+    /// A `local` row.
+    pub fn local(&self, key: &LocalKey) -> Result<Option<Vec<u8>>> {
+        Ok(self.inner.get_cf(self.engine.cf(LOCAL), key.encode())?)
+    }
+
+    /// Remembered results of `origin` above `above`, ascending.
+    pub fn dedup_rows(
+        &self,
+        origin: RangeId,
+        above: Timestamp,
+    ) -> impl Iterator<Item = Result<(Timestamp, Vec<u8>)>> + '_ {
+        let first = LocalKey::Dedup { origin, ts: Timestamp(above.get().saturating_add(1)) };
+        let last = LocalKey::Dedup { origin, ts: Timestamp::MAX };
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(first.encode());
+        options.set_iterate_upper_bound(successor(last.encode()));
+        let rows = self.inner.iterator_cf_opt(self.engine.cf(LOCAL), options, IteratorMode::Start);
+        rows.map(|row| {
+            let (key, value) = row?;
+            let ts = key.last_chunk::<8>();
+            let ts = ts.ok_or_else(|| StorageError::corrupt("local key", "wrong length"))?;
+            Ok((Timestamp(u64::from_be_bytes(*ts)), value.into_vec()))
+        })
+    }
+
+    /// A hash over all rows of a span.
+    pub fn checksum(&self, span: &KeyRange) -> Result<Checksum> {
+        let mut hash = Xxh3::new();
+        let mut rows = 0;
+        for cf in [LIVE, HISTORY] {
+            let mut it = self.iterate(cf, span_bounds(span));
+            it.seek_to_first();
+            while let Some((key, value)) = it.item() {
+                hash.update(&(key.len() as u32).to_be_bytes());
+                hash.update(key);
+                hash.update(&(value.len() as u32).to_be_bytes());
+                hash.update(value);
+                rows += 1;
+                it.next();
+            }
+            it.status()?;
+        }
+        Ok(Checksum { hash: hash.digest(), rows })
+    }
+
+    /// Writes the rows of a span into files, one at a time as the iterator is asked; the consumer
+    /// deletes them.
+    pub fn export<'a>(
+        &'a self,
+        span: &KeyRange,
+        dir: &Path,
+        file_bytes_max: u64,
+    ) -> SnapshotExport<'a> {
+        SnapshotExport::new(self, span, dir, file_bytes_max)
+    }
+}
+
+/// The first key after `key`.
+pub(super) fn successor(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// The version of `encoded` at `at`, from an iterator over `history`.
+pub(super) fn version_at(
+    history: &mut DBRawIterator<'_>,
+    encoded: &[u8],
+    at: Timestamp,
+) -> Result<Option<Row>> {
+    history.seek(key::history(encoded, at));
+    let Some((key, value)) = history.item() else {
+        history.status()?;
+        return Ok(None);
+    };
+    if key.len() != encoded.len() + 8 || !key.starts_with(encoded) {
+        return Ok(None);
+    }
+    let inverted = key.last_chunk::<8>().expect("longer than eight bytes");
+    let start = Timestamp(!u64::from_be_bytes(*inverted));
+    let row = RawRow::decode(value)?;
+    let end = row.ts;
+    Ok(if end > at { RawRow { ts: start, ..row }.visible() } else { None })
+}

@@ -1,0 +1,197 @@
+//! The rules of MVCC rows, against a model.
+
+use super::*;
+use bytes::Bytes;
+use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn open(dir: &std::path::Path) -> DataEngine {
+    let options = DataOptions { write_buffer_bytes: 1 << 20, ..DataOptions::default() };
+    DataEngine::open(dir, &options).expect("opens")
+}
+
+fn apply(engine: &DataEngine, writes: &[(&str, Option<&str>, u64)]) {
+    let mut overlay = Overlay::new(engine);
+    for (index, (key, value, ts)) in (0..).zip(writes) {
+        let value = value.map(|v| Bytes::copy_from_slice(v.as_bytes()));
+        let key = Key::copy_from_slice(key.as_bytes());
+        overlay.set(&key, value, Timestamp(*ts), index).expect("in memory");
+    }
+    let mut batch = DataBatch::new();
+    overlay.drain_into(&mut batch);
+    engine.write(batch).expect("in memory");
+}
+
+fn history_rows(engine: &DataEngine) -> usize {
+    engine.db.iterator_cf(engine.cf(engine::HISTORY), rocksdb::IteratorMode::Start).count()
+}
+
+fn value_at(engine: &DataEngine, key: &str, at: u64) -> Option<String> {
+    let row = engine.snapshot().get(key.as_bytes(), Some(Timestamp(at))).expect("readable")?;
+    Some(String::from_utf8(row.value.to_vec()).expect("text"))
+}
+
+#[test]
+fn overwriting_keeps_the_old_version_and_a_fold_inside_one_entry_does_not() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    apply(&engine, &[("k", Some("a"), 5)]);
+    apply(&engine, &[("k", Some("b"), 10), ("k", Some("c"), 10)]);
+    assert_eq!(history_rows(&engine), 1);
+    assert_eq!(value_at(&engine, "k", 4), None);
+    assert_eq!(value_at(&engine, "k", 9).as_deref(), Some("a"));
+    assert_eq!(value_at(&engine, "k", 10).as_deref(), Some("c"));
+}
+
+#[test]
+fn tombstones_and_absent_keys_write_no_history() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    apply(&engine, &[("k", None, 3)]);
+    assert_eq!(history_rows(&engine), 0);
+    apply(&engine, &[("k", Some("a"), 5)]);
+    apply(&engine, &[("k", None, 7)]);
+    assert_eq!(history_rows(&engine), 1, "the value, with its end");
+    apply(&engine, &[("k", None, 8)]);
+    apply(&engine, &[("k", Some("b"), 9)]);
+    assert_eq!(history_rows(&engine), 1, "the tombstone does not enter history");
+    assert_eq!(value_at(&engine, "k", 6).as_deref(), Some("a"));
+    assert_eq!(value_at(&engine, "k", 8), None);
+    assert_eq!(value_at(&engine, "k", 9).as_deref(), Some("b"));
+}
+
+#[test]
+fn a_crash_leaves_what_the_last_flush_made_durable() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let key = LocalKey::Applied(RangeId(1));
+    {
+        let engine = open(tmp.path());
+        let mut batch = DataBatch::new();
+        batch.put_local(&key, b"first");
+        engine.write(batch).expect("in memory");
+        assert_eq!(engine.durable_local(&key).expect("readable"), None);
+        engine.flush().expect("on disk");
+        assert_eq!(engine.durable_local(&key).expect("readable").as_deref(), Some(&b"first"[..]));
+        let mut batch = DataBatch::new();
+        batch.put_local(&key, b"second");
+        engine.write(batch).expect("in memory");
+        apply(&engine, &[("k", Some("lost"), 1)]);
+        assert_eq!(engine.local(&key).expect("readable").as_deref(), Some(&b"second"[..]));
+        assert_eq!(engine.durable_local(&key).expect("readable").as_deref(), Some(&b"first"[..]));
+        // A copy of the files as they are is what a crash leaves; closing the engine would flush.
+        let copy = tmp.path().join("copy");
+        std::fs::create_dir(&copy).expect("tempdir");
+        for entry in std::fs::read_dir(tmp.path()).expect("tempdir").flatten() {
+            if entry.path().is_file() && entry.file_name() != "LOCK" {
+                std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("copies");
+            }
+        }
+    }
+    let engine = open(&tmp.path().join("copy"));
+    assert_eq!(engine.local(&key).expect("readable").as_deref(), Some(&b"first"[..]));
+    assert_eq!(value_at(&engine, "k", 1), None);
+}
+
+#[test]
+fn an_exported_span_replaces_what_was_there() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let (from, to) = (open(&tmp.path().join("from")), open(&tmp.path().join("to")));
+    for ts in 1..50u64 {
+        let key = format!("k{:02}", ts % 7);
+        apply(&from, &[(&key, Some("value"), ts), ("outside", Some("x"), ts)]);
+        apply(&to, &[(&key, Some("older"), ts)]);
+    }
+    let span = KeyRange::prefix(b"k");
+    let files: Vec<_> = {
+        let snapshot = from.snapshot();
+        let dir = tmp.path().join("files");
+        std::fs::create_dir(&dir).expect("tempdir");
+        snapshot.export(&span, &dir, 100).map(|f| f.expect("written")).collect()
+    };
+    assert!(files.len() > 2, "small files");
+    to.delete_span(&span).expect("in memory");
+    to.flush().expect("on disk");
+    to.ingest(&files).expect("files are whole");
+    let (a, b) = (from.snapshot().checksum(&span), to.snapshot().checksum(&span));
+    assert_eq!(a.expect("readable"), b.expect("readable"));
+    assert_eq!(value_at(&to, "outside", 100), None);
+}
+
+#[test]
+fn remembered_results_are_listed_by_origin_and_age() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    let mut batch = DataBatch::new();
+    for (origin, ts) in [(1, 5), (1, 6), (1, 9), (2, 7)] {
+        let key = LocalKey::Dedup { origin: RangeId(origin), ts: Timestamp(ts) };
+        batch.put_local(&key, &[ts as u8]);
+    }
+    engine.write(batch).expect("in memory");
+    let listed = |above| -> Vec<u64> {
+        let snapshot = engine.snapshot();
+        let rows = snapshot.dedup_rows(RangeId(1), Timestamp(above));
+        rows.map(|r| r.expect("readable").0.get()).collect()
+    };
+    assert_eq!(listed(0), [5, 6, 9]);
+    assert_eq!(listed(5), [6, 9]);
+    let mut batch = DataBatch::new();
+    batch.delete_dedup_below(RangeId(1), Timestamp(9));
+    engine.write(batch).expect("in memory");
+    assert_eq!(listed(0), [9]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn reads_at_every_timestamp_agree_with_a_model(
+        writes in prop::collection::vec((0u8..6, any::<bool>(), 1u64..4, any::<bool>()), 1..60),
+    ) {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let engine = open(tmp.path());
+        let mut model: BTreeMap<Vec<u8>, BTreeMap<u64, Option<String>>> = BTreeMap::new();
+        let (mut ts, mut overlay) = (0, Overlay::new(&engine));
+        for (index, (key, put, step, cut)) in (0..).zip(&writes) {
+            // Steps of 0 stay in the same entry.
+            ts += step - 1;
+            let ts = ts.max(1);
+            let user_key = Key::from(vec![b'k', *key, 0, *key]);
+            let value = put.then(|| format!("{index}"));
+            overlay.set(&user_key, value.clone().map(Bytes::from), Timestamp(ts), index).expect("in memory");
+            model.entry(user_key.to_vec()).or_default().insert(ts, value);
+            if *cut {
+                let mut batch = DataBatch::new();
+                overlay.drain_into(&mut batch);
+                engine.write(batch).expect("in memory");
+            }
+        }
+        let mut batch = DataBatch::new();
+        overlay.drain_into(&mut batch);
+        engine.write(batch).expect("in memory");
+        let snapshot = engine.snapshot();
+        for at in 0..ts + 2 {
+            let expected: Vec<(Vec<u8>, String)> = model
+                .iter()
+                .filter_map(|(k, versions)| {
+                    let (_, value) = versions.range(..=at).next_back()?;
+                    Some((k.clone(), value.clone()?))
+                })
+                .collect();
+            let read = |reverse| -> Vec<(Vec<u8>, String)> {
+                let rows = snapshot.scan(&KeyRange::all(), Timestamp(at), reverse, false);
+                rows.map(|row| {
+                    let (key, row) = row.expect("readable");
+                    (key.to_vec(), String::from_utf8(row.value.to_vec()).expect("text"))
+                }).collect()
+            };
+            prop_assert_eq!(&read(false), &expected);
+            let mut reversed = read(true);
+            reversed.reverse();
+            prop_assert_eq!(&reversed, &expected);
+            for (key, value) in &expected {
+                let row = snapshot.get(key, Some(Timestamp(at))).expect("readable").expect("there");
+                prop_assert_eq!(&row.value[..], value.as_bytes());
+            }
+        }
+    }
+}

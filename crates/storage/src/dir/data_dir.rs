@@ -1,0 +1,236 @@
+//! The data directory of one process.
+//!
+//! ```text
+//! FORMAT           "isotherm node format 1": which kind of process, which layout
+//! LOCK             locked by the process that uses the directory
+//! identity.json    cluster, node, timing: written once, when the cluster admits the process
+//! raft/            the log engine
+//! data/            the data engine
+//! snapshots/       snapshots on their way in or out
+//! ```
+//!
+//! The snapshots directory is not emptied here: an install that a crash interrupted still needs
+//! its staged files. Its owner empties it once such installs are done.
+
+use super::identity::Identity;
+use crate::{Result, StorageError};
+use parking_lot::Mutex;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The layout that this software writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// An open data directory: this process alone uses it until the value is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    raft_dir: PathBuf,
+    data_dir: PathBuf,
+    snapshots_dir: PathBuf,
+    identity: Mutex<Option<Identity>>,
+    /// Holds the lock; the kernel releases it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, creating it if there is none, and locks it. `kind` is `node` or `meta`:
+    /// neither opens the other's.
+    ///
+    /// Refused with [`StorageError::InUse`] while another process has it, and with
+    /// [`StorageError::Incompatible`] if it is of another kind, of newer software, or holds
+    /// something that is not ours.
+    pub fn open(path: impl Into<PathBuf>, kind: &str) -> Result<Self> {
+        let path = path.into();
+        fs::create_dir_all(&path).map_err(StorageError::at(&path))?;
+        let lock_path = path.join("LOCK");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(StorageError::at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StorageError::InUse { path }),
+            Err(TryLockError::Error(e)) => return Err(StorageError::at(lock_path)(e)),
+        }
+        let (raft_dir, data_dir) = (path.join("raft"), path.join("data"));
+        let snapshots_dir = path.join("snapshots");
+        let identity = Mutex::default();
+        let dir = Self { path, raft_dir, data_dir, snapshots_dir, identity, _lock: lock };
+        dir.check_format(kind)?;
+        for sub in [&dir.raft_dir, &dir.data_dir, &dir.snapshots_dir] {
+            fs::create_dir_all(sub).map_err(StorageError::at(sub))?;
+        }
+        *dir.identity.lock() = dir.read_identity()?;
+        Ok(dir)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Of the log engine.
+    pub fn raft_dir(&self) -> &Path {
+        &self.raft_dir
+    }
+
+    /// Of the data engine.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Of snapshots on their way in or out.
+    pub fn snapshots_dir(&self) -> &Path {
+        &self.snapshots_dir
+    }
+
+    /// Who owns the directory; none before the cluster admitted it.
+    pub fn identity(&self) -> Option<Identity> {
+        *self.identity.lock()
+    }
+
+    fn read_identity(&self) -> Result<Option<Identity>> {
+        let path = self.identity_path();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::at(path)(e)),
+        };
+        let identity = serde_json::from_slice(&text)
+            .map_err(|e| StorageError::corrupt("identity.json", e.to_string()))?;
+        Ok(Some(identity))
+    }
+
+    /// Remembers who owns the directory. On disk when it returns.
+    pub fn set_identity(&self, identity: Identity) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(&identity).expect("ids and numbers are JSON");
+        text.push(b'\n');
+        self.replace(&self.identity_path(), &text)?;
+        *self.identity.lock() = Some(identity);
+        Ok(())
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.path.join("identity.json")
+    }
+
+    fn check_format(&self, kind: &str) -> Result<()> {
+        let path = self.path.join("FORMAT");
+        let refuse = |why: String| StorageError::Incompatible { path: self.path.clone(), why };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if !self.is_ours_to_fill()? {
+                    let why = "it is neither empty nor a data directory (it has no FORMAT file)";
+                    return Err(refuse(why.to_owned()));
+                }
+                let text = format!("isotherm {kind} format {FORMAT}\n");
+                return self.replace(&path, text.as_bytes());
+            }
+            Err(e) => return Err(StorageError::at(path)(e)),
+        };
+        let words: Vec<_> = text.split_whitespace().collect();
+        let ["isotherm", found, "format", format] = words[..] else {
+            return Err(refuse("its FORMAT file is not one of ours".to_owned()));
+        };
+        if found != kind {
+            let why = format!("it belongs to a {found} process, not to a {kind}");
+            return Err(refuse(why));
+        }
+        match format.parse::<u32>() {
+            Ok(format) if format <= FORMAT => Ok(()),
+            Ok(format) => Err(refuse(format!(
+                "it has format {format}, this software knows {FORMAT} at most: use a newer release"
+            ))),
+            Err(_) => Err(refuse(format!("its FORMAT file names the format {format:?}"))),
+        }
+    }
+
+    /// Whether nothing is in the directory but what a start that was cut short leaves.
+    fn is_ours_to_fill(&self) -> Result<bool> {
+        for entry in fs::read_dir(&self.path).map_err(StorageError::at(&self.path))? {
+            let name = entry.map_err(StorageError::at(&self.path))?.file_name();
+            if name != "LOCK" && name != "FORMAT.tmp" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes a file so that a crash leaves the old or the new content, never a part.
+    fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let replace = || {
+            let tmp = path.with_extension(match path.extension() {
+                Some(extension) => format!("{}.tmp", extension.display()),
+                None => "tmp".to_owned(),
+            });
+            let mut file = File::create(&tmp)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&tmp, path)?;
+            // The rename itself is on disk once the directory is.
+            File::open(&self.path)?.sync_all()
+        };
+        replace().map_err(StorageError::at(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use isotherm_types::{ClusterId, NodeId, RaftTiming};
+
+    fn why(result: Result<DataDir>) -> String {
+        match result {
+            Err(StorageError::Incompatible { why, .. }) => why,
+            other => panic!("not refused as incompatible: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_until_it_is_released() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("n1");
+        let first = DataDir::open(&path, "node").unwrap();
+        let second = DataDir::open(&path, "node");
+        assert!(matches!(second, Err(StorageError::InUse { .. })));
+        drop(first);
+        DataDir::open(&path, "node").unwrap();
+    }
+
+    #[test]
+    fn another_kind_a_newer_format_and_foreign_files_are_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        drop(DataDir::open(tmp.path(), "meta").unwrap());
+        assert!(why(DataDir::open(tmp.path(), "node")).contains("meta"));
+        fs::write(tmp.path().join("FORMAT"), "isotherm node format 2\n").unwrap();
+        assert!(why(DataDir::open(tmp.path(), "node")).contains("newer"));
+        fs::write(tmp.path().join("FORMAT"), "hello\n").unwrap();
+        assert!(why(DataDir::open(tmp.path(), "node")).contains("not one of ours"));
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("photo.jpg"), "x").unwrap();
+        assert!(why(DataDir::open(other.path(), "node")).contains("neither empty"));
+    }
+
+    #[test]
+    fn the_identity_survives_a_reopen_and_garbage_in_it_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.identity(), None);
+        let identity =
+            Identity { cluster: ClusterId(9), node: NodeId(3), timing: RaftTiming::FAST };
+        dir.set_identity(identity).unwrap();
+        drop(dir);
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.identity(), Some(identity));
+        fs::write(tmp.path().join("identity.json"), "{}").unwrap();
+        drop(dir);
+        let again = DataDir::open(tmp.path(), "node");
+        assert!(matches!(again, Err(StorageError::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,45 @@
+//! Exactly-once: what a write carries so that a retry of it takes effect once.
+
+use crate::{ClusterId, Incarnation, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One client session: low 32 bits of the cluster id, 32 bits of the issuing node's incarnation,
+/// a 64-bit number that the incarnation counts up. Unique for ever without coordination.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct SessionId {
+    /// `cluster << 32 | incarnation`.
+    pub issuer: u64,
+    /// Counted by the issuer.
+    pub number: u64,
+}
+
+impl SessionId {
+    /// The `number`-th session issued by `incarnation` of a node of `cluster`.
+    pub fn new(cluster: ClusterId, incarnation: Incarnation, number: u64) -> Self {
+        let low = |x: u64| x & 0xffff_ffff;
+        Self { issuer: low(cluster.0) << 32 | low(incarnation.0), number }
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:x}", self.issuer, self.number)
+    }
+}
+
+/// Identity of one write across its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WriteId {
+    /// Whose write.
+    pub session: SessionId,
+    /// Counted up by the session; every attempt of one write carries the same.
+    pub seq: u64,
+    /// Every `seq` below was answered: an attempt below it is a late duplicate.
+    pub floor: u64,
+    /// A timestamp that the client had seen before its first attempt. If the range has already
+    /// forgotten results that new, the attempt is refused as expired instead of evaluated again.
+    pub birth: Timestamp,
+}
