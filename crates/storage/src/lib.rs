@@ -20,7 +20,7 @@ mod log;
 mod metrics;
 
 pub use data::{
-    Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, DedupRows, MvccScan, Overlay, Row,
+    Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, MvccScan, Overlay, Row,
     SnapshotCf, SnapshotExport, SnapshotFile,
 };
 pub use dir::{DataDir, DiskSpace, Identity, free_space};

@@ -1,8 +1,7 @@
 //! A set of writes that become visible together.
 
 use super::engine::{DataEngine, HISTORY, LIVE, LOCAL};
-use super::local::LocalKey;
-use crate::key::span_bounds;
+use crate::key::{LocalKey, bounds};
 use isotherm_types::{KeyRange, RangeId, Timestamp};
 
 /// Writes to `data`; nothing happens before [`DataEngine::write`].
@@ -57,7 +56,7 @@ impl DataBatch {
 
     /// Removes every user row of a span.
     pub fn delete_span(&mut self, span: &KeyRange) {
-        let (start, end) = span_bounds(span);
+        let std::ops::Range { start, end } = bounds(span);
         for cf in [LIVE, HISTORY, "lock", "agg"] {
             self.ops.push(Op::DeleteRange(cf, start.clone(), end.clone()));
         }

@@ -1,9 +1,9 @@
 //! Opening, writing, flushing.
 
 use super::export::{SnapshotCf, SnapshotFile};
-use super::local::{DESCRIPTOR, LocalKey};
 use super::{DataBatch, DataSnapshot};
-use crate::key::span_bounds;
+use crate::key::{LocalKey, bounds};
+use crate::metrics as names;
 use crate::{Result, StorageError};
 use isotherm_types::{KeyRange, RangeId};
 use rocksdb::{
@@ -13,6 +13,7 @@ use rocksdb::{
 };
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(super) const LIVE: &str = "live";
 pub(super) const HISTORY: &str = "history";
@@ -101,6 +102,7 @@ impl DataEngine {
 
     /// Writes a batch, atomically, to memory only: a flush makes it durable.
     pub fn write(&self, batch: DataBatch) -> Result<()> {
+        metrics::counter!(names::DATA_WRITE_BYTES).increment(batch.size_bytes() as u64);
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         Ok(self.db.write_opt(batch.into_rocksdb(self), &options)?)
@@ -117,7 +119,11 @@ impl DataEngine {
         let families: Vec<_> = ALL.iter().map(|name| self.cf(name)).collect();
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        Ok(self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)?)
+        let started = Instant::now();
+        self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)?;
+        metrics::counter!(names::DATA_FLUSHES).increment(1);
+        metrics::histogram!(names::DATA_FLUSH_SECONDS).record(started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Bytes that are in memory only.
@@ -144,15 +150,16 @@ impl DataEngine {
     /// Every range that has a descriptor here.
     pub fn local_ranges(&self) -> Result<Vec<RangeId>> {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(vec![DESCRIPTOR]);
-        options.set_iterate_upper_bound(vec![DESCRIPTOR + 1]);
+        let bounds = LocalKey::descriptors();
+        options.set_iterate_lower_bound(bounds.start);
+        options.set_iterate_upper_bound(bounds.end);
         let rows = self.db.iterator_cf_opt(self.cf(LOCAL), options, IteratorMode::Start);
         let id = |row: std::result::Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
             let (key, _) = row?;
-            let id: [u8; 8] = key[1..]
-                .try_into()
-                .map_err(|_| StorageError::corrupt("local key", "wrong length"))?;
-            Ok(RangeId(u64::from_be_bytes(id)))
+            match LocalKey::decode(&key)? {
+                LocalKey::Descriptor(range) => Ok(range),
+                other => Err(StorageError::corrupt("local key", format!("{other:?} among descriptors"))),
+            }
         };
         rows.map(id).collect()
     }
@@ -180,7 +187,7 @@ impl DataEngine {
 
     /// Bytes that a span takes on disk, roughly.
     pub fn approximate_size(&self, span: &KeyRange) -> u64 {
-        let (start, end) = span_bounds(span);
+        let std::ops::Range { start, end } = bounds(span);
         let range = rocksdb::Range::new(&start, &end);
         let size = |name| self.db.get_approximate_sizes_cf(self.cf(name), std::slice::from_ref(&range));
         [LIVE, HISTORY].into_iter().flat_map(size).sum()

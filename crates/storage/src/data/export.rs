@@ -3,7 +3,7 @@
 use super::engine::{HISTORY, LIVE};
 use super::snapshot::DataSnapshot;
 use crate::Result;
-use crate::key::span_bounds;
+use crate::key::bounds;
 use isotherm_types::KeyRange;
 use rocksdb::{DBCompressionType, DBRawIterator, Options, SstFileWriter};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl<'a> SnapshotExport<'a> {
         file_bytes_max: u64,
     ) -> Self {
         let part = |cf, name| {
-            let mut it = snapshot.iterate(name, span_bounds(span));
+            let mut it = snapshot.iterate(name, bounds(span));
             it.seek_to_first();
             (cf, it)
         };

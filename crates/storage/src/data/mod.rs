@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `live` | enc(user key) → newest version, or its tombstone (`row.rs`) |
 //! | `history` | enc(user key) ‖ inverted start ts → older versions with their end |
-//! | `local` | per-range rows: descriptor, applied state, remembered results (`local.rs`) |
+//! | `local` | per-range rows: descriptor, applied state, remembered results ([`crate::LocalKey`]) |
 //! | `lock`, `agg` | empty; keyed by enc(user key), kept for transactions and for aggregates |
 //!
 //! The WAL is off and flushes are atomic over all column families: after a crash the engine is
@@ -18,7 +18,6 @@
 mod batch;
 mod engine;
 mod export;
-mod local;
 mod overlay;
 mod row;
 mod scan;
@@ -29,7 +28,6 @@ mod tests;
 pub use batch::DataBatch;
 pub use engine::{DataEngine, DataOptions};
 pub use export::{SnapshotCf, SnapshotExport, SnapshotFile};
-pub use local::LocalKey;
 pub use overlay::Overlay;
 pub use row::Row;
 pub use scan::MvccScan;

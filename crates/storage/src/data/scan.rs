@@ -4,7 +4,7 @@ use super::engine::{HISTORY, LIVE};
 use super::row::{RawRow, Row};
 use super::snapshot::{DataSnapshot, version_at};
 use crate::Result;
-use crate::key::{decode_live, span_bounds};
+use crate::key::{bounds, decode_whole};
 use bytes::Bytes;
 use isotherm_types::{Key, KeyRange, Timestamp};
 use rocksdb::DBRawIterator;
@@ -29,7 +29,7 @@ impl<'a> MvccScan<'a> {
         reverse: bool,
         keys_only: bool,
     ) -> Self {
-        let mut live = snapshot.iterate(LIVE, span_bounds(span));
+        let mut live = snapshot.iterate(LIVE, bounds(span));
         if reverse {
             live.seek_to_last();
         } else {
@@ -55,11 +55,11 @@ impl<'a> MvccScan<'a> {
             } else {
                 let history = self
                     .history
-                    .get_or_insert_with(|| self.snapshot.iterate(HISTORY, span_bounds(&self.span)));
+                    .get_or_insert_with(|| self.snapshot.iterate(HISTORY, bounds(&self.span)));
                 version_at(history, key, self.at)?
             };
             let found = match row {
-                Some(row) => Some((decode_live(key)?, row)),
+                Some(row) => Some((Key::from(decode_whole(key)?), row)),
                 None => None,
             };
             self.step();

@@ -2,13 +2,13 @@
 
 use super::engine::{DataEngine, HISTORY, LIVE, LOCAL};
 use super::export::SnapshotExport;
-use super::local::LocalKey;
 use super::row::{RawRow, Row};
 use super::scan::MvccScan;
-use crate::key::{self, span_bounds};
+use crate::key::{self, LocalKey, bounds};
 use crate::{Result, StorageError};
 use isotherm_types::{KeyRange, RangeId, Timestamp};
-use rocksdb::{DB, DBRawIterator, IteratorMode, ReadOptions, Snapshot};
+use rocksdb::{DBRawIterator, IteratorMode, ReadOptions, Snapshot};
+use std::ops::Range;
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -40,27 +40,26 @@ impl DataSnapshot {
         Self { inner, engine }
     }
 
-    pub(super) fn db(&self) -> &DB {
-        &self.engine.db
-    }
-
-    pub(super) fn iterate(&self, cf: &str, bounds: (Vec<u8>, Vec<u8>)) -> DBRawIterator<'_> {
+    pub(super) fn iterate(&self, cf: &str, bounds: Range<Vec<u8>>) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(bounds.0);
-        options.set_iterate_upper_bound(bounds.1);
+        options.set_iterate_lower_bound(bounds.start);
+        options.set_iterate_upper_bound(bounds.end);
         self.inner.raw_iterator_cf_opt(self.engine.cf(cf), options)
     }
 
     /// Key `key` at `at`, or at its newest.
     pub fn get(&self, key: &[u8], at: Option<Timestamp>) -> Result<Option<Row>> {
-        let encoded = key::encode(key);
-        let found = self.inner.get_pinned_cf(self.engine.cf(LIVE), &encoded)?;
+        key::with_encoded(key, |encoded| self.get_encoded(encoded, at))
+    }
+
+    fn get_encoded(&self, encoded: &[u8], at: Option<Timestamp>) -> Result<Option<Row>> {
+        let found = self.inner.get_pinned_cf(self.engine.cf(LIVE), encoded)?;
         let Some(bytes) = found else { return Ok(None) };
         let live = RawRow::decode(&bytes)?;
         match at {
             Some(at) if live.ts > at => {
-                let bounds = (key::history(&encoded, at), key::history(&encoded, Timestamp::ZERO));
-                version_at(&mut self.iterate(HISTORY, (bounds.0, successor(bounds.1))), &encoded, at)
+                let bounds = key::history(encoded, at)..key::history_end(encoded);
+                version_at(&mut self.iterate(HISTORY, bounds), encoded, at)
             }
             _ => Ok(live.visible()),
         }
@@ -88,11 +87,10 @@ impl DataSnapshot {
         origin: RangeId,
         above: Timestamp,
     ) -> impl Iterator<Item = Result<(Timestamp, Vec<u8>)>> + '_ {
-        let first = LocalKey::Dedup { origin, ts: Timestamp(above.get().saturating_add(1)) };
-        let last = LocalKey::Dedup { origin, ts: Timestamp::MAX };
+        let bounds = LocalKey::dedup_from(origin, Timestamp(above.get().saturating_add(1)));
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(first.encode());
-        options.set_iterate_upper_bound(successor(last.encode()));
+        options.set_iterate_lower_bound(bounds.start);
+        options.set_iterate_upper_bound(bounds.end);
         let rows = self.inner.iterator_cf_opt(self.engine.cf(LOCAL), options, IteratorMode::Start);
         rows.map(|row| {
             let (key, value) = row?;
@@ -107,7 +105,7 @@ impl DataSnapshot {
         let mut hash = Xxh3::new();
         let mut rows = 0;
         for cf in [LIVE, HISTORY] {
-            let mut it = self.iterate(cf, span_bounds(span));
+            let mut it = self.iterate(cf, bounds(span));
             it.seek_to_first();
             while let Some((key, value)) = it.item() {
                 hash.update(&(key.len() as u32).to_be_bytes());
@@ -134,12 +132,6 @@ impl DataSnapshot {
     }
 }
 
-/// The first key after `key`.
-pub(super) fn successor(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
-}
-
 /// The version of `encoded` at `at`, from an iterator over `history`.
 pub(super) fn version_at(
     history: &mut DBRawIterator<'_>,
@@ -151,11 +143,7 @@ pub(super) fn version_at(
         history.status()?;
         return Ok(None);
     };
-    if key.len() != encoded.len() + 8 || !key.starts_with(encoded) {
-        return Ok(None);
-    }
-    let inverted = key.last_chunk::<8>().expect("longer than eight bytes");
-    let start = Timestamp(!u64::from_be_bytes(*inverted));
+    let Some(start) = key::history_start(key, encoded) else { return Ok(None) };
     let row = RawRow::decode(value)?;
     let end = row.ts;
     Ok(if end > at { RawRow { ts: start, ..row }.visible() } else { None })

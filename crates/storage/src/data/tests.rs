@@ -1,6 +1,7 @@
 //! The rules of MVCC rows, against a model.
 
 use super::*;
+use crate::LocalKey;
 use bytes::Bytes;
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
 use proptest::prelude::*;
@@ -153,8 +154,7 @@ proptest! {
         let (mut ts, mut overlay) = (0, Overlay::new(&engine));
         for (index, (key, put, step, cut)) in (0..).zip(&writes) {
             // Steps of 0 stay in the same entry.
-            ts += step - 1;
-            let ts = ts.max(1);
+            ts = (ts + step - 1).max(1);
             let user_key = Key::from(vec![b'k', *key, 0, *key]);
             let value = put.then(|| format!("{index}"));
             overlay.set(&user_key, value.clone().map(Bytes::from), Timestamp(ts), index).expect("in memory");

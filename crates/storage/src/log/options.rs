@@ -1,7 +1,6 @@
 //! Settings of the log engine and what becomes of them in RocksDB.
 
 use crate::StorageError;
-use crate::data::{quiet, to_c_int};
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +73,7 @@ impl LogOptions {
         o.set_write_buffer_size(self.write_buffer_bytes);
         o.set_max_write_buffer_number(4);
         o.set_max_background_jobs(2);
-        o.set_max_open_files(to_c_int(256));
+        o.set_max_open_files(256);
         // Syncing a file that is overwritten takes half as long as syncing one that grows: its
         // blocks and its length are on disk already.
         //
@@ -88,7 +87,7 @@ impl LogOptions {
         // acknowledged, which its leader sees.
         o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         o.set_recycle_log_file_num(4);
-        quiet(&mut o);
+        o.set_keep_log_file_num(4);
         o
     }
 }
