@@ -273,10 +273,7 @@ mod tests {
         for at in [0, 1] {
             let mut bad = good.to_vec();
             bad[at] = 9;
-            assert!(matches!(
-                decode_entry(bad.into()),
-                Err(CodecError::Unknown { found: 9, .. })
-            ));
+            assert!(matches!(decode_entry(bad.into()), Err(CodecError::Unknown { found: 9, .. })));
         }
         assert!(matches!(decode_entry(good.slice(..10)), Err(CodecError::CutOff { .. })));
         let mut message = encode_message(&samples()[1].log_id);

@@ -1,14 +1,33 @@
 //! Consensus: replicas of ranges, and the meta service's own group, over openraft.
+//!
+//! | module | what |
+//! |---|---|
+//! | `store` | all replicas of one node: opening, starting, supervising, operations on ranges |
+//! | `replica` | one replica: its applied state, its sequencer, its reads, its snapshots |
+//! | `group` | a group whose state machine fits into memory: the meta service |
+//! | `command` | what a range's log holds |
+//! | `log_store` | the Raft log of one replica over the node's one log engine |
+//! | `network` | openraft's messages over a [`PeerSender`] |
+//! | `type_config`, `entry_codec` | openraft's types, and everything of it as versioned bytes |
+//!
+//! The only user of openraft, whose types do not leave this crate.
 
 mod command;
 mod entry_codec;
+mod faults;
 mod group;
 mod log_store;
 mod network;
+mod replica;
 mod sender;
+mod store;
 mod type_config;
 
-pub use group::{Group, GroupError, GroupOptions, Leadership, Machine};
-pub use sender::{
-    FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError,
+pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
+pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine};
+pub use replica::{Page, PageRead, PointRead, ReplicaStatus};
+pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
+pub use store::{
+    OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions, StoreTuning,
+    TimestampSource,
 };

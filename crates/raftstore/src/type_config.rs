@@ -105,8 +105,6 @@ pub type ProgressResponder<T> = openraft::impls::ProgressResponder<TypeConfig, T
 pub type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 /// Why a proposal was not applied by this leader.
 pub type ClientWriteError = openraft::errors::ClientWriteError<TypeConfig>;
-/// What ended a consensus instance.
-pub type Fatal = openraft::errors::Fatal<TypeConfig>;
 /// The log is durable up to what it names.
 pub type IoFlushed = openraft::storage::IOFlushed<TypeConfig>;
 /// Both ends of the log.

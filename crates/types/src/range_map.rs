@@ -137,8 +137,14 @@ mod tests {
         map.apply(&[range(1, "", "", 1)]).expect("bootstrap");
         let (parent, child) = (range(1, "", "m", 2), range(2, "m", "", 2));
         let before = map.clone();
-        assert!(matches!(map.apply(std::slice::from_ref(&child)), Err(RangeMapError::NoTiling { .. })));
-        assert!(matches!(map.apply(std::slice::from_ref(&parent)), Err(RangeMapError::NoTiling { .. })));
+        assert!(matches!(
+            map.apply(std::slice::from_ref(&child)),
+            Err(RangeMapError::NoTiling { .. })
+        ));
+        assert!(matches!(
+            map.apply(std::slice::from_ref(&parent)),
+            Err(RangeMapError::NoTiling { .. })
+        ));
         assert_eq!(map, before);
         map.apply(&[parent, child]).expect("both halves tile");
         map.check_tiling();

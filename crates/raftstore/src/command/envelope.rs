@@ -74,7 +74,9 @@ pub enum EnvelopeError {
     #[error("a log entry cannot be decoded")]
     Decode(#[source] isotherm_storage::StorageError),
     /// Written by newer software.
-    #[error("a log entry needs apply version {found} with flags {flags:#x}; this software knows up to {known}: upgrade it")]
+    #[error(
+        "a log entry needs apply version {found} with flags {flags:#x}; this software knows up to {known}: upgrade it"
+    )]
     Unknown {
         /// What the entry asks for.
         found: ApplyVersion,

@@ -7,6 +7,6 @@ mod envelope;
 mod reply;
 mod write;
 
-pub use envelope::{ApplyVersion, Body, Envelope, EnvelopeError, Split, SplitChild, WriteEntry};
+pub use envelope::{ApplyVersion, Body, Envelope, Split, SplitChild, WriteEntry};
 pub use reply::{NotApplied, RangeReply, WriteReply};
 pub use write::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};

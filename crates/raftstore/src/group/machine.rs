@@ -1,9 +1,7 @@
 //! openraft's state machine over [`Applied`].
 
 use super::applied::{Applied, Machine};
-use crate::type_config::{
-    LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::type_config::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;

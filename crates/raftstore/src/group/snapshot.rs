@@ -5,8 +5,8 @@ use crate::network::SnapshotSender;
 use crate::sender::SendError;
 use crate::type_config::{Snapshot, SnapshotMeta, Vote};
 use bytes::{Bytes, BytesMut};
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
 use std::io;
 
@@ -39,9 +39,8 @@ impl SnapshotSender for WholeSnapshots {
         let cut = |mut rest: Bytes| {
             (!rest.is_empty()).then(|| (rest.split_to(rest.len().min(CHUNK_BYTES)), rest))
         };
-        let body = stream::iter(std::iter::successors(cut(state), move |(_, rest)| {
-            cut(rest.clone())
-        }));
+        let body =
+            stream::iter(std::iter::successors(cut(state), move |(_, rest)| cut(rest.clone())));
         let head = stream::once(std::future::ready(Bytes::from(head)));
         Ok(head.chain(body.map(|(chunk, _)| chunk)).boxed())
     }

@@ -83,12 +83,6 @@ impl Tail {
         }
     }
 
-    /// The entry at `index`.
-    pub fn get(&self, index: u64) -> Option<&Entry> {
-        let at = index.checked_sub(self.first)?;
-        self.entries.get(at as usize).map(|(entry, _)| entry)
-    }
-
     /// The entries of `from .. to` that are here, up to `bytes_max` but at least one.
     pub fn read(&self, from: u64, to: u64, bytes_max: usize) -> Vec<Entry> {
         let (from, to) = (from.max(self.first), to.min(self.end()));

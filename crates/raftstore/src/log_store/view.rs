@@ -1,7 +1,6 @@
 //! A look at a log for those who do not write it.
 
 use super::state::Shared;
-use crate::type_config::LogId;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -23,19 +22,9 @@ impl LogView {
         self.shared.flushed.subscribe()
     }
 
-    /// The last entry, or what was purged if there is none.
-    pub fn last_log_id(&self) -> Option<LogId> {
-        self.shared.state.lock().last
-    }
-
     /// Index of the first entry that is still there (or would be, if there is none).
     pub fn first_index(&self) -> u64 {
         self.shared.state.lock().first_index()
-    }
-
-    /// The last entry that was purged.
-    pub fn purged(&self) -> Option<LogId> {
-        self.shared.state.lock().purged
     }
 
     /// Up to which index entries can go so that at least about `keep_bytes` stay and none above

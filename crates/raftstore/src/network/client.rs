@@ -125,7 +125,8 @@ impl<S: SnapshotSender> RaftNetworkV2<TypeConfig> for Network<S> {
             let answers: BoxStream<'s, _> = match self.appends {
                 Appends::Streamed => {
                     let header = self.header(Method::AppendStream);
-                    let opened = AppendStream::open(&*self.sender, self.node, header, input, &option);
+                    let opened =
+                        AppendStream::open(&*self.sender, self.node, header, input, &option);
                     opened.await?.into_stream().boxed()
                 }
                 Appends::Called => {

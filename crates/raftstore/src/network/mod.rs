@@ -2,7 +2,7 @@
 //!
 //! | message | how |
 //! |---|---|
-//! | append entries | one stream per follower, pipelined ([`Network`], [`serve_stream`]) |
+//! | append entries | one stream per follower, pipelined (`append_stream.rs`, [`serve_stream`]) |
 //! | heartbeat, vote, pre-vote, hand-over | a call each ([`serve_call`]) |
 //! | snapshot | its own stream of chunks, made by a [`SnapshotSender`] |
 //!
@@ -22,7 +22,6 @@ mod method;
 mod serve;
 mod snapshot;
 
-pub use client::Network;
 pub use factory::Factory;
 pub use method::Method;
 pub use serve::{VoteGate, serve_call, serve_stream};

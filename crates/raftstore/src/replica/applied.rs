@@ -63,8 +63,7 @@ impl SessionMemory {
         while total > u64::from(count_max) && self.slots.len() > 1 {
             let (slot, n) = self.slots.pop_front().expect("more than one slot");
             total -= u64::from(n);
-            self.floor =
-                self.floor.max(Timestamp::from_physical_ms((slot + 1) * Self::SLOT_MS));
+            self.floor = self.floor.max(Timestamp::from_physical_ms((slot + 1) * Self::SLOT_MS));
         }
         let floor_slot = self.floor.physical_ms() / Self::SLOT_MS;
         while self.slots.front().is_some_and(|(slot, _)| *slot < floor_slot) {
@@ -79,7 +78,8 @@ impl AppliedState {
     /// Moves on to `log_id`.
     pub fn advance(&mut self, log_id: LogId) {
         assert!(
-            self.log_id.is_none_or(|at| log_id.index == at.index + 1 && log_id.leader_id >= at.leader_id),
+            self.log_id
+                .is_none_or(|at| log_id.index == at.index + 1 && log_id.leader_id >= at.leader_id),
             "applied {log_id} after {:?}",
             self.log_id
         );

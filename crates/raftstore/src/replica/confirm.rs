@@ -3,7 +3,7 @@
 use super::{Instance, Replica};
 use crate::store::RangeError;
 use crate::type_config::CommittedLeaderId;
-use openraft::raft::LinearizerOption;
+use openraft::LinearizerOption;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;

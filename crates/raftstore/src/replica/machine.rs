@@ -8,9 +8,9 @@
 //! * a split is flushed before anything shows it or starts its children;
 //! * answers leave after the write, in order.
 
+use super::Replica;
 use super::core::{Born, Core, MemoryLimits, Work};
 use super::snapshot::{SnapshotBuilder, SnapshotData};
-use super::Replica;
 use crate::command::{Envelope, RangeReply};
 use crate::type_config::{
     ApplyResponder, Entry, EntryPayload, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership,
@@ -50,7 +50,8 @@ impl RangeMachine {
             .wait_for(|flushed| *flushed >= index)
             .await
             .map_err(|_| io::Error::other("the log of this replica was closed"))?;
-        let (mut work, mut responders) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
+        let (mut work, mut responders) =
+            (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
         for step in steps {
             work.push((step.log_id, step.work));
             responders.push(step.responder);
@@ -77,6 +78,7 @@ fn limits(replica: &Replica) -> MemoryLimits {
     MemoryLimits {
         retention_ms: tuning.session_retention.as_millis() as u64,
         results_max: tuning.session_results_max,
+        no_dedup: replica.ctx.faults.no_dedup(),
     }
 }
 
@@ -207,7 +209,11 @@ impl RaftStateMachine<TypeConfig> for RangeMachine {
         SnapshotBuilder::new(self.replica.clone())
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
         let (replica, generation, meta) = (self.replica.clone(), self.generation, meta.clone());
         let run = move || super::snapshot::install(&replica, generation, &meta, data);
         tokio::task::spawn_blocking(run).await.map_err(io::Error::other)?

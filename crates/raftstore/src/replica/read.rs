@@ -67,9 +67,11 @@ impl Replica {
             }
         }
         let spans: Vec<_> = reads.iter().map(|r| &r.key[..]).collect();
-        let snapshot = self.snapshot_for(version, |span| spans.iter().all(|k| span.contains(k)), || {
-            reads.iter().map(|r| KeyRange::point(&r.key)).collect()
-        });
+        let snapshot = self.snapshot_for(
+            version,
+            |span| spans.iter().all(|k| span.contains(k)),
+            || reads.iter().map(|r| KeyRange::point(&r.key)).collect(),
+        );
         let snapshot = snapshot.await?;
         let internal = |e: isotherm_storage::StorageError| RangeError::Internal(e.to_string());
         reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal)).collect()
@@ -96,9 +98,8 @@ impl Replica {
         tokio::time::timeout(self.ctx.tuning.oracle_timeout * 2, settle)
             .await
             .map_err(|_| RangeError::NotLeader { leader: None })?;
-        let snapshot = self
-            .snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()])
-            .await?;
+        let snapshot =
+            self.snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()]).await?;
         let run = move || page_of(&snapshot, span, at, &read);
         tokio::task::spawn_blocking(run)
             .await

@@ -200,10 +200,7 @@ impl Sequencer {
     }
 
     /// Notes a batch as on its way and requests its timestamp, under the leadership held now.
-    async fn slot<'a>(
-        &mut self,
-        keys: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Slot, RangeError> {
+    async fn slot<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Slot, RangeError> {
         let replica = &self.replica;
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
@@ -257,7 +254,9 @@ impl Sequencer {
         Ok(async move {
             match outcome.await {
                 Ok(Ok(done)) => match done.data {
-                    Reply::Range(reply) => Fate::Applied { index: done.log_id.index, reply: *reply },
+                    Reply::Range(reply) => {
+                        Fate::Applied { index: done.log_id.index, reply: *reply }
+                    }
                     _ => Fate::Unknown,
                 },
                 Ok(Err(ClientWriteError::ForwardToLeader(_))) => {

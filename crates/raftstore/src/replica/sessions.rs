@@ -67,9 +67,4 @@ impl Sessions {
         }
         Sessions { own: Layer::default(), frozen: self.frozen.clone() }
     }
-
-    /// How many results are held.
-    pub fn len(&self) -> usize {
-        self.own.results.len() + self.frozen.iter().map(|l| l.results.len()).sum::<usize>()
-    }
 }

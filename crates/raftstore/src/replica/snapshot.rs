@@ -9,9 +9,9 @@
 //! old and new span → flush → ingest → `local` rows → flush → clear the marker. A crash in between
 //! rolls forward from the delete before any replica starts.
 
+use super::Replica;
 use super::applied::AppliedState;
 use super::core::Core;
-use super::Replica;
 use crate::store::StoreContext;
 use crate::type_config::{Snapshot, SnapshotMeta, TypeConfig};
 use isotherm_storage::{
@@ -98,7 +98,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let replica = self.replica.clone();
         let load = move || durable_state(&replica.ctx, replica.range);
         let applied = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)??;
-        let applied = applied.ok_or_else(|| io::Error::other("nothing of this range is durable"))?;
+        let applied =
+            applied.ok_or_else(|| io::Error::other("nothing of this range is durable"))?;
         let meta =
             SnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership };
         Ok(Snapshot { meta, snapshot: SnapshotData::Virtual })
@@ -156,9 +157,7 @@ pub fn install(
     *core = Core { generation, ..loaded };
     let descriptor = core.descriptor.clone();
     let index = core.applied.index();
-    ctx.spans
-        .replace(&[(replica.range, descriptor.span.clone())])
-        .map_err(io::Error::other)?;
+    ctx.spans.replace(&[(replica.range, descriptor.span.clone())]).map_err(io::Error::other)?;
     replica.descriptor.store(descriptor.clone());
     replica.durable.fetch_max(index, Ordering::AcqRel);
     drop(core);

@@ -193,9 +193,7 @@ pub async fn receive(
     Ok(codec::encode(&response).into())
 }
 
-async fn next(
-    chunks: &mut BoxStream<'static, Result<Bytes, SendError>>,
-) -> Result<Bytes, String> {
+async fn next(chunks: &mut BoxStream<'static, Result<Bytes, SendError>>) -> Result<Bytes, String> {
     match chunks.next().await {
         Some(Ok(chunk)) => Ok(chunk),
         Some(Err(error)) => Err(error.to_string()),

@@ -2,6 +2,7 @@
 
 use super::Replica;
 use isotherm_types::{RangeDescriptor, ReplicaId};
+use openraft::Instant as _;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::time::Duration;
 

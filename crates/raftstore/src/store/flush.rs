@@ -15,7 +15,8 @@ impl Store {
     pub(super) async fn run_flushes(self: Arc<Self>) {
         let stop = self.ctx.stop.clone();
         let tuning = self.ctx.tuning.clone();
-        let every = (tuning.flush_interval / 20).clamp(Duration::from_millis(20), Duration::from_millis(500));
+        let every = (tuning.flush_interval / 20)
+            .clamp(Duration::from_millis(20), Duration::from_millis(500));
         let mut clean_since = Instant::now();
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             let unflushed = self.ctx.data.unflushed_bytes();
@@ -65,7 +66,8 @@ impl Store {
         use isotherm_types::{RangeId, Timestamp};
         let mut floors: std::collections::HashMap<RangeId, Timestamp> = Default::default();
         for replica in replicas {
-            let core = replica.core.lock();
+            // Held for long only by a split or an install; without its floor nothing may go.
+            let Some(core) = replica.core.try_lock() else { return };
             let memory = &core.applied.memory;
             let origins = memory.origins.iter().map(|o| o.range).chain([replica.range]);
             for origin in origins {

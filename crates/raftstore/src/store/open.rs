@@ -10,9 +10,7 @@ use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
 use futures::StreamExt;
-use isotherm_storage::{
-    DataBatch, DataDir, DataEngine, LogEngine, ReplicaKey, StateKind, codec,
-};
+use isotherm_storage::{DataBatch, DataDir, DataEngine, LogEngine, ReplicaKey, StateKind, codec};
 use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -149,10 +147,15 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
     clear_staging(ctx)?;
     for range in ctx.data.local_ranges()? {
         let Some(core) = Core::load(&ctx.data, range)? else {
-            return Err(StoreError::Corrupt(format!("{range} has a descriptor but no applied state")));
+            return Err(StoreError::Corrupt(format!(
+                "{range} has a descriptor but no applied state"
+            )));
         };
         let Some(me) = core.descriptor.replica_on(ctx.node).map(|r| r.id) else {
-            return Err(StoreError::Corrupt(format!("{range} does not name this node ({})", ctx.node)));
+            return Err(StoreError::Corrupt(format!(
+                "{range} does not name this node ({})",
+                ctx.node
+            )));
         };
         ctx.spans.reserve(range, &core.descriptor.span)?;
         found.insert(range, (me, core));
@@ -160,6 +163,9 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
     for (range, keys) in in_log {
         for key in keys {
             if found.contains_key(&range) {
+                continue;
+            }
+            if ctx.log.state(key, StateKind::Tombstone)?.is_some() {
                 continue;
             }
             if let Some(bytes) = ctx.log.state(key, StateKind::Creation)? {

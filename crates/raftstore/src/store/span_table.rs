@@ -48,7 +48,11 @@ impl SpanTable {
     pub fn reserve(&self, range: RangeId, span: &KeyRange) -> Result<(), SpanOverlap> {
         let mut spans = self.by_start.lock();
         overlap(&spans, span, range)?;
-        spans.insert(span.start().clone(), (span.clone(), range));
+        let known = spans.get(span.start());
+        // What it has stays its own until an install replaces it: its rows are still there.
+        if known.is_none_or(|(known, _)| !known.covers(span)) {
+            spans.insert(span.start().clone(), (span.clone(), range));
+        }
         Ok(())
     }
 
@@ -89,6 +93,8 @@ mod tests {
         let halves = [(RangeId(1), span("", "f")), (RangeId(3), span("f", "m"))];
         table.replace(&halves).expect("a split of range 1");
         assert!(table.reserve(RangeId(4), &span("g", "h")).is_err());
+        table.reserve(RangeId(3), &span("f", "g")).expect("a smaller snapshot of the same range");
+        assert!(table.reserve(RangeId(4), &span("k", "l")).is_err(), "its rows are still there");
         table.release(RangeId(3));
         table.reserve(RangeId(4), &span("g", "h")).expect("free again");
     }

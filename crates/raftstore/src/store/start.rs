@@ -27,7 +27,6 @@ fn raft_config(timing: RaftTiming) -> Result<Arc<Config>, openraft::ConfigError>
         purge_batch_size: 1,
         max_payload_entries: 256,
         install_snapshot_timeout: 10 * 60 * 1000,
-        send_snapshot_timeout: 10 * 60 * 1000,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         ..Config::default()

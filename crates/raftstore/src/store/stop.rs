@@ -10,10 +10,11 @@ impl Store {
     pub async fn shutdown(self: &Arc<Self>) {
         self.ctx.stop.cancel();
         let replicas = self.all();
-        let stops = replicas.iter().filter_map(|r| r.instance.load_full()).map(|instance| async move {
-            let stopped = instance.raft.shutdown();
-            let _ = tokio::time::timeout(Duration::from_secs(5), stopped).await;
-        });
+        let stops =
+            replicas.iter().filter_map(|r| r.instance.load_full()).map(|instance| async move {
+                let stopped = instance.raft.shutdown();
+                let _ = tokio::time::timeout(Duration::from_secs(5), stopped).await;
+            });
         use futures::StreamExt;
         futures::stream::iter(stops).buffer_unordered(64).collect::<Vec<()>>().await;
         self.ctx.tasks.close();
@@ -22,7 +23,9 @@ impl Store {
         let data = self.ctx.data.clone();
         match tokio::task::spawn_blocking(move || data.flush()).await {
             Ok(Ok(())) => tracing::info!(replicas = replicas.len(), "store stopped"),
-            Ok(Err(error)) => tracing::warn!(error = %error, "the last flush failed: the log has it all"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the last flush failed: the log has it all")
+            }
             Err(_) => {}
         }
     }

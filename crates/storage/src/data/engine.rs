@@ -90,8 +90,8 @@ impl DataEngine {
         db.set_bytes_per_sync(1 << 20);
         db.set_keep_log_file_num(4);
         db.set_max_open_files(4096);
-        let families = ALL
-            .map(|name| ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache)));
+        let families =
+            ALL.map(|name| ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache)));
         let db = DB::open_cf_descriptors(&db, dir, families)?;
         Ok(Self { db: Arc::new(db) })
     }
@@ -158,7 +158,9 @@ impl DataEngine {
             let (key, _) = row?;
             match LocalKey::decode(&key)? {
                 LocalKey::Descriptor(range) => Ok(range),
-                other => Err(StorageError::corrupt("local key", format!("{other:?} among descriptors"))),
+                other => {
+                    Err(StorageError::corrupt("local key", format!("{other:?} among descriptors")))
+                }
             }
         };
         rows.map(id).collect()
@@ -189,7 +191,8 @@ impl DataEngine {
     pub fn approximate_size(&self, span: &KeyRange) -> u64 {
         let std::ops::Range { start, end } = bounds(span);
         let range = rocksdb::Range::new(&start, &end);
-        let size = |name| self.db.get_approximate_sizes_cf(self.cf(name), std::slice::from_ref(&range));
+        let size =
+            |name| self.db.get_approximate_sizes_cf(self.cf(name), std::slice::from_ref(&range));
         [LIVE, HISTORY].into_iter().flat_map(size).sum()
     }
 }

@@ -244,8 +244,13 @@ pub trait LogEngine: Send + Sync + 'static {
     fn submit(&self, op: LogOp);
 
     /// The entries in `[from, to)`, ascending, up to `bytes_max`; at least one if there is any.
-    fn entries(&self, r: ReplicaKey, from: u64, to: u64, bytes_max: usize)
-    -> Result<Vec<LogRecord>>;
+    fn entries(
+        &self,
+        r: ReplicaKey,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<LogRecord>>;
 
     /// The last entry.
     fn last(&self, r: ReplicaKey) -> Result<Option<LogRecord>>;

@@ -46,7 +46,8 @@ impl Store {
         target: u64,
     ) -> Result<(), RangeError> {
         let patience = Duration::from_millis(self.ctx.timing.election_max_ms);
-        let ready = wait_until(patience, || replica.pending.is_empty() && matched(instance, target));
+        let ready =
+            wait_until(patience, || replica.pending.is_empty() && matched(instance, target));
         if !ready.await {
             let why = "the target does not follow closely enough to take over";
             return Err(RangeError::Condition(why.into()));
