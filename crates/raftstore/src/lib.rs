@@ -21,6 +21,8 @@ mod network;
 mod replica;
 mod sender;
 mod store;
+#[cfg(test)]
+mod testing;
 mod type_config;
 
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};

@@ -12,6 +12,8 @@ mod span_table;
 mod start;
 mod stop;
 mod tend;
+#[cfg(test)]
+mod tests;
 
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub use error::{RangeError, StoreError};

@@ -1,0 +1,139 @@
+//! A network inside the process.
+
+use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use isotherm_types::NodeId;
+use parking_lot::RwLock;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Who is reachable.
+#[derive(Default)]
+pub struct Net {
+    nodes: RwLock<HashMap<NodeId, Arc<dyn FrameReceiver>>>,
+    isolated: RwLock<HashSet<NodeId>>,
+    /// Snapshots that were sent.
+    pub snapshots: AtomicU64,
+}
+
+impl Net {
+    /// The sending side of `from`.
+    pub fn sender(self: &Arc<Self>, from: NodeId) -> Arc<dyn PeerSender> {
+        Arc::new(LocalSender { net: self.clone(), from })
+    }
+
+    /// Makes `node` reachable.
+    pub fn attach(&self, node: NodeId, receiver: Arc<dyn FrameReceiver>) {
+        self.nodes.write().insert(node, receiver);
+    }
+
+    /// Makes `node` unreachable for good.
+    pub fn detach(&self, node: NodeId) {
+        self.nodes.write().remove(&node);
+    }
+
+    /// Cuts `node` off, or connects it again.
+    pub fn isolate(&self, node: NodeId, cut: bool) {
+        if cut {
+            self.isolated.write().insert(node);
+        } else {
+            self.isolated.write().remove(&node);
+        }
+    }
+
+    fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
+        let isolated = self.isolated.read();
+        isolated.contains(&a) || isolated.contains(&b)
+    }
+
+    fn find(&self, from: NodeId, to: NodeId) -> Result<Arc<dyn FrameReceiver>, SendError> {
+        if self.is_cut(from, to) {
+            return Err(SendError::Unreachable("cut".into()));
+        }
+        let found = self.nodes.read().get(&to).cloned();
+        found.ok_or_else(|| SendError::Unreachable("not running".into()))
+    }
+}
+
+struct LocalSender {
+    net: Arc<Net>,
+    from: NodeId,
+}
+
+impl PeerSender for LocalSender {
+    fn call(
+        &self,
+        to: NodeId,
+        header: FrameHeader,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, SendError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        Box::pin(async move {
+            let receiver = net.find(from, to)?;
+            let answer = tokio::time::timeout(timeout, receiver.call(from, header, payload)).await;
+            if net.is_cut(from, to) {
+                return Err(SendError::TimedOut);
+            }
+            answer.map_err(|_| SendError::TimedOut)?.map_err(SendError::Refused)
+        })
+    }
+
+    fn open_stream(
+        &self,
+        to: NodeId,
+        header: FrameHeader,
+    ) -> BoxFuture<'static, Result<(FrameSink, FrameSource), SendError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        Box::pin(async move {
+            let receiver = net.find(from, to)?;
+            let (sink, there) = pipe(net.clone(), from, to);
+            let (answers, source) = pipe(net, to, from);
+            tokio::spawn(receiver.stream(from, header, there, answers));
+            Ok((sink, source))
+        })
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        header: FrameHeader,
+        chunks: BoxStream<'static, Bytes>,
+        _timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, SendError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        Box::pin(async move {
+            let receiver = net.find(from, to)?;
+            net.snapshots.fetch_add(1, Ordering::Relaxed);
+            let sent = receiver.snapshot(from, header, chunks.map(Ok).boxed());
+            sent.await.map_err(SendError::Refused)
+        })
+    }
+}
+
+fn pipe(net: Arc<Net>, from: NodeId, to: NodeId) -> (FrameSink, FrameSource) {
+    let (sink, mut taken) = mpsc::channel::<Bytes>(64);
+    let (given, source) = mpsc::channel(64);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                frame = taken.recv() => {
+                    let Some(frame) = frame else { return };
+                    let cut = net.is_cut(from, to);
+                    let frame = if cut { Err(SendError::Unreachable("cut".into())) } else { Ok(frame) };
+                    if given.send(frame).await.is_err() || cut {
+                        return;
+                    }
+                }
+                () = given.closed() => return,
+            }
+        }
+    });
+    (sink, source)
+}
