@@ -77,6 +77,11 @@ mod switches {
             }
         }
 
+        /// Never in a build with switches: the suite runs without them.
+        pub const fn suite(&self) -> bool {
+            false
+        }
+
         /// The process dies at a step of a snapshot install.
         pub fn install_step(&self, step: u64) {
             if self.kill_at_install_step == Some(step) {
@@ -92,7 +97,10 @@ mod switches {
 
     /// No switches in this build.
     #[derive(Debug, Default)]
-    pub struct Faults;
+    pub struct Faults {
+        #[cfg(test)]
+        pub suite: std::sync::atomic::AtomicBool,
+    }
 
     impl Faults {
         /// Off.
@@ -113,6 +121,19 @@ mod switches {
         /// Off.
         pub const fn no_vote_hold(&self) -> bool {
             false
+        }
+
+        /// Whether openraft's storage suite runs over these stores: it applies entries that were
+        /// never appended and do not follow each other, and wants its snapshots at the applied id.
+        #[cfg(not(test))]
+        pub const fn suite(&self) -> bool {
+            false
+        }
+
+        /// Set by the test that runs the suite.
+        #[cfg(test)]
+        pub fn suite(&self) -> bool {
+            self.suite.load(std::sync::atomic::Ordering::Relaxed)
         }
 
         /// Nothing.

@@ -65,6 +65,7 @@ fn recover(engine: &dyn LogEngine, key: ReplicaKey) -> io::Result<State> {
                 key.replica, key.range
             )));
         }
+        state.start = first;
         let entry = decode_entry(last.bytes)?;
         if entry.log_id.index != last.index {
             return Err(io::Error::other("a log record lies under the wrong index"));

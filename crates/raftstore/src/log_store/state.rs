@@ -43,6 +43,8 @@ pub(super) struct State {
     /// `committed` is newer than what was submitted.
     pub(super) committed_unsaved: bool,
     pub(super) purged: Option<LogId>,
+    /// Where the log began, as long as nothing is purged: an empty log takes any first entry.
+    pub(super) start: u64,
     /// The last entry, or what was purged if there is none.
     pub(super) last: Option<LogId>,
     pub(super) tail: Tail,
@@ -62,9 +64,9 @@ impl State {
         self.last.map_or(0, |id| id.index + 1)
     }
 
-    /// Index after what was purged.
+    /// Index of the first entry that there is, or would be.
     pub(super) fn first_index(&self) -> u64 {
-        self.purged.map_or(0, |id| id.index + 1)
+        self.purged.map_or(self.start, |id| id.index + 1)
     }
 
     fn count_bytes(&mut self) {
@@ -113,6 +115,7 @@ impl Shared {
         self.check_contiguous(&state, &entries)?;
         if state.last.is_none() {
             state.tail.restart(first.index);
+            state.start = first.index;
         }
         let mut last = first.index;
         for (entry, record) in entries.into_iter().zip(&records) {

@@ -45,15 +45,17 @@ pub struct Born {
     pub children: Vec<(RangeDescriptor, Core)>,
 }
 
-/// Limits of what is remembered, from the store's tuning.
+/// By which settings entries are applied.
 #[derive(Debug, Clone, Copy)]
-pub struct MemoryLimits {
-    /// How long.
+pub struct ApplyRules {
+    /// How long results of writes are remembered.
     pub retention_ms: u64,
-    /// How many.
+    /// How many are, at most.
     pub results_max: u32,
     /// A switch for tests: evaluates retries again.
     pub no_dedup: bool,
+    /// openraft's storage suite applies entries that do not follow each other.
+    pub suite: bool,
 }
 
 /// Index of the state that a range starts from: its log begins after it.
@@ -134,7 +136,7 @@ impl Core {
         &mut self,
         data: &DataEngine,
         work: Vec<(LogId, Work)>,
-        limits: MemoryLimits,
+        rules: ApplyRules,
         bytes_max: usize,
     ) -> Result<(Vec<RangeReply>, Option<Born>), StorageError> {
         let mut replies = Vec::with_capacity(work.len());
@@ -144,7 +146,11 @@ impl Core {
         overlay.prefetch(work.iter().flat_map(|(_, work)| work.keys()))?;
         for (log_id, work) in work {
             assert!(born.is_none(), "a split is the last entry of a batch");
-            self.applied.advance(log_id);
+            if rules.suite {
+                self.applied.log_id = Some(log_id);
+            } else {
+                self.applied.advance(log_id);
+            }
             let reply = match work {
                 Work::Blank => RangeReply::Writes(Vec::new()),
                 Work::Membership(m) => {
@@ -152,7 +158,7 @@ impl Core {
                     RangeReply::Writes(Vec::new())
                 }
                 Work::Envelope(envelope) => {
-                    self.apply_envelope(envelope, &mut overlay, &mut batch, &mut born, limits)?
+                    self.apply_envelope(envelope, &mut overlay, &mut batch, &mut born, rules)?
                 }
             };
             replies.push(reply);
@@ -175,7 +181,7 @@ impl Core {
         overlay: &mut Overlay,
         batch: &mut DataBatch,
         born: &mut Option<Born>,
-        limits: MemoryLimits,
+        rules: ApplyRules,
     ) -> Result<RangeReply, StorageError> {
         let ts = envelope.ts;
         if ts <= self.applied.last_ts {
@@ -188,7 +194,7 @@ impl Core {
         self.applied.last_ts = ts;
         match envelope.body {
             Body::Checksum => Ok(RangeReply::ChecksumOrdered),
-            Body::Writes(entry) => self.apply_writes(entry, ts, overlay, batch, limits),
+            Body::Writes(entry) => self.apply_writes(entry, ts, overlay, batch, rules),
             Body::Split(split) => Ok(self.apply_split(split, ts, batch, born)),
         }
     }
@@ -199,7 +205,7 @@ impl Core {
         ts: Timestamp,
         overlay: &mut Overlay,
         batch: &mut DataBatch,
-        limits: MemoryLimits,
+        rules: ApplyRules,
     ) -> Result<RangeReply, StorageError> {
         let mut index = 0u32;
         let mut row = DedupRow::new();
@@ -207,7 +213,7 @@ impl Core {
         for write in entry.writes {
             let first = index;
             index += write.ops.len() as u32;
-            if let Some(answer) = self.recall(&write, &row).filter(|_| !limits.no_dedup) {
+            if let Some(answer) = self.recall(&write, &row).filter(|_| !rules.no_dedup) {
                 replies.push(answer);
                 continue;
             }
@@ -222,7 +228,7 @@ impl Core {
             let count = row.len() as u32;
             self.sessions.insert(ts, row);
             let memory = &mut self.applied.memory;
-            memory.remember(ts, count, limits.retention_ms, limits.results_max);
+            memory.remember(ts, count, rules.retention_ms, rules.results_max);
             self.sessions.forget(memory.floor);
         }
         Ok(RangeReply::Writes(replies))

@@ -9,7 +9,7 @@
 //! * answers leave after the write, in order.
 
 use super::Replica;
-use super::core::{Born, Core, MemoryLimits, Work};
+use super::core::{ApplyRules, Born, Core, Work};
 use super::snapshot::{SnapshotBuilder, SnapshotData};
 use crate::command::{Envelope, RangeReply};
 use crate::type_config::{
@@ -43,13 +43,19 @@ impl RangeMachine {
         Self { replica, generation, flushed }
     }
 
+    /// Waits until the local log is durable up to `index`.
+    async fn wait_until_durable(&mut self, index: u64) -> io::Result<()> {
+        let durable = self.flushed.wait_for(|flushed| *flushed >= index).await;
+        durable.map_err(|_| io::Error::other("the log of this replica was closed"))?;
+        Ok(())
+    }
+
     async fn apply_steps(&mut self, steps: Vec<Step>) -> io::Result<()> {
         let Some(last) = steps.last() else { return Ok(()) };
         let (index, structural) = (last.log_id.index, last.work.ends_batch());
-        self.flushed
-            .wait_for(|flushed| *flushed >= index)
-            .await
-            .map_err(|_| io::Error::other("the log of this replica was closed"))?;
+        if !self.replica.ctx.faults.suite() {
+            self.wait_until_durable(index).await?;
+        }
         let (mut work, mut responders) =
             (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
         for step in steps {
@@ -73,20 +79,21 @@ impl RangeMachine {
     }
 }
 
-fn limits(replica: &Replica) -> MemoryLimits {
+fn rules(replica: &Replica) -> ApplyRules {
     let tuning = &replica.ctx.tuning;
-    MemoryLimits {
+    ApplyRules {
         retention_ms: tuning.session_retention.as_millis() as u64,
         results_max: tuning.session_results_max,
         no_dedup: replica.ctx.faults.no_dedup(),
+        suite: replica.ctx.faults.suite(),
     }
 }
 
-fn check_generation(core: &Core, generation: u64, first: u64) -> io::Result<()> {
+fn check_owner(replica: &Replica, core: &Core, generation: u64, first: u64) -> io::Result<()> {
     if core.generation != generation {
         return Err(io::Error::other("a newer consensus instance owns this replica"));
     }
-    if first != core.applied.index() + 1 {
+    if first != core.applied.index() + 1 && !replica.ctx.faults.suite() {
         let at = core.applied.index();
         return Err(io::Error::other(format!("entry {first} does not follow the applied {at}")));
     }
@@ -100,11 +107,10 @@ fn apply_plain(
 ) -> io::Result<Vec<RangeReply>> {
     let first = work.first().map_or(0, |(id, _)| id.index);
     let mut core = replica.core.lock();
-    check_generation(&core, generation, first)?;
+    check_owner(replica, &core, generation, first)?;
     let bytes_max = replica.ctx.tuning.apply_bytes_max;
-    let (replies, born) = core
-        .apply(&replica.ctx.data, work, limits(replica), bytes_max)
-        .map_err(io::Error::other)?;
+    let (replies, born) =
+        core.apply(&replica.ctx.data, work, rules(replica), bytes_max).map_err(io::Error::other)?;
     assert!(born.is_none(), "a split is applied as a structural change");
     replica.applied.send_replace(core.applied.index());
     Ok(replies)
@@ -119,9 +125,9 @@ fn apply_structural(
     let first = work.first().map_or(0, |(id, _)| id.index);
     let ctx = &replica.ctx;
     let mut core = replica.core.lock();
-    check_generation(&core, generation, first)?;
+    check_owner(replica, &core, generation, first)?;
     let (replies, born) = core
-        .apply(&ctx.data, work, limits(replica), ctx.tuning.apply_bytes_max)
+        .apply(&ctx.data, work, rules(replica), ctx.tuning.apply_bytes_max)
         .map_err(io::Error::other)?;
     if let Some(born) = born {
         publish_split(replica, &core, born)?;

@@ -23,6 +23,8 @@ mod sessions;
 mod snapshot;
 pub(crate) mod stage_snapshot;
 mod status;
+#[cfg(test)]
+mod suite_tests;
 
 pub use applied::{AppliedState, SessionMemory};
 pub use core::Core;

@@ -35,10 +35,8 @@ async fn every_operation_does_what_it_says_on_three_nodes() {
     let cas = WriteOp::Cas { key: "a".to_owned().into(), expected, value };
     let cas = cluster.write(vec![cas.clone(), cas]).await;
     let current = Some("4".to_owned().into());
-    let (set, not_set) = (
-        OpResult::Cas { applied: true, current: None },
-        OpResult::Cas { applied: false, current },
-    );
+    let (set, not_set) =
+        (OpResult::Cas { applied: true, current: None }, OpResult::Cas { applied: false, current });
     assert_eq!(cas.results, [set, not_set]);
     let delete = |key: &str| WriteOp::Delete { key: key.to_owned().into() };
     let deleted = cluster.write(vec![delete("a"), delete("a")]).await;

@@ -3,9 +3,7 @@
 use super::Net;
 use crate::command::{WriteOp, WriteOutcome, WriteRequest};
 use crate::replica::{PageRead, PointRead};
-use crate::store::{
-    OracleError, RangeError, Store, StoreOptions, StoreTuning, TimestampSource,
-};
+use crate::store::{OracleError, RangeError, Store, StoreOptions, StoreTuning, TimestampSource};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use isotherm_storage::{DataDir, DataEngine, DataOptions, LogEngine, LogOptions, RocksLog, Row};
