@@ -5,13 +5,14 @@
 //! replicas of a group that a process does not host are refused by whoever receives.
 
 use bytes::Bytes;
+use futures::Sink;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use isotherm_types::{NodeId, RangeId, ReplicaId};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 /// What a frame is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,12 +41,12 @@ pub enum SendError {
     TimedOut,
 }
 
-/// Our direction of a stream. Bounded; dropping every clone of it ends the direction.
-pub type FrameSink = mpsc::Sender<Bytes>;
+/// Our direction of a stream. Bounded; dropping it ends the direction.
+pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = SendError> + Send>>;
 
 /// The other direction. `None` means that the other side ended it; an error, that frames may be
 /// missing.
-pub type FrameSource = mpsc::Receiver<Result<Bytes, SendError>>;
+pub type FrameSource = BoxStream<'static, Result<Bytes, SendError>>;
 
 /// Sends to other nodes.
 pub trait PeerSender: Send + Sync + 'static {

@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Connections between the processes of a cluster.
+//!
+//! * [`Peers`]: the calling side of the one long-lived link to each other process, on which calls
+//!   and streams of all Raft groups are multiplexed (`isotherm.internal.v1.RaftService`);
+//! * [`raft_server`], [`FrameHandler`]: the answering side;
+//! * [`channel`]: a gRPC channel with the settings that all of our connections share;
+//! * [`bind`], [`serve`]: a gRPC server with the same settings.
+//!
+//! Payloads are opaque here.
+
+mod accept;
+mod channel;
+mod error;
+mod faults;
+mod link;
+mod options;
+mod peers;
+mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use accept::{FrameHandler, raft_server};
+pub use channel::channel;
+pub use error::TransportError;
+pub use isotherm_proto::internal::Header;
+pub use options::PeersOptions;
+pub use peers::Peers;
+pub use server::{bind, serve};
+pub use session::{StreamReceiver, StreamSender};

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use isotherm_types::NodeId;
 use openraft::network::RPCOption;
+use std::future::poll_fn;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -128,7 +129,7 @@ where
         let expects = self.unanswered > 0 || sink.is_none();
         tokio::select! {
             biased;
-            answer = source.recv() => match answer {
+            answer = source.next() => match answer {
                 Some(answer) => Step::Answer(answer),
                 None => Step::PeerClosed,
             },
@@ -144,13 +145,13 @@ where
 }
 
 /// Sends what waits; `false` if the peer takes nothing any more.
-async fn send(sink: &Option<FrameSink>, waiting: &mut Option<Bytes>) -> bool {
+async fn send(sink: &mut Option<FrameSink>, waiting: &mut Option<Bytes>) -> bool {
     let Some(sink) = sink else { return false };
-    let Ok(permit) = sink.reserve().await else { return false };
-    if let Some(frame) = waiting.take() {
-        permit.send(frame);
+    if poll_fn(|cx| sink.as_mut().poll_ready(cx)).await.is_err() {
+        return false;
     }
-    true
+    // Taken only when there is room: this future may be dropped while it waits.
+    waiting.take().is_none_or(|frame| sink.as_mut().start_send(frame).is_ok())
 }
 
 async fn next<I: Stream + Unpin>(requests: &mut Option<I>) -> Option<I::Item> {

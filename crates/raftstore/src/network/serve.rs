@@ -5,7 +5,7 @@ use crate::entry_codec::{decode_append, decode_message, encode_message};
 use crate::sender::{FrameSink, FrameSource};
 use crate::type_config::{Raft, TransferLeaderRequest, TypeConfig, VoteRequest};
 use bytes::Bytes;
-use futures::{StreamExt, pin_mut, stream};
+use futures::{SinkExt, StreamExt, pin_mut, stream};
 use openraft::storage::RaftStateMachine;
 use serde::Serialize;
 use std::fmt::Display;
@@ -73,12 +73,12 @@ fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, Str
 
 /// Serves a replication stream until the requests end and everything is answered, or until
 /// openraft or the peer ends it.
-pub async fn serve_stream<S>(raft: &Raft<S>, source: FrameSource, sink: FrameSink)
+pub async fn serve_stream<S>(raft: &Raft<S>, source: FrameSource, mut sink: FrameSink)
 where
     S: RaftStateMachine<TypeConfig>,
 {
     let requests = stream::unfold(source, |mut source| async move {
-        let frame = match source.recv().await? {
+        let frame = match source.next().await? {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::debug!(error = %error, "replication stream broke");

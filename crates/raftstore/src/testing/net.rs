@@ -2,7 +2,7 @@
 
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use isotherm_types::NodeId;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::PollSender;
 
 /// Who is reachable.
 #[derive(Default)]
@@ -135,5 +137,6 @@ fn pipe(net: Arc<Net>, from: NodeId, to: NodeId) -> (FrameSink, FrameSource) {
             }
         }
     });
-    (sink, source)
+    let gone = |_| SendError::Unreachable("closed".into());
+    (Box::pin(PollSender::new(sink).sink_map_err(gone)), ReceiverStream::new(source).boxed())
 }

@@ -1,0 +1,176 @@
+//! The answering side of a link.
+
+use crate::link::{QUEUE_FRAMES_MAX, outbound, refusal};
+use crate::session::{Sessions, StreamReceiver, StreamSender, frame};
+use crate::TransportError;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use isotherm_proto::internal::frame::Kind;
+use isotherm_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
+use isotherm_proto::internal::{Frame, Frames, Header, SnapshotAnswer, SnapshotChunk};
+use isotherm_types::{NodeId, limits};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// What a process does with what others send to it.
+pub trait FrameHandler: Send + Sync + 'static {
+    /// Answers one request, or says why not.
+    fn call(&self, header: Header, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// Serves a stream until it ends.
+    fn stream(
+        &self,
+        header: Header,
+        inbound: StreamReceiver,
+        outbound: StreamSender,
+    ) -> BoxFuture<'static, ()>;
+
+    /// Takes a snapshot.
+    fn snapshot(
+        &self,
+        header: Header,
+        chunks: BoxStream<'static, Result<Bytes, TransportError>>,
+    ) -> BoxFuture<'static, Result<Bytes, String>>;
+}
+
+/// The gRPC service over `handler`. Whoever is of another cluster, or means another process, is
+/// refused: an address can be taken over by somebody else. Links end with `stop`: they never do
+/// by themselves.
+pub fn raft_server(
+    handler: Arc<dyn FrameHandler>,
+    cluster: Arc<AtomicU64>,
+    me: NodeId,
+    stop: CancellationToken,
+) -> RaftServiceServer<Acceptor> {
+    RaftServiceServer::new(Acceptor { handler, cluster, me, stop })
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+}
+
+/// Serves links and snapshots.
+pub struct Acceptor {
+    handler: Arc<dyn FrameHandler>,
+    cluster: Arc<AtomicU64>,
+    me: NodeId,
+    stop: CancellationToken,
+}
+
+impl Acceptor {
+    fn check(&self, header: Option<&Header>) -> Result<(), Status> {
+        let Some(header) = header else {
+            return Err(Status::invalid_argument("the first frame has no header"));
+        };
+        let cluster = self.cluster.load(Ordering::Acquire);
+        if header.cluster_id != 0 && cluster != 0 && header.cluster_id != cluster {
+            let why = format!("this process belongs to cluster {cluster}");
+            return Err(Status::failed_precondition(why));
+        }
+        if header.to_node != self.me.get() {
+            let why = format!("this process is {}, not n{}", self.me, header.to_node);
+            return Err(Status::failed_precondition(why));
+        }
+        Ok(())
+    }
+}
+
+/// Reads one link until it ends.
+struct Reader {
+    handler: Arc<dyn FrameHandler>,
+    sessions: Arc<Sessions>,
+    frames: mpsc::Sender<Frame>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.sessions.fail_all("the link broke");
+    }
+}
+
+impl Reader {
+    async fn run(self, mut inbound: Streaming<Frames>) {
+        loop {
+            let message = tokio::select! {
+                message = inbound.message() => message,
+                () = self.frames.closed() => return,
+            };
+            let Ok(Some(message)) = message else { return };
+            message.frames.into_iter().for_each(|frame| self.take(frame));
+        }
+    }
+
+    fn take(&self, mut taken: Frame) {
+        let session = taken.session;
+        match (taken.kind(), taken.header.take()) {
+            (Kind::Call, Some(header)) => {
+                let answer = self.handler.call(header, taken.payload);
+                let frames = self.frames.clone();
+                tokio::spawn(async move {
+                    let reply = match answer.await {
+                        Ok(payload) => frame(Kind::Reply, session, payload),
+                        Err(why) => refusal(session, &why),
+                    };
+                    // A link that is gone needs no answer.
+                    let _ = frames.send(reply).await;
+                });
+            }
+            (Kind::Stream, Some(header)) => {
+                let inbound = self.sessions.open_stream(session);
+                let outbound = StreamSender::new(self.frames.clone(), session);
+                tokio::spawn(self.handler.stream(header, inbound, outbound));
+            }
+            (Kind::Call, None) => {
+                let _ = self.frames.try_send(refusal(session, "a call without a header"));
+            }
+            _ => self.sessions.deliver(taken),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RaftService for Acceptor {
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<Frames, Status>> + Send>>;
+
+    async fn link(
+        &self,
+        request: Request<Streaming<Frames>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?;
+        let Some(first) = first else { return Err(Status::invalid_argument("an empty link")) };
+        let mut taken = first.frames.into_iter();
+        let hello = taken.next().filter(|frame| frame.kind() == Kind::Hello);
+        self.check(hello.and_then(|frame| frame.header).as_ref())?;
+        let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
+        let reader = Reader { handler: self.handler.clone(), sessions: Arc::default(), frames };
+        taken.for_each(|frame| reader.take(frame));
+        let until = self.stop.clone();
+        tokio::spawn(async move { until.run_until_cancelled(reader.run(inbound)).await });
+        let frames = outbound(queue).map(Ok).take_until(self.stop.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotAnswer>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?;
+        let header = first.and_then(|chunk| chunk.header);
+        self.check(header.as_ref())?;
+        let header = header.ok_or_else(|| Status::invalid_argument("no header"))?;
+        let payloads = chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(chunk.payload),
+            Err(status) => Err(TransportError::Unreachable(status.message().to_owned())),
+        });
+        match self.handler.snapshot(header, payloads.boxed()).await {
+            Ok(payload) => Ok(Response::new(SnapshotAnswer { payload })),
+            Err(why) => Err(Status::failed_precondition(why)),
+        }
+    }
+}

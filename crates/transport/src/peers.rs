@@ -1,0 +1,155 @@
+//! The calling side of the links to all other processes.
+
+use crate::channel::channel;
+use crate::link::{Connection, Link, unreachable};
+use crate::session::{StreamReceiver, StreamSender, opening};
+use crate::{PeersOptions, TransportError};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use isotherm_proto::internal::frame::Kind;
+use isotherm_proto::internal::raft_service_client::RaftServiceClient;
+use isotherm_proto::internal::{Header, SnapshotChunk};
+use isotherm_types::{NodeId, limits};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a first message waits for a link that is being established.
+const FIRST_LINK_WAIT: Duration = Duration::from_millis(200);
+
+/// Knows where the other processes are and keeps a link to each that was ever called.
+#[derive(Clone)]
+pub struct Peers {
+    options: PeersOptions,
+    book: Arc<Mutex<HashMap<NodeId, Entry>>>,
+}
+
+struct Entry {
+    address: String,
+    connection: Option<Connection>,
+}
+
+impl Peers {
+    /// Nobody is known yet.
+    pub fn new(options: PeersOptions) -> Self {
+        Self { options, book: Arc::default() }
+    }
+
+    /// Where `node` is. A new address replaces the link.
+    pub fn set_address(&self, node: NodeId, address: &str) {
+        let mut book = self.book.lock();
+        let entry = book.entry(node).or_insert_with(|| Entry {
+            address: String::new(),
+            connection: None,
+        });
+        if entry.address != address {
+            address.clone_into(&mut entry.address);
+            entry.connection = None;
+        }
+    }
+
+    /// Forgets `node` and drops its link.
+    pub fn forget(&self, node: NodeId) {
+        self.book.lock().remove(&node);
+    }
+
+    /// Since when the link to `node` has been down; `None` if it is up or was never needed.
+    pub fn link_down_since(&self, node: NodeId) -> Option<Instant> {
+        let book = self.book.lock();
+        let connection = book.get(&node)?.connection.as_ref()?;
+        *connection.down_since.lock()
+    }
+
+    async fn link(&self, to: NodeId) -> Result<Arc<Link>, TransportError> {
+        let (mut link, is_new) = {
+            let mut book = self.book.lock();
+            let Some(entry) = book.get_mut(&to) else {
+                return Err(unreachable("its address is not known"));
+            };
+            let is_new = entry.connection.is_none();
+            let address = &entry.address;
+            let connection = entry
+                .connection
+                .get_or_insert_with(|| Connection::start(self.options.clone(), to, address.clone()));
+            debug_assert_eq!(connection.address, entry.address);
+            (connection.link.clone(), is_new)
+        };
+        if is_new {
+            let up = link.wait_for(Option::is_some);
+            let _ = tokio::time::timeout(FIRST_LINK_WAIT, up).await;
+        }
+        let current = link.borrow().clone();
+        current.ok_or_else(|| unreachable("the link is down"))
+    }
+
+    fn complete(&self, to: NodeId, header: Header) -> Header {
+        Header {
+            cluster_id: self.options.cluster.load(Ordering::Acquire),
+            from_node: self.options.from.get(),
+            to_node: to.get(),
+            ..header
+        }
+    }
+
+    /// One request, one answer. The header's cluster and nodes are filled in.
+    pub async fn call(
+        &self,
+        to: NodeId,
+        header: Header,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
+        let call = async {
+            let link = self.link(to).await?;
+            let session = link.sessions.number();
+            let (answer, _forget) = link.sessions.open_call(session);
+            let header = self.complete(to, header);
+            let sent = link.frames.try_send(opening(Kind::Call, session, header, payload));
+            sent.map_err(|_| unreachable("the link is down or too much waits for it"))?;
+            answer.await.unwrap_or_else(|_| Err(unreachable("the link broke")))
+        };
+        tokio::time::timeout(timeout, call).await.unwrap_or(Err(TransportError::TimedOut))
+    }
+
+    /// A stream in both directions.
+    pub async fn open_stream(
+        &self,
+        to: NodeId,
+        header: Header,
+    ) -> Result<(StreamSender, StreamReceiver), TransportError> {
+        let link = self.link(to).await?;
+        let session = link.sessions.number();
+        let receiver = link.sessions.open_stream(session);
+        let open = opening(Kind::Stream, session, self.complete(to, header), Bytes::new());
+        let sent = link.frames.send(open).await;
+        sent.map_err(|_| unreachable("the link broke"))?;
+        Ok((StreamSender::new(link.frames.clone(), session), receiver))
+    }
+
+    /// Sends chunks on a connection of their own, so that they delay nothing else.
+    pub async fn send_snapshot(
+        &self,
+        to: NodeId,
+        header: Header,
+        chunks: impl Stream<Item = Bytes> + Send + 'static,
+        timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
+        let address = self.book.lock().get(&to).map(|entry| entry.address.clone());
+        let address = address.ok_or_else(|| unreachable("its address is not known"))?;
+        let mut client = RaftServiceClient::new(channel(&address)?)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+        let first = SnapshotChunk { header: Some(self.complete(to, header)), payload: Bytes::new() };
+        let rest = chunks.map(|payload| SnapshotChunk { header: None, payload });
+        let sent = client.snapshot(futures::stream::iter([first]).chain(rest));
+        match tokio::time::timeout(timeout, sent).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner().payload),
+            Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
+                Err(unreachable(status.message()))
+            }
+            Ok(Err(status)) => Err(TransportError::Refused(status.message().to_owned())),
+            Err(_) => Err(TransportError::TimedOut),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Real sockets on loopback.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
+use isotherm_types::NodeId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers with what it got; method 9 refuses.
+struct Echo;
+
+impl FrameHandler for Echo {
+    fn call(&self, header: Header, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move { if header.method == 9 { Err("no".into()) } else { Ok(payload) } })
+    }
+
+    fn stream(
+        &self,
+        _: Header,
+        mut inbound: StreamReceiver,
+        mut outbound: StreamSender,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            while let Some(Ok(payload)) = inbound.next().await {
+                if outbound.send(payload).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn snapshot(
+        &self,
+        _: Header,
+        mut chunks: BoxStream<'static, Result<Bytes, TransportError>>,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            let mut bytes = 0u64;
+            while let Some(chunk) = chunks.next().await {
+                bytes += chunk.map_err(|e| e.to_string())?.len() as u64;
+            }
+            Ok(Bytes::from(bytes.to_string()))
+        })
+    }
+}
+
+async fn server(address: &str) -> (SocketAddr, CancellationToken) {
+    let listener = bind(address.parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let cluster = Arc::new(AtomicU64::new(7));
+    let service = raft_server(Arc::new(Echo), cluster, NodeId(2), stop.clone());
+    let served = serve(listener, Routes::new(service), stop.clone());
+    tokio::spawn(async move { served.await.unwrap() });
+    (address, stop)
+}
+
+fn peers(cluster: u64, address: SocketAddr) -> Peers {
+    let cluster = Arc::new(AtomicU64::new(cluster));
+    let peers = Peers::new(PeersOptions { cluster, from: NodeId(1) });
+    peers.set_address(NodeId(2), &address.to_string());
+    peers
+}
+
+async fn call(peers: &Peers, method: u32, payload: &'static [u8]) -> Result<Bytes, TransportError> {
+    let header = Header { method, ..Header::default() };
+    peers.call(NodeId(2), header, Bytes::from_static(payload), SECOND).await
+}
+
+#[tokio::test]
+async fn a_call_is_answered_or_refused() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    assert_eq!(call(&peers, 1, b"hello").await.unwrap(), "hello");
+    assert_eq!(call(&peers, 9, b"").await, Err(TransportError::Refused("no".into())));
+    let nobody = peers.call(NodeId(5), Header::default(), Bytes::new(), SECOND).await;
+    assert!(matches!(nobody, Err(TransportError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_stream_keeps_its_order_and_ends_on_both_sides() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    let (mut sender, mut receiver) = peers.open_stream(NodeId(2), Header::default()).await.unwrap();
+    let send = tokio::spawn(async move {
+        for n in 0..5000u32 {
+            sender.send(Bytes::from(n.to_be_bytes().to_vec())).await.unwrap();
+            if n % 100 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    for n in 0..5000u32 {
+        assert_eq!(receiver.next().await.unwrap().unwrap(), n.to_be_bytes()[..]);
+    }
+    send.await.unwrap();
+    assert!(receiver.next().await.is_none(), "our end closes theirs");
+}
+
+#[tokio::test]
+async fn a_lost_link_fails_what_is_open_and_comes_back() {
+    let (address, stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    let (_sender, mut receiver) = peers.open_stream(NodeId(2), Header::default()).await.unwrap();
+    assert_eq!(peers.link_down_since(NodeId(2)), None);
+    stop.cancel();
+    let broken = tokio::time::timeout(5 * SECOND, receiver.next()).await.unwrap();
+    assert!(matches!(broken, Some(Err(TransportError::Unreachable(_)))), "{broken:?}");
+    assert!(call(&peers, 1, b"x").await.is_err());
+    let (_, _stop) = server(&address.to_string()).await;
+    let deadline = Instant::now() + 10 * SECOND;
+    while call(&peers, 1, b"back").await.is_err() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn another_cluster_and_another_process_are_refused() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    assert!(call(&peers(8, address), 1, b"x").await.is_err());
+    assert!(call(&peers(0, address), 1, b"not known yet").await.is_ok());
+    let wrong = peers(7, address);
+    wrong.set_address(NodeId(3), &address.to_string());
+    let answer = wrong.call(NodeId(3), Header::default(), Bytes::new(), SECOND).await;
+    assert!(answer.is_err());
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_harms_nobody() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    for _ in 0..20 {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let garbage: Vec<u8> = (0..2000).map(|_| fastrand::u8(..)).collect();
+        // The server may hang up before it has read all.
+        let _ = socket.write_all(&garbage).await;
+        let _ = tokio::time::timeout(SECOND, socket.read(&mut [0; 64])).await;
+    }
+    assert_eq!(call(&peers(7, address), 1, b"well").await.unwrap(), "well");
+}
+
+#[tokio::test]
+async fn a_snapshot_arrives_whole_on_its_own_connection() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let chunks = futures::stream::iter((0..200).map(|_| Bytes::from(vec![1; 100_000])));
+    let peers = peers(7, address);
+    let sent = peers.send_snapshot(NodeId(2), Header::default(), chunks, 10 * SECOND);
+    assert_eq!(sent.await.unwrap(), "20000000");
+}
+
+#[tokio::test]
+async fn an_address_without_a_port_is_refused_with_a_hint() {
+    let error = channel("localhost").unwrap_err().to_string();
+    assert!(error.contains("host:port"), "{error}");
+}
