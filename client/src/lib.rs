@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The Rust client of Isotherm.
+//!
+//! A [`Client`] routes every operation to the node that leads its range, repeats what can safely
+//! be repeated, and takes care that a repeated write takes effect once. It is cheap to clone and
+//! meant to be shared.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), isotherm_client::ClientError> {
+//! use isotherm_client::{Client, ClientOptions};
+//! let client = Client::connect(ClientOptions::default())?;
+//! client.put("greeting", "hello").await?;
+//! let row = client.get("greeting").await?.expect("just written");
+//! assert_eq!(row.value, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `operation` | reads, writes, batches, scans: one file each |
+//! | `router` | which node leads the range of a key, as far as is known |
+//! | `node_link` | one long-lived stream per node |
+//! | `session` | identities of writes |
+//! | `retry` | pauses between attempts, and the budget that bounds them |
+//! | `admin` | what operators ask |
+
+mod admin;
+mod client;
+mod error;
+mod limits;
+mod node_link;
+mod operation;
+mod options;
+mod retry;
+mod router;
+mod session;
+
+pub use admin::{
+    Admin, ClusterStatus, Member, NodeStatus, RangeLocation, ReplicaChecksum, Setting,
+};
+pub use client::Client;
+pub use error::{ClientError, ErrorKind};
+pub use operation::{
+    CasOutcome, Deleted, Incremented, Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
+};
+pub use options::ClientOptions;

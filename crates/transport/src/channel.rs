@@ -13,8 +13,7 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A channel to `address` (`host:port`). Connects when it is first used, and again when it broke.
-pub fn channel(address: &str) -> Result<Channel, TransportError> {
+fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
     let bad = |why: String| TransportError::Address { address: address.to_owned(), why };
     if !address.contains(':') {
         return Err(bad("it has no port; write host:port".to_owned()));
@@ -28,6 +27,20 @@ pub fn channel(address: &str) -> Result<Channel, TransportError> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
+        .keep_alive_while_idle(true))
+}
+
+/// A channel to `address` (`host:port`). Connects when it is first used, and again when it broke.
+pub fn channel(address: &str) -> Result<Channel, TransportError> {
+    Ok(endpoint(address)?.connect_lazy())
+}
+
+/// A channel to `address` that is connected. An error means that nothing was sent.
+pub async fn connect(address: &str) -> Result<Channel, TransportError> {
+    let connected = endpoint(address)?.connect().await;
+    connected.map_err(|e| {
+        use std::error::Error;
+        let why = e.source().map_or_else(|| e.to_string(), ToString::to_string);
+        TransportError::Unreachable(format!("{address}: {why}"))
+    })
 }

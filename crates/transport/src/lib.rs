@@ -4,6 +4,7 @@
 //!   and streams of all Raft groups are multiplexed (`isotherm.internal.v1.RaftService`);
 //! * [`raft_server`], [`FrameHandler`]: the answering side;
 //! * [`channel`]: a gRPC channel with the settings that all of our connections share;
+//! * [`MetaLink`]: the way to the meta service's leader, for nodes and clients;
 //! * [`bind`], [`serve`]: a gRPC server with the same settings.
 //!
 //! Payloads are opaque here.
@@ -13,6 +14,7 @@ mod channel;
 mod error;
 mod faults;
 mod link;
+mod meta_link;
 mod options;
 mod peers;
 mod server;
@@ -21,9 +23,10 @@ mod session;
 mod tests;
 
 pub use accept::{FrameHandler, raft_server};
-pub use channel::channel;
+pub use channel::{channel, connect};
 pub use error::TransportError;
 pub use isotherm_proto::internal::Header;
+pub use meta_link::{MetaClient, MetaLink};
 pub use options::PeersOptions;
 pub use peers::Peers;
 pub use server::{bind, serve};

@@ -6,14 +6,18 @@ use crate::session::{StreamReceiver, StreamSender, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use isotherm_proto::internal::frame::Kind;
 use isotherm_proto::internal::raft_service_client::RaftServiceClient;
 use isotherm_proto::internal::{Header, SnapshotChunk};
 use isotherm_types::{NodeId, limits};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// How long a first message waits for a link that is being established.
@@ -129,27 +133,46 @@ impl Peers {
     }
 
     /// Sends chunks on a connection of their own, so that they delay nothing else.
-    pub async fn send_snapshot(
+    pub fn send_snapshot(
         &self,
         to: NodeId,
         header: Header,
-        chunks: impl Stream<Item = Bytes> + Send + 'static,
+        chunks: BoxStream<'static, Bytes>,
         timeout: Duration,
-    ) -> Result<Bytes, TransportError> {
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let address = self.book.lock().get(&to).map(|entry| entry.address.clone());
-        let address = address.ok_or_else(|| unreachable("its address is not known"))?;
-        let mut client = RaftServiceClient::new(channel(&address)?)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
         let first = SnapshotChunk { header: Some(self.complete(to, header)), payload: Bytes::new() };
-        let rest = chunks.map(|payload| SnapshotChunk { header: None, payload });
-        let sent = client.snapshot(futures::stream::iter([first]).chain(rest));
-        match tokio::time::timeout(timeout, sent).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner().payload),
-            Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
-                Err(unreachable(status.message()))
+        let all = SnapshotChunks { first: Some(first), rest: chunks };
+        Box::pin(async move {
+            let address = address.ok_or_else(|| unreachable("its address is not known"))?;
+            let mut client = RaftServiceClient::new(channel(&address)?)
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+            match tokio::time::timeout(timeout, client.snapshot(all)).await {
+                Ok(Ok(answer)) => Ok(answer.into_inner().payload),
+                Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
+                    Err(unreachable(status.message()))
+                }
+                Ok(Err(status)) => Err(TransportError::Refused(status.message().to_owned())),
+                Err(_) => Err(TransportError::TimedOut),
             }
-            Ok(Err(status)) => Err(TransportError::Refused(status.message().to_owned())),
-            Err(_) => Err(TransportError::TimedOut),
+        })
+    }
+}
+
+/// The messages of one snapshot.
+struct SnapshotChunks {
+    first: Option<SnapshotChunk>,
+    rest: BoxStream<'static, Bytes>,
+}
+
+impl Stream for SnapshotChunks {
+    type Item = SnapshotChunk;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SnapshotChunk>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
         }
+        let payload = std::task::ready!(self.rest.poll_next_unpin(cx));
+        Poll::Ready(payload.map(|payload| SnapshotChunk { header: None, payload }))
     }
 }

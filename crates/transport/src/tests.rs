@@ -153,7 +153,7 @@ async fn garbage_on_the_port_harms_nobody() {
 #[tokio::test]
 async fn a_snapshot_arrives_whole_on_its_own_connection() {
     let (address, _stop) = server("127.0.0.1:0").await;
-    let chunks = futures::stream::iter((0..200).map(|_| Bytes::from(vec![1; 100_000])));
+    let chunks = futures::stream::iter((0..200).map(|_| Bytes::from(vec![1; 100_000]))).boxed();
     let peers = peers(7, address);
     let sent = peers.send_snapshot(NodeId(2), Header::default(), chunks, 10 * SECOND);
     assert_eq!(sent.await.unwrap(), "20000000");

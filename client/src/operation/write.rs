@@ -1,0 +1,223 @@
+//! Writing: one group of writes to one range, tried under one identity until it is answered.
+//!
+//! An attempt that was refused is certainly not applied and can be repeated anywhere. After an
+//! attempt whose outcome is unknown only the same identity may be sent again; the range then
+//! answers with the result of whichever attempt took effect. What stays unknown is reported as
+//! such, never as failed.
+
+use super::read::{odd_answer, retry_routing};
+use super::types::{CasOutcome, Deleted, Incremented, Write, WriteResult};
+use crate::client::{Client, Failed};
+use crate::limits::{check_batch, check_key, check_value};
+use crate::{ClientError, ErrorKind};
+use bytes::Bytes;
+use isotherm_proto::Retry;
+use isotherm_proto::internal::error::Code;
+use isotherm_proto::internal::{
+    self as pb, WriteBatch, WriteBatchResult, op_result, range_request, range_response, write_op,
+};
+use isotherm_types::{Key, Timestamp};
+use std::time::Duration;
+
+/// What became of a group of writes.
+pub(super) enum Sent {
+    /// Applied; one result per write.
+    Done(Vec<WriteResult>),
+    /// Certainly not applied: its keys are not all in one range (any more).
+    Regroup,
+}
+
+impl Client {
+    /// Sets `key` to `value`; returns when.
+    pub async fn put(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Bytes>,
+    ) -> Result<Timestamp, ClientError> {
+        match self.write(Write::put(key, value)).await? {
+            WriteResult::Put { ts } => Ok(ts),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    /// Removes `key`.
+    pub async fn delete(&self, key: impl Into<Key>) -> Result<Deleted, ClientError> {
+        match self.write(Write::delete(key)).await? {
+            WriteResult::Deleted(deleted) => Ok(deleted),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    /// Sets `key` to `value` if it is `expected` (`None`: absent).
+    pub async fn cas(
+        &self,
+        key: impl Into<Key>,
+        expected: Option<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<CasOutcome, ClientError> {
+        let (key, value) = (key.into(), value.into());
+        match self.write(Write::Cas { key, expected, value }).await? {
+            WriteResult::Cas(outcome) => Ok(outcome),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    /// Adds `by` to the decimal integer under `key`.
+    pub async fn incr(&self, key: impl Into<Key>, by: i64) -> Result<Incremented, ClientError> {
+        match self.write(Write::incr(key, by)).await? {
+            WriteResult::Incremented(incremented) => Ok(incremented),
+            WriteResult::Refused { reason } => Err(ClientError::new(ErrorKind::Condition, reason)),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    async fn write(&self, write: Write) -> Result<WriteResult, ClientError> {
+        check(std::slice::from_ref(&write))?;
+        match self.send_group(std::slice::from_ref(&write)).await? {
+            Sent::Done(mut results) => results.pop().ok_or_else(odd_answer),
+            Sent::Regroup => Err(odd_answer()),
+        }
+    }
+
+    /// Sends writes that belong to one range, until they are answered.
+    pub(super) async fn send_group(&self, writes: &[Write]) -> Result<Sent, ClientError> {
+        let inner = &self.inner;
+        let mut attempts = inner.attempts();
+        let session = loop {
+            match inner.session().await {
+                Ok(session) => break session,
+                Err(error) => {
+                    let (error, pause) = retry_routing(error)?;
+                    if !attempts.pause(pause).await {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let ticket = session.begin();
+        let mut birth = inner.newest_ts();
+        let ops: Vec<pb::WriteOp> = writes.iter().map(write_op).collect();
+        let first = writes[0].key();
+        // Whether an attempt may have been, or may still be, applied.
+        let mut unknown = false;
+        loop {
+            let route = match inner.router.locate(first).await {
+                Ok(route) => route,
+                Err(error) => {
+                    let (error, pause) = retry_routing(error).map_err(|e| settle(e, unknown))?;
+                    if !attempts.pause(pause).await {
+                        return Err(settle(error, unknown));
+                    }
+                    continue;
+                }
+            };
+            if !writes.iter().all(|w| route.descriptor.span.contains(w.key())) {
+                if unknown {
+                    let message = "the range was split while the outcome of a batch was unknown";
+                    return Err(ClientError::new(ErrorKind::Indeterminate, message));
+                }
+                return Ok(Sent::Regroup);
+            }
+            let id = ticket.id(birth);
+            let batch = WriteBatch {
+                session_issuer: id.session.issuer,
+                session_number: id.session.number,
+                seq: id.seq,
+                floor: id.floor,
+                birth: id.birth.get(),
+                ops: ops.clone(),
+                txn: 0,
+            };
+            let body = range_request::Body::Write(batch);
+            let (error, pause) = match inner.attempt(&route, attempts.left(), body).await {
+                Ok(range_response::Body::Write(done)) => {
+                    inner.saw(Timestamp(done.ts));
+                    return Ok(Sent::Done(results(writes, done)?));
+                }
+                Ok(_) => return Err(settle(odd_answer(), true)),
+                Err(Failed::Unknown(why)) => {
+                    unknown = true;
+                    (ClientError::new(ErrorKind::Indeterminate, why), Duration::ZERO)
+                }
+                Err(Failed::Definite(error)) => {
+                    let pause = Duration::from_millis(error.0.retry_after_ms);
+                    let kind = match error.code() {
+                        Code::Busy => ErrorKind::Busy,
+                        _ => ErrorKind::Unavailable,
+                    };
+                    match error.retry() {
+                        Retry::Reroute | Retry::Later => {
+                            (ClientError::new(kind, error.0.message.clone()), pause)
+                        }
+                        Retry::NewBirth if !unknown => {
+                            // Nothing of it was sent before: a newer birth is as true.
+                            birth = inner.fetch_timestamp().await?;
+                            (ClientError::new(kind, error.0.message.clone()), Duration::ZERO)
+                        }
+                        _ => return Err(settle(error.into(), unknown)),
+                    }
+                }
+            };
+            if !attempts.pause(pause).await {
+                return Err(settle(error, unknown));
+            }
+        }
+    }
+}
+
+/// The error to report: once an attempt's outcome is unknown, no refusal of another attempt makes
+/// it known.
+fn settle(error: ClientError, unknown: bool) -> ClientError {
+    if unknown { ClientError { kind: ErrorKind::Indeterminate, ..error } } else { error }
+}
+
+pub(super) fn check(writes: &[Write]) -> Result<(), ClientError> {
+    let mut bytes = 0;
+    for write in writes {
+        check_key(write.key())?;
+        bytes += write.key().len();
+        match write {
+            Write::Put { value, .. } => {
+                check_value(value)?;
+                bytes += value.len();
+            }
+            Write::Cas { expected, value, .. } => {
+                check_value(value)?;
+                bytes += value.len() + expected.as_ref().map_or(0, Bytes::len);
+            }
+            Write::Delete { .. } | Write::Incr { .. } => {}
+        }
+    }
+    check_batch(writes.len(), bytes)
+}
+
+fn write_op(write: &Write) -> pb::WriteOp {
+    let kind = match write {
+        Write::Put { value, .. } => write_op::Kind::Put(value.clone()),
+        Write::Delete { .. } => write_op::Kind::Delete(pb::Unit {}),
+        Write::Cas { expected, value, .. } => {
+            write_op::Kind::Cas(pb::Cas { expected: expected.clone(), value: value.clone() })
+        }
+        Write::Incr { by, .. } => write_op::Kind::Incr(*by),
+    };
+    pb::WriteOp { key: write.key().clone(), kind: Some(kind) }
+}
+
+fn results(writes: &[Write], done: WriteBatchResult) -> Result<Vec<WriteResult>, ClientError> {
+    if done.results.len() != writes.len() {
+        return Err(odd_answer());
+    }
+    let ts = Timestamp(done.ts);
+    let result = |result: pb::OpResult| {
+        Ok(match result.kind.ok_or_else(odd_answer)? {
+            op_result::Kind::Put(pb::Unit {}) => WriteResult::Put { ts },
+            op_result::Kind::Existed(existed) => WriteResult::Deleted(Deleted { ts, existed }),
+            op_result::Kind::Cas(pb::CasResult { applied, current }) => {
+                WriteResult::Cas(CasOutcome { ts, applied, current })
+            }
+            op_result::Kind::Value(value) => WriteResult::Incremented(Incremented { ts, value }),
+            op_result::Kind::Refused(reason) => WriteResult::Refused { reason },
+        })
+    };
+    done.results.into_iter().map(result).collect()
+}

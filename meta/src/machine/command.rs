@@ -1,0 +1,123 @@
+//! Commands and what they answer.
+
+use super::state::Window;
+use isotherm_storage::codec;
+use isotherm_types::{
+    ClusterId, Incarnation, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the cluster begins, as its founder was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founding {
+    /// How many nodes must have joined before the first ranges are placed.
+    pub nodes: usize,
+    /// How many ranges there are first.
+    pub ranges: usize,
+    /// Replicas of each range, at most one per node.
+    pub replicas: usize,
+}
+
+/// What a node says of itself when it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeDetails {
+    /// Where it serves gRPC.
+    pub address: String,
+    /// Where it serves HTTP.
+    pub http_address: String,
+    /// What the operator says of it.
+    pub labels: BTreeMap<String, String>,
+    /// Its software.
+    pub version: String,
+}
+
+/// A change of the agreed state.
+///
+/// On disk and on the wire a variant is its number: new ones are added at the end. A command that a
+/// member cannot read stops it; it is never skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first of all: the cluster exists.
+    Found {
+        /// Drawn at random by the proposer; never 0.
+        cluster: ClusterId,
+        /// The clocks of the data ranges, for ever.
+        timing: RaftTiming,
+        /// How the first ranges are made.
+        founding: Founding,
+    },
+    /// The first ranges; refused if there are any.
+    Bootstrap {
+        /// Spans, which tile the key space, with the nodes of their replicas.
+        ranges: Vec<(KeyRange, Vec<NodeId>)>,
+    },
+    /// Every node took its first ranges: forget the orders.
+    SeedingDone,
+    /// A node started.
+    RegisterNode {
+        /// Which; none: a new one.
+        node: Option<NodeId>,
+        /// What it says of itself.
+        details: NodeDetails,
+    },
+    /// News about ranges. Each change is taken or refused as a whole.
+    TakeDescriptors {
+        /// Descriptors that replace what the map holds over the same span.
+        changes: Vec<Vec<RangeDescriptor>>,
+    },
+    /// Range ids.
+    AllocateIds {
+        /// How many.
+        count: u32,
+    },
+    /// A further window of timestamps, from right behind the last.
+    ExtendTimestamps {
+        /// Where it shall end, if that is further than `by`.
+        to: Timestamp,
+        /// How many it has at least.
+        by: u64,
+    },
+    /// A setting, which the proposer checked.
+    SetSetting {
+        /// Its name.
+        name: String,
+        /// Its new value.
+        value: String,
+    },
+}
+
+impl Command {
+    /// As bytes in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+}
+
+/// What a command answers its proposer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It took effect, or had before.
+    Done,
+    /// It does not hold; nothing changed.
+    Refused(String),
+    /// A node's number and that of its start.
+    Node {
+        /// Which node.
+        id: NodeId,
+        /// Which start.
+        incarnation: Incarnation,
+    },
+    /// Ids from here on.
+    Ids {
+        /// The first.
+        first: RangeId,
+    },
+    /// What the term may issue now.
+    Window(Window),
+    /// How many changes were taken.
+    Taken {
+        /// That many.
+        taken: usize,
+    },
+}

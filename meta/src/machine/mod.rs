@@ -1,0 +1,14 @@
+//! What the members of the meta service agree on.
+//!
+//! The machine is pure: it has no clock and no randomness; times and random numbers come inside
+//! commands. Every command enters as one Raft entry and answers its proposer with a [`Reply`].
+
+mod apply;
+mod command;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Founding, NodeDetails, Reply};
+pub use state::{MetaMachine, NodeRecord, SEED_NUMBER, Window};

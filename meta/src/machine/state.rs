@@ -1,0 +1,104 @@
+//! The agreed state.
+
+use super::command::{Founding, NodeDetails};
+use isotherm_types::{
+    ClusterId, Incarnation, NodeId, RaftTiming, RangeDescriptor, RangeMap, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Number of the one order to seed: the bootstrap.
+pub const SEED_NUMBER: u64 = 1;
+
+/// A node as it last announced itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its last start.
+    pub incarnation: Incarnation,
+    /// What it said then.
+    pub details: NodeDetails,
+}
+
+/// The timestamps that one term may issue.
+///
+/// Invariants: `low` is above everything that an earlier term was ever given, and `high` never
+/// decreases, so whatever a leader of `term` issues in `low..=high` is above whatever leaders of
+/// earlier terms issued, however late those still answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Window {
+    /// Whose entries allocated it.
+    pub term: u64,
+    /// The first.
+    pub low: Timestamp,
+    /// The last.
+    pub high: Timestamp,
+}
+
+/// The state machine of the meta group.
+///
+/// Invariants:
+/// * nothing happens before the cluster is founded, and it is founded once;
+/// * ids and incarnations are never given twice;
+/// * the range map is empty or tiles the key space.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetaMachine {
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) timing: Option<RaftTiming>,
+    pub(super) founding: Option<Founding>,
+    pub(super) ranges: RangeMap,
+    /// The first ranges as they were founded, until every node confirmed them.
+    pub(super) seeds: Vec<RangeDescriptor>,
+    pub(super) nodes: BTreeMap<NodeId, NodeRecord>,
+    pub(super) nodes_given: u64,
+    pub(super) ranges_given: u64,
+    pub(super) incarnations_given: u64,
+    pub(super) window: Window,
+    pub(super) settings: BTreeMap<String, String>,
+}
+
+impl MetaMachine {
+    /// The cluster, once founded.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The clocks of the data ranges.
+    pub fn timing(&self) -> Option<RaftTiming> {
+        self.timing
+    }
+
+    /// How the cluster begins.
+    pub fn founding(&self) -> Option<&Founding> {
+        self.founding.as_ref()
+    }
+
+    /// The partition map; empty before the bootstrap.
+    pub fn ranges(&self) -> &RangeMap {
+        &self.ranges
+    }
+
+    /// Whether the first ranges exist.
+    pub fn is_bootstrapped(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
+    /// The ranges that nodes must still create.
+    pub fn seeds(&self) -> &[RangeDescriptor] {
+        &self.seeds
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
+        &self.nodes
+    }
+
+    /// What may be issued, and by which term.
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// The settings that are not at their defaults.
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+}

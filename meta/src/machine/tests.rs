@@ -1,0 +1,204 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::bootstrap;
+use isotherm_raftstore::Machine;
+use isotherm_storage::codec;
+use isotherm_types::{
+    ClusterId, Incarnation, Key, NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp,
+};
+use proptest::prelude::*;
+
+const FOUNDING: Founding = Founding { nodes: 3, ranges: 4, replicas: 3 };
+
+fn found(cluster: u64) -> Command {
+    Command::Found { cluster: ClusterId(cluster), timing: RaftTiming::FAST, founding: FOUNDING }
+}
+
+fn node_at(address: &str) -> NodeDetails {
+    NodeDetails { address: address.into(), ..Default::default() }
+}
+
+fn register(machine: &mut MetaMachine, node: Option<u64>, address: &str) -> Reply {
+    let node = node.map(NodeId);
+    machine.apply_command(1, Command::RegisterNode { node, details: node_at(address) })
+}
+
+/// Founded, with three nodes and four ranges.
+fn bootstrapped() -> MetaMachine {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    for n in 1..=3 {
+        register(&mut machine, None, &format!("n{n}"));
+    }
+    let nodes: Vec<_> = machine.nodes().keys().copied().collect();
+    let ranges = bootstrap::plan(&FOUNDING, &nodes);
+    assert_eq!(machine.apply_command(1, Command::Bootstrap { ranges }), Reply::Done);
+    machine
+}
+
+#[test]
+fn nothing_happens_before_the_cluster_is_founded() {
+    let mut machine = MetaMachine::default();
+    let reply = register(&mut machine, None, "n1");
+    assert!(matches!(reply, Reply::Refused(_)));
+    assert_eq!(machine, MetaMachine::default());
+}
+
+#[test]
+fn the_first_foundation_counts() {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    machine.apply_command(2, found(10));
+    assert_eq!(machine.cluster(), Some(ClusterId(9)));
+}
+
+#[test]
+fn every_start_of_a_node_has_its_own_number_and_a_known_node_keeps_its_id() {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    let reply =
+        |id, incarnation| Reply::Node { id: NodeId(id), incarnation: Incarnation(incarnation) };
+    assert_eq!(register(&mut machine, None, "a"), reply(1, 1));
+    assert_eq!(register(&mut machine, None, "b"), reply(2, 2));
+    assert_eq!(register(&mut machine, Some(1), "c"), reply(1, 3));
+    assert_eq!(machine.nodes()[&NodeId(1)].details.address, "c");
+    assert!(matches!(register(&mut machine, Some(7), "d"), Reply::Refused(_)));
+}
+
+#[test]
+fn a_registration_whose_answer_was_lost_leaves_no_second_node() {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    register(&mut machine, None, "a");
+    register(&mut machine, None, "a");
+    assert_eq!(machine.nodes().keys().collect::<Vec<_>>(), [&NodeId(2)]);
+}
+
+#[test]
+fn a_node_that_holds_replicas_is_not_forgotten_for_a_new_one_at_its_address() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n1");
+    assert_eq!(machine.nodes().len(), 4);
+}
+
+#[test]
+fn the_bootstrap_happens_once_and_tiles() {
+    let mut machine = bootstrapped();
+    machine.ranges().check_tiling();
+    assert_eq!(machine.ranges().len(), 4);
+    assert_eq!(machine.seeds().len(), 4);
+    let before = machine.clone();
+    let ranges = bootstrap::plan(&FOUNDING, &[NodeId(1)]);
+    let again = machine.apply_command(2, Command::Bootstrap { ranges });
+    assert!(matches!(again, Reply::Refused(_)));
+    assert_eq!(machine, before);
+    assert_eq!(
+        machine.apply_command(2, Command::AllocateIds { count: 3 }),
+        Reply::Ids { first: RangeId(5) }
+    );
+    assert_eq!(
+        machine.apply_command(2, Command::AllocateIds { count: 1 }),
+        Reply::Ids { first: RangeId(8) }
+    );
+}
+
+#[test]
+fn seeds_stay_as_founded_while_ranges_change() {
+    let mut machine = bootstrapped();
+    let seeds = machine.seeds().to_vec();
+    let old = machine.ranges().get(RangeId(4)).unwrap().clone();
+    let spans = old.span.split_at(&[Key::from_static(b"zz")]).unwrap();
+    let epoch = old.epoch.next_version();
+    let parent = RangeDescriptor { span: spans[0].clone(), epoch, ..old.clone() };
+    let child = RangeDescriptor { id: RangeId(5), span: spans[1].clone(), epoch, ..old };
+    let changes = vec![vec![child.clone()], vec![parent, child]];
+    let taken = machine.apply_command(1, Command::TakeDescriptors { changes });
+    assert_eq!(taken, Reply::Taken { taken: 1 });
+    assert_eq!(machine.ranges().len(), 5);
+    assert_eq!(machine.seeds(), seeds);
+    machine.apply_command(1, Command::SeedingDone);
+    assert!(machine.seeds().is_empty());
+}
+
+#[test]
+fn a_window_begins_behind_everything_that_earlier_terms_were_given() {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    let extend = |to, by| Command::ExtendTimestamps { to: Timestamp(to), by };
+    machine.apply_command(3, extend(1000, 10));
+    let first = machine.window();
+    assert_eq!((first.term, first.low, first.high), (3, Timestamp(1), Timestamp(1000)));
+    machine.apply_command(3, extend(2000, 10));
+    assert_eq!(machine.window(), Window { high: Timestamp(2000), ..first });
+    // A leader whose clock is behind gets a window all the same.
+    machine.apply_command(4, extend(5, 10));
+    let second = machine.window();
+    assert_eq!((second.term, second.low, second.high), (4, Timestamp(2001), Timestamp(2010)));
+    let end = machine.apply_command(4, extend(0, u64::MAX));
+    assert!(matches!(end, Reply::Refused(_)));
+    assert_eq!(machine.window(), second);
+}
+
+#[test]
+#[should_panic(expected = "cannot be read")]
+fn an_unknown_command_stops_the_member() {
+    let mut bytes = Command::SeedingDone.encode();
+    bytes[1] = 200;
+    MetaMachine::default().apply(1, 1, &bytes);
+}
+
+#[test]
+fn a_snapshot_restores_the_same_state_and_a_foreign_one_changes_nothing() {
+    let mut machine = bootstrapped();
+    machine.apply_command(
+        2,
+        Command::SetSetting { name: "read.confirm".into(), value: "quorum".into() },
+    );
+    let snapshot = machine.snapshot();
+    let mut other = MetaMachine::default();
+    other.restore(&snapshot).unwrap();
+    assert_eq!(other, machine);
+    let mut newer = snapshot.clone();
+    newer[0] = 9;
+    assert!(other.restore(&newer).unwrap_err().contains("format 9"));
+    assert!(other.restore(&snapshot[..snapshot.len() - 1]).is_err());
+    assert!(other.restore(&[]).is_err());
+    assert_eq!(other, machine);
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (1..9u64).prop_map(found),
+        (prop::option::of(1..4u64), "[ab]").prop_map(|(node, address)| Command::RegisterNode {
+            node: node.map(NodeId),
+            details: node_at(&address),
+        }),
+        (1..9u32).prop_map(|count| Command::AllocateIds { count }),
+        (any::<u32>(), 0..99u64)
+            .prop_map(|(to, by)| Command::ExtendTimestamps { to: Timestamp(to.into()), by }),
+        Just(Command::Bootstrap { ranges: bootstrap::plan(&FOUNDING, &[NodeId(1)]) }),
+        Just(Command::SeedingDone),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_restored_member_goes_on_like_the_others(
+        commands in prop::collection::vec(any_command(), 1..30), cut in 0..30usize,
+    ) {
+        let mut machine = MetaMachine::default();
+        let mut restored = MetaMachine::default();
+        for (i, command) in commands.iter().enumerate() {
+            if i == cut {
+                restored.restore(&machine.snapshot()).unwrap();
+            }
+            let (bytes, i) = (command.encode(), i as u64);
+            let reply = machine.apply(1 + i / 5, i, &bytes);
+            let decoded = codec::decode::<Reply>(&reply);
+            prop_assert!(decoded.is_ok());
+            if i >= cut as u64 {
+                prop_assert_eq!(restored.apply(1 + i / 5, i, &bytes), reply);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the RPCs and the tasks of a member share.
+
+use crate::machine::{Command, Founding, MetaMachine, Reply};
+use crate::oracle::Oracle;
+use crate::registry::{Pool, Registry};
+use isotherm_proto::WireError;
+use isotherm_proto::internal as pb;
+use isotherm_proto::internal::error::Code;
+use isotherm_raftstore::{Group, GroupError};
+use isotherm_transport::Peers;
+use isotherm_types::NodeId;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Notify, watch};
+
+/// One member. `registry` and `pool` are the leader's: what they hold on another member is from
+/// when it last led.
+pub(crate) struct Meta {
+    pub(crate) me: NodeId,
+    /// All members with their addresses, by id.
+    pub(crate) members: Vec<(NodeId, String)>,
+    /// What this member was configured with; counts only if it founds the cluster.
+    pub(crate) configured: Founding,
+    pub(crate) group: Arc<Group<MetaMachine>>,
+    pub(crate) oracle: Oracle,
+    /// The links to the other members.
+    pub(crate) peers: Peers,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) pool: Mutex<Pool>,
+    /// The term in which this member leads and has applied everything of earlier ones; else 0.
+    pub(crate) serving: watch::Sender<u64>,
+    /// Wakes the leader's task.
+    pub(crate) news: Notify,
+}
+
+/// A refusal that names the leader.
+pub(crate) fn not_leader(leader: Option<NodeId>) -> WireError {
+    let message = match leader {
+        Some(leader) => format!("this meta member does not lead, member {} does", leader.get()),
+        None => "no leader of the meta service is known".to_owned(),
+    };
+    let mut error = WireError::new(Code::NotLeader, message);
+    error.0.leader_node = leader.map_or(0, NodeId::get);
+    error
+}
+
+fn group_error(error: GroupError) -> WireError {
+    match error {
+        GroupError::NotLeader { leader } => not_leader(leader),
+        GroupError::Indeterminate => {
+            WireError::new(Code::Indeterminate, "the meta service may or may not have done it")
+        }
+        GroupError::Stopped => WireError::new(Code::Unavailable, "this meta member is stopping"),
+        GroupError::TimedOut => WireError::new(
+            Code::Unavailable,
+            "the leader of the meta service does not reach a quorum of its members",
+        ),
+    }
+}
+
+impl Meta {
+    pub(crate) fn new(
+        me: NodeId,
+        members: Vec<(NodeId, String)>,
+        configured: Founding,
+        group: Arc<Group<MetaMachine>>,
+        oracle: Oracle,
+        peers: Peers,
+    ) -> Self {
+        Self {
+            me,
+            members,
+            configured,
+            group,
+            oracle,
+            peers,
+            registry: Mutex::new(Registry::new(Instant::now())),
+            pool: Mutex::default(),
+            serving: watch::Sender::new(0),
+            news: Notify::new(),
+        }
+    }
+
+    /// The term in which this member leads and may answer; otherwise who does.
+    pub(crate) fn leading(&self) -> Result<u64, WireError> {
+        let leadership = *self.group.leadership().borrow();
+        if !leadership.is_leader {
+            let other = leadership.leader.filter(|leader| *leader != self.me);
+            return Err(not_leader(other));
+        }
+        if *self.serving.borrow() != leadership.term {
+            let mut error =
+                WireError::new(Code::Unavailable, "this meta member is just taking over");
+            error.0.retry_after_ms = 50;
+            return Err(error);
+        }
+        Ok(leadership.term)
+    }
+
+    /// Like [`Meta::leading`], and confirmed by a quorum.
+    pub(crate) async fn confirmed_leading(&self) -> Result<u64, WireError> {
+        self.leading()?;
+        self.group.confirm_leadership().await.map_err(group_error)
+    }
+
+    /// Proposes `command`; with a term, only as the leader of that term.
+    pub(crate) async fn propose(
+        &self,
+        command: Command,
+        term: Option<u64>,
+    ) -> Result<Reply, WireError> {
+        let reply = self.group.propose(command.encode().into(), term).await;
+        let reply = reply.map_err(group_error)?;
+        isotherm_storage::codec::decode(&reply).map_err(|error| {
+            tracing::error!(%error, "the reply of the meta machine cannot be read");
+            WireError::new(Code::Internal, "the reply of the meta machine cannot be read")
+        })
+    }
+
+    /// The members as messages.
+    pub(crate) fn member_list(&self) -> Vec<pb::Member> {
+        let member = |(id, address): &(NodeId, String)| pb::Member {
+            id: id.get(),
+            address: address.clone(),
+        };
+        self.members.iter().map(member).collect()
+    }
+
+    /// Where the nodes are.
+    pub(crate) fn node_addresses(&self) -> Vec<pb::NodeAddress> {
+        let machine = self.group.machine().read();
+        let nodes = machine.nodes().iter();
+        nodes
+            .map(|(id, record)| pb::NodeAddress {
+                id: id.get(),
+                address: record.details.address.clone(),
+            })
+            .collect()
+    }
+}

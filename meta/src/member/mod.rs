@@ -1,0 +1,22 @@
+//! One member of the meta service.
+//!
+//! | task | what | ends |
+//! |---|---|---|
+//! | leader | while this member leads: founds, bootstraps, takes reports | the member's stop |
+//! | identity | writes the cluster's id into the data directory once it is known | when it did |
+//! | the oracle's | see `oracle` | the member's stop |
+//! | gRPC and HTTP servers | | after leadership was handed over |
+//!
+//! A member stops in this order: nothing new is begun, leadership is handed over, the servers end,
+//! the group ends, the log is closed.
+
+mod leader;
+mod meta;
+mod run;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use meta::Meta;
+pub use run::run;

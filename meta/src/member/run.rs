@@ -1,0 +1,266 @@
+//! The life of a member: open, serve, hand over, close.
+
+use super::leader;
+use super::meta::Meta;
+use crate::config::MetaConfig;
+use crate::error::MetaError;
+use crate::links::{Receiver, Sender};
+use crate::machine::{Founding, MetaMachine};
+use crate::metrics as names;
+use crate::oracle::Oracle;
+use crate::service::Service;
+use isotherm_proto::DESCRIPTORS;
+use isotherm_proto::internal::meta_service_server::MetaServiceServer;
+use isotherm_raftstore::{Group, GroupOptions};
+use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
+use isotherm_telemetry::{Health, MetricsHandle, serve_http};
+use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
+use isotherm_types::limits::MESSAGE_BYTES_MAX;
+use isotherm_types::{ClusterId, NodeId, RaftTiming};
+use parking_lot::RwLock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+/// Entries from one snapshot of the machine to the next.
+const SNAPSHOT_EVERY: u64 = 5_000;
+/// The log is small: heartbeats do not enter it.
+const LOG_BUFFER_BYTES: usize = 4 << 20;
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
+const IDENTITY_POLL: Duration = Duration::from_millis(100);
+
+/// Runs one member until `stop`, and returns after a clean shutdown.
+pub async fn run(config: MetaConfig, stop: CancellationToken) -> Result<(), MetaError> {
+    config.check()?;
+    // The ports come first: a port in use must not cost a start of the group.
+    let (grpc, http) = (listen(config.listen)?, listen(config.http_addr())?);
+    names::describe();
+    let member = Member::open(&config).await?;
+    let ended = member.serve(grpc, http, stop).await;
+    member.close().await;
+    tracing::info!(member = config.id, "meta member stopped");
+    ended
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, MetaError> {
+    bind(address).map_err(|source| MetaError::Listen { address, source })
+}
+
+/// An open member.
+struct Member {
+    meta: Arc<Meta>,
+    dir: Arc<DataDir>,
+    log: Arc<dyn LogEngine>,
+    /// The cluster as links show it; 0 until it is known.
+    cluster: Arc<AtomicU64>,
+    tasks: TaskTracker,
+    /// Ends the tasks.
+    work: CancellationToken,
+    /// Ends the servers.
+    servers: CancellationToken,
+}
+
+impl Member {
+    async fn open(config: &MetaConfig) -> Result<Self, MetaError> {
+        let me = config.member();
+        let (dir, log, is_new) = open_storage(config).await?;
+        let known = dir.identity().map_or(0, |identity| identity.cluster.get());
+        let cluster = Arc::new(AtomicU64::new(known));
+        let tasks = TaskTracker::new();
+        let work = CancellationToken::new();
+        let peers = Peers::new(PeersOptions { cluster: cluster.clone(), from: me });
+        let members = config.members();
+        for (id, address) in members.iter().filter(|(id, _)| *id != me) {
+            peers.set_address(*id, address);
+        }
+        let options =
+            GroupOptions { member: me, timing: RaftTiming::META, snapshot_every: SNAPSHOT_EVERY };
+        let machine = Arc::new(RwLock::new(MetaMachine::default()));
+        let sender = Arc::new(Sender::new(peers.clone()));
+        let group = Group::open(options, log.clone(), machine, sender).await?;
+        if is_new {
+            let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
+            group.initialize(&ids).await.map_err(MetaError::Initialize)?;
+        }
+        let oracle = Oracle::start(me, group.clone(), &tasks, work.clone());
+        let founding = Founding {
+            nodes: config.bootstrap.nodes,
+            ranges: config.bootstrap.ranges,
+            replicas: config.bootstrap.replicas,
+        };
+        let meta = Arc::new(Meta::new(me, members, founding, group, oracle, peers));
+        tasks.spawn(leader::run(meta.clone(), work.clone()));
+        let servers = CancellationToken::new();
+        Ok(Self { meta, dir, log, cluster, tasks, work, servers })
+    }
+
+    /// Serves until `stop`, or until something fails.
+    async fn serve(
+        &self,
+        grpc: TcpListener,
+        http: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<(), MetaError> {
+        let until = self.servers.clone();
+        let mut grpc = tokio::spawn(serve(grpc, self.routes().await?, until.clone()));
+        let health = Arc::new(MemberHealth(self.meta.clone()));
+        let mut http = tokio::spawn(serve_http(http, health, MetricsHandle::install(), until));
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = &mut grpc => Err(server_ended("gRPC", ended)),
+            ended = &mut http => Err(server_ended("HTTP", ended)),
+            Err(error) = self.remember_cluster() => Err(error),
+        };
+        // Nothing new is begun; then leadership goes, while the links still work.
+        self.work.cancel();
+        let handed_over = self.meta.group.transfer_away();
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
+            tracing::warn!("leadership was not handed over in time");
+        }
+        self.servers.cancel();
+        finish(grpc).await;
+        finish(http).await;
+        ended
+    }
+
+    async fn routes(&self) -> Result<Routes, MetaError> {
+        let until = self.servers.clone();
+        let service = Service::new(self.meta.clone(), self.work.clone());
+        let service = MetaServiceServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let frames = Arc::new(Receiver(self.meta.group.clone()));
+        let links = raft_server(frames, self.cluster.clone(), self.meta.me, until);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<MetaServiceServer<Service>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|e| MetaError::Server { what: "reflection", why: e.to_string() })?;
+        let mut routes = Routes::builder();
+        routes.add_service(service).add_service(links).add_service(health).add_service(reflection);
+        Ok(routes.routes())
+    }
+
+    /// Writes the cluster's id into the data directory once the group knows it. Returns only with
+    /// an error.
+    async fn remember_cluster(&self) -> Result<(), MetaError> {
+        let cluster = loop {
+            if let Some(cluster) = self.meta.group.machine().read().cluster() {
+                break cluster;
+            }
+            tokio::time::sleep(IDENTITY_POLL).await;
+        };
+        match self.dir.identity() {
+            Some(identity) if identity.cluster != cluster => {
+                let path = self.dir.path().to_owned();
+                let found = identity.cluster;
+                return Err(MetaError::OtherCluster { path, found, ours: cluster });
+            }
+            Some(_) => {}
+            None => self.write_identity(cluster).await?,
+        }
+        self.cluster.store(cluster.get(), Ordering::Release);
+        std::future::pending().await
+    }
+
+    async fn write_identity(&self, cluster: ClusterId) -> Result<(), MetaError> {
+        let identity = Identity { cluster, node: self.meta.me, timing: RaftTiming::META };
+        let (dir, path) = (self.dir.clone(), self.dir.path().to_owned());
+        blocking(move || dir.set_identity(identity))
+            .await
+            .map_err(|source| MetaError::Storage { path, source })
+    }
+
+    /// Stops what `serve` left: tasks, the group, the log.
+    async fn close(self) {
+        self.work.cancel();
+        self.servers.cancel();
+        self.meta.group.shutdown().await;
+        self.tasks.close();
+        if tokio::time::timeout(TASKS_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks of the meta member did not end in time");
+        }
+        let log = self.log;
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::warn!("the log was not closed");
+        }
+    }
+}
+
+/// Runs something that waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(StorageError::Io(std::io::Error::other(e))))
+}
+
+type Storage = (Arc<DataDir>, Arc<dyn LogEngine>, bool);
+
+/// The directory, the log in it, and whether nothing was ever written.
+async fn open_storage(config: &MetaConfig) -> Result<Storage, MetaError> {
+    let (path, configured) = (config.data_dir.clone(), config.member());
+    let opened = blocking(move || {
+        let dir = DataDir::open(path, "meta")?;
+        let options = LogOptions { write_buffer_bytes: LOG_BUFFER_BYTES, ..LogOptions::default() };
+        let log = RocksLog::open(dir.raft_dir(), options)?;
+        let replicas = log.replicas()?;
+        Ok((dir, log, replicas))
+    });
+    let path = || config.data_dir.clone();
+    let (dir, log, replicas) =
+        opened.await.map_err(|source| MetaError::Storage { path: path(), source })?;
+    let owner = dir.identity().map(|identity| identity.node);
+    let owners = owner.into_iter().chain(replicas.iter().map(|r| NodeId(r.replica.get())));
+    for found in owners {
+        if found != configured {
+            return Err(MetaError::OtherMember { path: path(), found, configured });
+        }
+    }
+    Ok((Arc::new(dir), Arc::new(log), replicas.is_empty()))
+}
+
+fn server_ended<E: std::fmt::Display>(
+    what: &'static str,
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> MetaError {
+    let why = match ended {
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    MetaError::Server { what, why }
+}
+
+/// Waits for a server that was told to stop; one that was awaited before is left alone.
+async fn finish<T: Send + 'static>(server: JoinHandle<T>) {
+    if !server.is_finished()
+        && let Err(error) = server.await
+    {
+        tracing::warn!(%error, "a server did not end cleanly");
+    }
+}
+
+/// What the HTTP port says.
+struct MemberHealth(Arc<Meta>);
+
+impl Health for MemberHealth {
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Ready as soon as a leader is known: a cluster that waits for its first nodes is served.
+    fn ready(&self) -> Result<(), String> {
+        let leader = self.0.group.leadership().borrow().leader;
+        leader.map(|_| ()).ok_or_else(|| "no leader of the meta service is known".to_owned())
+    }
+}

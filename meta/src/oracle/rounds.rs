@@ -1,0 +1,109 @@
+//! Rounds: what covers answers with a confirmation that began after their requests had arrived.
+
+use super::handle::{Refusal, Request, Shared};
+use super::issuer::Short;
+use crate::metrics as names;
+use isotherm_types::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// One that is on its way, and one that gathers behind it: a request waits one and a half round
+/// trips on average, and rounds do not pile up.
+const ROUNDS_MAX: usize = 2;
+/// Most requests in one round.
+const BATCH_MAX: usize = 1024;
+/// How long a request may wait for a window.
+const WINDOW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The wall clock, in microseconds since the Unix epoch.
+pub(super) fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Gathers what waits and starts rounds, until `stop`.
+pub(super) async fn collect(
+    shared: Arc<Shared>,
+    mut requests: mpsc::Receiver<Request>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let rounds = Arc::new(Semaphore::new(ROUNDS_MAX));
+    let collect = async {
+        // The permit comes first: requests that arrive while none is free join the next round.
+        while let Ok(permit) = rounds.clone().acquire_owned().await {
+            let mut batch = Vec::new();
+            if requests.recv_many(&mut batch, BATCH_MAX).await == 0 {
+                return;
+            }
+            let shared = shared.clone();
+            tasks.spawn(async move {
+                shared.round(batch).await;
+                drop(permit);
+            });
+        }
+    };
+    stop.run_until_cancelled(collect).await;
+}
+
+impl Shared {
+    /// Serves `batch`, all of which arrived before this call.
+    async fn round(&self, batch: Vec<Request>) {
+        let started = Instant::now();
+        let confirmed = self.confirm().await;
+        if !self.faults.pause_after_confirm.is_zero() {
+            tokio::time::sleep(self.faults.pause_after_confirm).await;
+        }
+        let mut issued = 0;
+        for request in batch {
+            let answer = match &confirmed {
+                Ok(term) => self.issue(*term, request.count).await,
+                Err(refusal) => Err(refusal.clone()),
+            };
+            issued += if answer.is_ok() { u64::from(request.count) } else { 0 };
+            // Whoever asked may be gone; timestamps that nobody takes are lost, which is fine.
+            let _ = request.reply.send(answer);
+        }
+        metrics::counter!(names::ORACLE_ROUNDS).increment(1);
+        metrics::counter!(names::TIMESTAMPS_ISSUED).increment(issued);
+        metrics::histogram!(names::ORACLE_SECONDS).record(started.elapsed().as_secs_f64());
+    }
+
+    async fn confirm(&self) -> Result<u64, Refusal> {
+        if self.faults.skip_confirm {
+            let leadership = *self.group.leadership().borrow();
+            let refused = Refusal::NotLeader(leadership.leader);
+            return if leadership.is_leader { Ok(leadership.term) } else { Err(refused) };
+        }
+        Ok(self.group.confirm_leadership().await?)
+    }
+
+    /// Issues for the leader of `term`, which was confirmed after the request had arrived.
+    async fn issue(&self, term: u64, count: u32) -> Result<Timestamp, Refusal> {
+        let deadline = Instant::now() + WINDOW_TIMEOUT;
+        loop {
+            let mut extended = self.extended.subscribe();
+            let window = self.group.machine().read().window();
+            let issued = self.issuer.lock().issue(window, term, count, Instant::now(), wall_us());
+            match issued {
+                Ok(first) => return Ok(first),
+                Err(Short::Deposed) => {
+                    return Err(Refusal::NotLeader(self.group.leadership().borrow().leader));
+                }
+                Err(Short::Extend) => {}
+            }
+            self.short.notify_one();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if tokio::time::timeout(left, extended.changed()).await.is_err() {
+                return Err(Refusal::Unavailable("no window of timestamps could be had in time"));
+            }
+            let leadership = *self.group.leadership().borrow();
+            if leadership.term > term {
+                return Err(Refusal::NotLeader(leadership.leader));
+            }
+        }
+    }
+}

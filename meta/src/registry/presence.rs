@@ -1,0 +1,257 @@
+//! Which nodes are there, and which ranges they lead.
+
+use isotherm_types::{Incarnation, NodeId, RangeId, ReplicaId};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Between two heartbeats of a node.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A node that was silent that long is down.
+pub const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// How long a new leader says nothing about nodes that it has not heard of.
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It sends heartbeats.
+    Up,
+    /// It does, but takes no writes.
+    ReadOnly,
+    /// It registered and has not sent one yet.
+    Joining,
+    /// It was silent for [`DOWN_AFTER`].
+    Down,
+    /// This leader is too new to know.
+    Unknown,
+}
+
+impl NodeState {
+    /// Whether its replicas count as alive. What is not known is not counted as lost.
+    pub fn counts_as_alive(self) -> bool {
+        match self {
+            Self::Up | Self::ReadOnly | Self::Unknown => true,
+            Self::Joining | Self::Down => false,
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::ReadOnly => "read-only",
+            Self::Joining => "joining",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// The numbers of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Heartbeat {
+    /// Replicas on the node.
+    pub replicas: u64,
+    /// How many of them lead.
+    pub leaders: u64,
+    /// Size of its disk.
+    pub disk_total_bytes: u64,
+    /// What is free of it.
+    pub disk_free_bytes: u64,
+    /// Whether it takes no writes.
+    pub read_only: bool,
+    /// Whether it is about to leave.
+    pub draining: bool,
+    /// The newest order to seed that it carried out.
+    pub seeded: u64,
+    /// How busy it is.
+    pub load: f64,
+}
+
+/// What the leader knows of a node.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    /// Which start of it.
+    pub incarnation: Incarnation,
+    /// The newest heartbeat, and when it came.
+    pub heartbeat: Option<(Instant, Heartbeat)>,
+    registered: Instant,
+    /// The ranges that it reported to this leader.
+    reported: HashSet<RangeId>,
+}
+
+/// Who leads a range, as its leader said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderReport {
+    /// Where.
+    pub node: NodeId,
+    /// In which term.
+    pub term: u64,
+    /// The replicas that it hears from.
+    pub live: Vec<ReplicaId>,
+    /// How large the range is.
+    pub size_bytes: u64,
+}
+
+/// Everything that one leadership heard.
+#[derive(Debug)]
+pub struct Registry {
+    since: Instant,
+    nodes: HashMap<NodeId, Presence>,
+    leaders: HashMap<RangeId, LeaderReport>,
+}
+
+impl Registry {
+    /// Of a leadership that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self { since: now, nodes: HashMap::new(), leaders: HashMap::new() }
+    }
+
+    /// Whether the leadership is so new that silence means nothing.
+    pub fn is_in_grace(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < GRACE
+    }
+
+    /// A node started. What an earlier start of it said no longer holds.
+    pub fn register(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
+        let presence =
+            Presence { incarnation, heartbeat: None, registered: now, reported: HashSet::new() };
+        self.nodes.insert(node, presence);
+        self.leaders.retain(|_, leader| leader.node != node);
+    }
+
+    /// A heartbeat of a start that is not an old one.
+    pub fn heartbeat(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        heartbeat: Heartbeat,
+        now: Instant,
+    ) {
+        if self.nodes.get(&node).is_none_or(|known| known.incarnation != incarnation) {
+            self.register(node, incarnation, now);
+        }
+        let presence = self.nodes.get_mut(&node).expect("it was put there just now");
+        presence.heartbeat = Some((now, heartbeat));
+    }
+
+    /// What `node` says of one range: that it leads it, or (`None`) that it does not.
+    pub fn report(&mut self, node: NodeId, range: RangeId, term: u64, led: Option<LeaderReport>) {
+        if let Some(presence) = self.nodes.get_mut(&node) {
+            presence.reported.insert(range);
+        }
+        let known = self.leaders.get(&range);
+        match led {
+            Some(report) if known.is_none_or(|known| known.term <= report.term) => {
+                self.leaders.insert(range, report);
+            }
+            // It stepped down. In a newer term whoever leads will say so.
+            None if known.is_some_and(|known| known.node == node && known.term <= term) => {
+                self.leaders.remove(&range);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether `node` has replicas of which this leadership was not told.
+    pub fn lacks_reports(&self, node: NodeId) -> bool {
+        let Some(presence) = self.nodes.get(&node) else { return true };
+        let replicas = presence.heartbeat.map_or(0, |(_, h)| h.replicas);
+        (presence.reported.len() as u64) < replicas
+    }
+
+    /// What is known of a node.
+    pub fn presence(&self, node: NodeId) -> Option<&Presence> {
+        self.nodes.get(&node)
+    }
+
+    /// How a node is.
+    pub fn state(&self, node: NodeId, now: Instant) -> NodeState {
+        let within = |at: Instant, limit| now.saturating_duration_since(at) < limit;
+        match self.nodes.get(&node) {
+            Some(Presence { heartbeat: Some((at, h)), .. }) if within(*at, DOWN_AFTER) => {
+                if h.read_only { NodeState::ReadOnly } else { NodeState::Up }
+            }
+            Some(Presence { heartbeat: Some(_), .. }) => NodeState::Down,
+            Some(presence) if within(presence.registered, DOWN_AFTER) => NodeState::Joining,
+            _ if self.is_in_grace(now) => NodeState::Unknown,
+            _ => NodeState::Down,
+        }
+    }
+
+    /// Who led `range` last.
+    pub fn leader(&self, range: RangeId) -> Option<&LeaderReport> {
+        self.leaders.get(&range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N: NodeId = NodeId(1);
+    const R: RangeId = RangeId(5);
+
+    fn led(node: u64, term: u64) -> Option<LeaderReport> {
+        Some(LeaderReport { node: NodeId(node), term, live: Vec::new(), size_bytes: 0 })
+    }
+
+    #[test]
+    fn a_node_joins_is_up_falls_silent_and_is_down() {
+        let start = Instant::now();
+        let mut registry = Registry::new(start);
+        assert_eq!(registry.state(N, start), NodeState::Unknown);
+        assert_eq!(registry.state(N, start + GRACE), NodeState::Down);
+        registry.register(N, Incarnation(1), start + GRACE);
+        assert_eq!(registry.state(N, start + GRACE), NodeState::Joining);
+        let mut heartbeat = Heartbeat::default();
+        let at = start + GRACE * 2;
+        registry.heartbeat(N, Incarnation(1), heartbeat, at);
+        assert_eq!(registry.state(N, at + HEARTBEAT), NodeState::Up);
+        assert_eq!(registry.state(N, at + DOWN_AFTER), NodeState::Down);
+        heartbeat.read_only = true;
+        registry.heartbeat(N, Incarnation(1), heartbeat, at + DOWN_AFTER);
+        assert_eq!(registry.state(N, at + DOWN_AFTER), NodeState::ReadOnly);
+    }
+
+    #[test]
+    fn the_newest_term_says_who_leads() {
+        let now = Instant::now();
+        let mut registry = Registry::new(now);
+        registry.report(NodeId(1), R, 4, led(1, 4));
+        registry.report(NodeId(2), R, 3, led(2, 3));
+        assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(1)));
+        registry.report(NodeId(2), R, 5, led(2, 5));
+        assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(2)));
+        registry.report(NodeId(1), R, 5, None);
+        assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(2)));
+        registry.report(NodeId(2), R, 6, None);
+        assert_eq!(registry.leader(R), None);
+    }
+
+    #[test]
+    fn a_new_leadership_asks_for_all_reports_until_it_has_them() {
+        let now = Instant::now();
+        let mut registry = Registry::new(now);
+        let heartbeat = Heartbeat { replicas: 2, ..Heartbeat::default() };
+        registry.heartbeat(N, Incarnation(1), heartbeat, now);
+        assert!(registry.lacks_reports(N));
+        registry.report(N, RangeId(1), 1, None);
+        registry.report(N, RangeId(2), 1, None);
+        assert!(!registry.lacks_reports(N));
+        registry.heartbeat(N, Incarnation(2), heartbeat, now);
+        assert!(registry.lacks_reports(N));
+    }
+
+    #[test]
+    fn a_restarted_node_leads_nothing_until_it_says_so() {
+        let now = Instant::now();
+        let mut registry = Registry::new(now);
+        registry.heartbeat(N, Incarnation(1), Heartbeat::default(), now);
+        registry.report(N, R, 4, led(1, 4));
+        registry.register(N, Incarnation(2), now);
+        assert_eq!(registry.leader(R), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! A node reports what it hosts, and learns what it should do.
+
+use crate::machine::SEED_NUMBER;
+use crate::member::Meta;
+use crate::registry::{HEARTBEAT, Heartbeat, LeaderReport};
+use isotherm_proto::internal as pb;
+use isotherm_proto::internal::error::Code;
+use isotherm_proto::{ConvertError, WireError};
+use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeId, ReplicaId};
+use std::time::Instant;
+
+/// A report whose descriptors were checked.
+struct Report {
+    range: RangeId,
+    term: u64,
+    led: Option<LeaderReport>,
+    descriptors: Vec<RangeDescriptor>,
+}
+
+fn check_report(node: NodeId, report: pb::RangeReport) -> Result<Report, WireError> {
+    let convert = || -> Result<Vec<RangeDescriptor>, ConvertError> {
+        let own = report.descriptor.ok_or(ConvertError::Missing("descriptor"))?;
+        [own].into_iter().chain(report.split_children).map(TryInto::try_into).collect()
+    };
+    let descriptors =
+        convert().map_err(|e| WireError::new(Code::Invalid, format!("a range report: {e}")))?;
+    let range = descriptors[0].id;
+    let led = report.is_leader.then(|| LeaderReport {
+        node,
+        term: report.term,
+        live: report.live_replicas.into_iter().map(ReplicaId).collect(),
+        size_bytes: report.size_bytes,
+    });
+    Ok(Report { range, term: report.term, led, descriptors })
+}
+
+impl Meta {
+    pub(super) fn heartbeat(
+        &self,
+        request: pb::HeartbeatRequest,
+    ) -> Result<pb::HeartbeatResponse, WireError> {
+        self.leading()?;
+        let (node, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
+        self.check_sender(node, incarnation)?;
+        let heartbeat = Heartbeat {
+            replicas: request.replicas,
+            leaders: request.leaders,
+            disk_total_bytes: request.disk_total_bytes,
+            disk_free_bytes: request.disk_free_bytes,
+            read_only: request.read_only,
+            draining: request.draining,
+            seeded: request.seeded,
+            load: request.load,
+        };
+        let reports = request
+            .reports
+            .into_iter()
+            .map(|report| check_report(node, report))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (is_change, report_all) = {
+            let mut registry = self.registry.lock();
+            let known = registry.presence(node).and_then(|p| p.heartbeat);
+            let is_known = known.is_some_and(|(_, h)| h.seeded == heartbeat.seeded);
+            registry.heartbeat(node, incarnation, heartbeat, Instant::now());
+            for report in &reports {
+                registry.report(node, report.range, report.term, report.led.clone());
+            }
+            (!is_known, registry.lacks_reports(node))
+        };
+        let is_news = self.hold(reports);
+        if is_news || is_change {
+            self.news.notify_one();
+        }
+        Ok(self.answer_heartbeat(node, request.seeded, report_all))
+    }
+
+    fn check_sender(&self, node: NodeId, incarnation: Incarnation) -> Result<(), WireError> {
+        let machine = self.group.machine().read();
+        let Some(record) = machine.nodes().get(&node) else {
+            let why = format!("node {node} is not registered");
+            return Err(WireError::new(Code::NotFound, why));
+        };
+        if record.incarnation != incarnation {
+            let why = format!(
+                "node {node} was started again as {}: {incarnation} is an earlier start of it, or \
+                 its data directory is used twice",
+                record.incarnation
+            );
+            return Err(WireError::new(Code::Condition, why));
+        }
+        Ok(())
+    }
+
+    /// Holds the descriptors that are newer than the map's; says whether there are any.
+    fn hold(&self, reports: Vec<Report>) -> bool {
+        let machine = self.group.machine().read();
+        if !machine.is_bootstrapped() {
+            return false;
+        }
+        let mut pool = self.pool.lock();
+        let mut is_news = false;
+        for descriptor in reports.into_iter().flat_map(|report| report.descriptors) {
+            is_news |= pool.offer(machine.ranges(), descriptor);
+        }
+        is_news
+    }
+
+    fn answer_heartbeat(
+        &self,
+        node: NodeId,
+        seeded: u64,
+        report_all: bool,
+    ) -> pb::HeartbeatResponse {
+        let (seed, seed_number) = {
+            let machine = self.group.machine().read();
+            let number = if machine.is_bootstrapped() { SEED_NUMBER } else { 0 };
+            let seeds = machine.seeds().iter().filter(|d| d.replica_on(node).is_some());
+            let due = seeded < number;
+            (seeds.filter(|_| due).map(Into::into).collect(), number)
+        };
+        let settings = self.settings().into_iter().map(|s| (s.name, s.value)).collect();
+        pb::HeartbeatResponse {
+            error: None,
+            seed,
+            seed_number,
+            nodes: self.node_addresses(),
+            heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            settings,
+            safe_point: 0,
+            report_all,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The partition map, and where leaders are.
+
+use crate::member::Meta;
+use crate::registry::RangeHealth;
+use isotherm_proto::WireError;
+use isotherm_proto::internal as pb;
+use isotherm_proto::internal::error::Code;
+use isotherm_types::{KeyRange, RangeDescriptor, RangeId};
+use std::time::Instant;
+
+/// Most ranges in one answer.
+const RANGES_MAX: usize = 10_000;
+
+impl Meta {
+    pub(super) fn get_ranges(
+        &self,
+        request: pb::GetRangesRequest,
+    ) -> Result<pb::GetRangesResponse, WireError> {
+        self.leading()?;
+        let span = match request.span {
+            None => KeyRange::all(),
+            Some(span) => {
+                span.try_into().map_err(|e| WireError::new(Code::Invalid, format!("{e}")))?
+            }
+        };
+        let limit = match request.limit as usize {
+            0 => RANGES_MAX,
+            limit => limit.min(RANGES_MAX),
+        };
+        let ranges = {
+            let machine = self.group.machine().read();
+            if !machine.is_bootstrapped() {
+                return Err(self.not_bootstrapped());
+            }
+            let registry = self.registry.lock();
+            let states = registry.states(machine.nodes(), Instant::now());
+            let locate = |d: &RangeDescriptor| {
+                let health = RangeHealth::of(d, &registry, &states, 0);
+                let known = registry.leader(d.id);
+                pb::RangeLocation {
+                    descriptor: Some(d.into()),
+                    leader_node: health.leader.map_or(0, |l| l.node.get()),
+                    leader_term: health.leader.map_or(0, |l| l.term),
+                    live_replicas: health.live.iter().map(|r| r.get()).collect(),
+                    size_bytes: known.map_or(0, |l| l.size_bytes),
+                }
+            };
+            match RangeId(request.range_id) {
+                RangeId::META => {
+                    machine.ranges().overlapping(&span).take(limit).map(locate).collect()
+                }
+                id => {
+                    let found = machine.ranges().get(id).map(locate);
+                    let missing = || format!("there is no range {id}");
+                    vec![found.ok_or_else(|| WireError::new(Code::NotFound, missing()))?]
+                }
+            }
+        };
+        Ok(pb::GetRangesResponse { error: None, ranges, nodes: self.node_addresses() })
+    }
+
+    fn not_bootstrapped(&self) -> WireError {
+        let mut error = WireError::new(
+            Code::Unavailable,
+            "the cluster has no ranges yet: it waits for its first nodes",
+        );
+        error.0.retry_after_ms = 100;
+        error
+    }
+}

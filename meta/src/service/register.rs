@@ -1,0 +1,77 @@
+//! A node announces itself.
+
+use super::admin::unexpected;
+use crate::machine::{Command, NodeDetails, Reply};
+use crate::member::Meta;
+use isotherm_proto::WireError;
+use isotherm_proto::internal as pb;
+use isotherm_proto::internal::error::Code;
+use isotherm_types::NodeId;
+use std::time::Instant;
+
+const ADDRESS_BYTES_MAX: usize = 256;
+const LABELS_MAX: usize = 64;
+
+/// What is wrong with a request by itself.
+fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
+    let invalid = |why: &str| Err(WireError::new(Code::Invalid, why));
+    let address = &request.address;
+    if address.len() > ADDRESS_BYTES_MAX || !address.contains(':') {
+        return invalid("a node needs an address such as host:port under which others reach it");
+    }
+    if request.labels.len() > LABELS_MAX {
+        return invalid("a node has 64 labels at most");
+    }
+    if request.node_id != 0 && request.cluster_id == 0 {
+        return invalid("a node with an id must say of which cluster it is");
+    }
+    Ok(())
+}
+
+impl Meta {
+    pub(super) async fn register_node(
+        &self,
+        request: pb::RegisterNodeRequest,
+    ) -> Result<pb::RegisterNodeResponse, WireError> {
+        self.leading()?;
+        check(&request)?;
+        let (cluster, timing) = {
+            let machine = self.group.machine().read();
+            machine.cluster().zip(machine.timing()).ok_or_else(|| {
+                WireError::new(Code::Unavailable, "the cluster does not exist yet")
+            })?
+        };
+        let incompatible = |why: String| Err(WireError::new(Code::Incompatible, why));
+        if request.cluster_id != 0 && request.cluster_id != cluster.get() {
+            return incompatible(format!(
+                "the node's data belongs to cluster c{}, this is {cluster}: start it with the meta \
+                 service of its own cluster or with an empty data directory",
+                request.cluster_id
+            ));
+        }
+        let node = (request.node_id != 0).then_some(NodeId(request.node_id));
+        let details = NodeDetails {
+            address: request.address,
+            http_address: request.http_address,
+            labels: request.labels.into_iter().collect(),
+            version: request.version,
+        };
+        let (id, incarnation) =
+            match self.propose(Command::RegisterNode { node, details }, None).await? {
+                Reply::Node { id, incarnation } => (id, incarnation),
+                Reply::Refused(why) => return incompatible(why),
+                other => return Err(unexpected(&other)),
+            };
+        self.registry.lock().register(id, incarnation, Instant::now());
+        tracing::info!(node_id = %id, %incarnation, "node registered");
+        let ts = self.oracle.timestamps(1).await?;
+        Ok(pb::RegisterNodeResponse {
+            error: None,
+            cluster_id: cluster.get(),
+            node_id: id.get(),
+            incarnation: incarnation.get(),
+            timing: Some(timing.into()),
+            ts: ts.get(),
+        })
+    }
+}

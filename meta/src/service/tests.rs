@@ -1,0 +1,219 @@
+#![allow(clippy::unwrap_used)]
+use crate::machine::Founding;
+use crate::member::Meta;
+use crate::member::testing::{Net, TestMember, eventually};
+use isotherm_proto::internal as pb;
+use isotherm_proto::internal::error::Code;
+use isotherm_types::{Key, RangeDescriptor, RangeId};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const FOUNDING: Founding = Founding { nodes: 3, ranges: 6, replicas: 3 };
+
+async fn member(dir: &Path) -> TestMember {
+    let net = Arc::new(Net::default());
+    let member = TestMember::open(&net, 1, 1, dir, FOUNDING).await;
+    eventually("it leads", || member.leads()).await;
+    member
+}
+
+async fn register(meta: &Meta, node: u64, address: &str) -> pb::RegisterNodeResponse {
+    let cluster = meta.group.machine().read().cluster().unwrap();
+    let request = pb::RegisterNodeRequest {
+        node_id: node,
+        cluster_id: if node == 0 { 0 } else { cluster.get() },
+        address: address.into(),
+        ..Default::default()
+    };
+    meta.register_node(request).await.unwrap()
+}
+
+fn beat(of: &pb::RegisterNodeResponse) -> pb::HeartbeatRequest {
+    let (node_id, incarnation) = (of.node_id, of.incarnation);
+    pb::HeartbeatRequest { node_id, incarnation, ..Default::default() }
+}
+
+fn leader_report(d: &RangeDescriptor, term: u64) -> pb::RangeReport {
+    pb::RangeReport {
+        descriptor: Some(d.into()),
+        is_leader: true,
+        term,
+        live_replicas: d.replicas.iter().map(|r| r.id.get()).collect(),
+        ..Default::default()
+    }
+}
+
+/// Three nodes that registered, sent a heartbeat and took their first ranges.
+async fn bootstrapped(meta: &Meta) -> Vec<pb::RegisterNodeResponse> {
+    let mut nodes = Vec::new();
+    for n in 1..=3 {
+        nodes.push(register(meta, 0, &format!("node:{n}")).await);
+    }
+    let beats = || nodes.iter().map(|n| meta.heartbeat(beat(n)).unwrap()).collect::<Vec<_>>();
+    eventually("the bootstrap", || beats().iter().all(|b| b.seed_number == 1)).await;
+    for answer in beats() {
+        assert_eq!(answer.seed.len(), 6);
+        assert_eq!(answer.nodes.len(), 3);
+    }
+    for node in &nodes {
+        let done = pb::HeartbeatRequest { seeded: 1, ..beat(node) };
+        assert!(meta.heartbeat(done).unwrap().seed.is_empty());
+    }
+    let seeding_done = || meta.group.machine().read().seeds().is_empty();
+    eventually("the orders to seed are forgotten", seeding_done).await;
+    nodes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_join_and_the_cluster_bootstraps() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let before = meta.status().await.unwrap();
+    assert!(!before.bootstrapped);
+    assert_eq!(before.problems[0], "not bootstrapped: waiting for 3 of 3 nodes");
+    let early = meta.get_ranges(pb::GetRangesRequest::default()).unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    let nodes = bootstrapped(meta).await;
+    assert!(nodes.iter().all(|n| n.ts > 0 && n.cluster_id != 0 && n.timing.is_some()));
+    let ranges = meta.get_ranges(pb::GetRangesRequest::default()).unwrap();
+    assert_eq!((ranges.ranges.len(), ranges.nodes.len()), (6, 3));
+    let status = meta.status().await.unwrap();
+    assert_eq!((status.ranges_total, status.ranges_unavailable), (6, 0));
+    assert!(status.problems.is_empty(), "{:?}", status.problems);
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_keeps_its_id_and_its_former_start_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let first = register(meta, 0, "node:1").await;
+    let second = register(meta, first.node_id, "node:2").await;
+    assert_eq!(second.node_id, first.node_id);
+    assert!(second.incarnation > first.incarnation && second.ts > first.ts);
+    assert_eq!(meta.heartbeat(beat(&first)).unwrap_err().code(), Code::Condition);
+    assert!(meta.heartbeat(beat(&second)).is_ok());
+    let stranger = pb::HeartbeatRequest { node_id: 99, ..beat(&second) };
+    assert_eq!(meta.heartbeat(stranger).unwrap_err().code(), Code::NotFound);
+    let foreign = pb::RegisterNodeRequest {
+        node_id: 1,
+        cluster_id: first.cluster_id ^ 1,
+        address: "node:1".into(),
+        ..Default::default()
+    };
+    assert_eq!(meta.register_node(foreign).await.unwrap_err().code(), Code::Incompatible);
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_enters_the_map_when_both_halves_are_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    let ids = meta.allocate_ids(pb::AllocateIdsRequest { count: 1 }).await.unwrap();
+    assert_eq!(ids.first, 7);
+    let old = meta.group.machine().read().ranges().get(RangeId(6)).unwrap().clone();
+    let spans = old.span.split_at(&[Key::from_static(b"~~")]).unwrap();
+    let epoch = old.epoch.next_version();
+    let parent = RangeDescriptor { span: spans[0].clone(), epoch, ..old.clone() };
+    let child = RangeDescriptor { id: RangeId(7), span: spans[1].clone(), epoch, ..old };
+    let report = |d| pb::HeartbeatRequest {
+        seeded: 1,
+        reports: vec![leader_report(d, 3)],
+        ..beat(&nodes[0])
+    };
+    meta.heartbeat(report(&child)).unwrap();
+    let len = || meta.group.machine().read().ranges().len();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(len(), 6);
+    meta.heartbeat(report(&parent)).unwrap();
+    eventually("the split is in the map", || len() == 7).await;
+    meta.group.machine().read().ranges().check_tiling();
+    let asked = pb::GetRangesRequest { range_id: 7, ..Default::default() };
+    let located = meta.get_ranges(asked).unwrap().ranges.remove(0);
+    assert_eq!((located.leader_node, located.leader_term), (nodes[0].node_id, 3));
+    let missing = pb::GetRangesRequest { range_id: 99, ..Default::default() };
+    assert_eq!(meta.get_ranges(missing).unwrap_err().code(), Code::NotFound);
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_is_down_and_its_ranges_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for node in &nodes[..2] {
+            meta.heartbeat(pb::HeartbeatRequest { seeded: 1, ..beat(node) }).unwrap();
+        }
+    }
+    let status = meta.status().await.unwrap();
+    assert_eq!((status.ranges_unavailable, status.ranges_under_replicated), (0, 6));
+    assert!(status.problems[0].contains("is down"), "{:?}", status.problems);
+    assert!(status.problems[1].contains("6 of 6 ranges are under-replicated"));
+    assert_eq!(meta.list_nodes().unwrap().nodes[2].state, "down");
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_change_and_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = member(dir.path()).await;
+    let set = |value: &str| pb::SetSettingRequest {
+        name: "history.retention".into(),
+        value: value.into(),
+    };
+    first.meta.set_setting(set("1h")).await.unwrap();
+    assert_eq!(first.meta.set_setting(set("no")).await.unwrap_err().code(), Code::Invalid);
+    let registered = register(&first.meta, 0, "node:1").await;
+    first.close().await;
+    let second = member(dir.path()).await;
+    let settings = second.meta.get_settings().unwrap().settings;
+    assert!(settings.iter().any(|s| s.name == "history.retention" && s.value == "1h"));
+    let again = register(&second.meta, registered.node_id, "node:1").await;
+    assert_eq!(again.cluster_id, registered.cluster_id);
+    assert!(again.incarnation > registered.incarnation && again.ts > registered.ts);
+    second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_does_not_lead_names_the_leader_and_a_new_leader_asks_for_all_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Arc::new(Net::default());
+    let mut members = Vec::new();
+    for me in 1..=3 {
+        let dir = dir.path().join(me.to_string());
+        members.push(TestMember::open(&net, me, 3, &dir, FOUNDING).await);
+    }
+    let leads = |m: &TestMember| m.leads();
+    eventually("a leader", || members.iter().any(leads)).await;
+    let leader = members.iter().position(leads).unwrap();
+    let follower = (leader + 1) % 3;
+    let leader_id = members[leader].meta.me.get();
+    let names_leader = || members[follower].meta.answer_members().leader == leader_id;
+    eventually("the follower knows the leader", names_leader).await;
+    let refused = members[follower].meta.list_nodes().unwrap_err();
+    assert_eq!((refused.code(), refused.0.leader_node), (Code::NotLeader, leader_id));
+    let nodes = bootstrapped(&members[leader].meta).await;
+    members[leader].meta.group.transfer_away().await;
+    let next = || (0..3).find(|i| *i != leader && members[*i].leads());
+    eventually("another leader", || next().is_some()).await;
+    let meta = &members[next().unwrap()].meta;
+    let unheard = meta.status().await.unwrap();
+    assert_eq!(unheard.ranges_unavailable, 0, "{:?}", unheard.problems);
+    let heartbeat = pb::HeartbeatRequest { replicas: 6, seeded: 1, ..beat(&nodes[0]) };
+    assert!(meta.heartbeat(heartbeat.clone()).unwrap().report_all);
+    let descriptors: Vec<_> = meta.group.machine().read().ranges().iter().cloned().collect();
+    let reports = descriptors.iter().map(|d| leader_report(d, 5)).collect();
+    let all = pb::HeartbeatRequest { reports, ..heartbeat };
+    assert!(!meta.heartbeat(all).unwrap().report_all);
+    for member in members {
+        member.close().await;
+    }
+}

@@ -1,0 +1,103 @@
+//! How one node is configured.
+
+use isotherm_raftstore::StoreTuning;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// From the gRPC port to the HTTP port, unless that is configured.
+const HTTP_PORT_OFFSET: u16 = 1000;
+
+/// One data node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Where it serves gRPC.
+    pub listen: SocketAddr,
+    /// Where it serves health and metrics; by default the gRPC port plus 1000.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// How others reach it, if not as it listens.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    /// What it keeps on disk.
+    pub data_dir: PathBuf,
+    /// Members of the meta service.
+    pub meta: Vec<String>,
+    /// Where it is, for placement.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Sizes and intervals.
+    #[serde(default)]
+    pub tuning: NodeTuning,
+}
+
+/// Sizes and intervals of a node. The defaults are for production.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeTuning {
+    /// Memory for blocks of data read from disk.
+    pub block_cache_bytes: usize,
+    /// Flush the data when this much is in memory only.
+    pub flush_bytes: u64,
+    /// Flush what is in memory only after this long.
+    pub flush_interval_ms: u64,
+    /// Log kept per range for slow followers, beyond what recovery needs.
+    pub log_retain_bytes: u64,
+    /// The same for all ranges together.
+    pub log_retain_node_bytes: u64,
+    /// Waited before each sync of the log, to see what a slower disk would do.
+    pub log_sync_delay_us: u64,
+    /// With less free space than this the node takes no writes and gives its leaderships away. 0
+    /// turns that off; without a value it is 5 % of the disk, at most 1 GiB.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Confirm every read by a quorum round instead of a lease.
+    pub read_quorum: bool,
+}
+
+impl Default for NodeTuning {
+    fn default() -> Self {
+        let store = StoreTuning::default();
+        Self {
+            block_cache_bytes: 128 << 20,
+            flush_bytes: store.flush_bytes,
+            flush_interval_ms: store.flush_interval.as_millis() as u64,
+            log_retain_bytes: store.log_retain_bytes,
+            log_retain_node_bytes: store.log_retain_node_bytes,
+            log_sync_delay_us: 0,
+            disk_reserve_bytes: None,
+            read_quorum: store.read_quorum,
+        }
+    }
+}
+
+impl NodeTuning {
+    /// The part that concerns ranges.
+    pub(crate) fn store(&self) -> StoreTuning {
+        StoreTuning {
+            flush_bytes: self.flush_bytes,
+            flush_interval: Duration::from_millis(self.flush_interval_ms),
+            log_retain_bytes: self.log_retain_bytes,
+            log_retain_node_bytes: self.log_retain_node_bytes,
+            read_quorum: self.read_quorum,
+            ..StoreTuning::default()
+        }
+    }
+}
+
+impl NodeConfig {
+    /// How others reach it.
+    pub(crate) fn address(&self, listen: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| listen.to_string())
+    }
+
+    /// Where it serves HTTP. A gRPC port of 0 (any) means any HTTP port too.
+    pub(crate) fn http_addr(&self) -> SocketAddr {
+        self.http.unwrap_or_else(|| match self.listen.port() {
+            0 => self.listen,
+            port => SocketAddr::new(self.listen.ip(), port.saturating_add(HTTP_PORT_OFFSET)),
+        })
+    }
+}

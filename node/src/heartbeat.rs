@@ -1,0 +1,232 @@
+//! What a node reports to the meta service, and what it is told.
+//!
+//! A heartbeat carries the ranges whose descriptor, leadership or live replicas changed since the
+//! last one that was acknowledged, all of them at first. Changes are reported at once, not at the
+//! next beat. The children of a split travel with the parent's new descriptor, so that the map
+//! takes them as one change.
+
+use crate::disk::Disk;
+use isotherm_transport::MetaLink;
+use isotherm_proto::WireError;
+use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
+use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
+use isotherm_transport::Peers;
+use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+const FIRST_INTERVAL: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Changes that come within this time are reported together.
+const GATHER: Duration = Duration::from_millis(5);
+/// Ranges in one heartbeat at most.
+const REPORTS_MAX: usize = 2000;
+/// Sizes are looked up on every so many beats.
+const SIZE_EVERY: u64 = 20;
+
+/// Who reports.
+pub struct Heartbeat {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub address: String,
+    pub store: Arc<Store>,
+    pub meta: Arc<MetaLink>,
+    pub peers: Peers,
+    pub disk: Arc<Disk>,
+    pub state: Arc<HeartbeatState>,
+}
+
+/// What others may want to know of it.
+#[derive(Debug, Default)]
+pub struct HeartbeatState {
+    /// Number of the newest seed order that was carried out.
+    pub seeded: AtomicU64,
+    /// Whether the last heartbeat was answered.
+    pub connected: AtomicBool,
+    /// Whether meta has said that there is nothing (more) to seed here.
+    pub complete: AtomicBool,
+    /// The process is on its way out.
+    pub draining: AtomicBool,
+}
+
+/// What was last acknowledged of a range.
+#[derive(PartialEq, Eq, Clone)]
+struct Reported {
+    epoch: RangeEpoch,
+    is_leader: bool,
+    term: u64,
+    live: Vec<ReplicaId>,
+}
+
+impl From<&ReplicaStatus> for Reported {
+    fn from(status: &ReplicaStatus) -> Self {
+        Self {
+            epoch: status.descriptor.epoch,
+            is_leader: status.is_leader,
+            term: status.term,
+            live: status.live_replicas.clone(),
+        }
+    }
+}
+
+impl Heartbeat {
+    /// Reports until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut events = self.store.events();
+        let mut reported: HashMap<RangeId, Reported> = HashMap::new();
+        let mut splits: HashMap<RangeId, Vec<RangeDescriptor>> = HashMap::new();
+        let mut interval = FIRST_INTERVAL;
+        let mut beat = 0;
+        loop {
+            match stop.run_until_cancelled(self.beat(beat, &reported, &splits)).await {
+                None => return,
+                Some(Ok((told, acknowledged))) => {
+                    interval = told;
+                    self.state.connected.store(true, Ordering::Release);
+                    for (range, what) in acknowledged {
+                        splits.remove(&range);
+                        reported.insert(range, what);
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(error = %error, "heartbeat was not answered");
+                    self.state.connected.store(false, Ordering::Release);
+                    self.meta.forget_leader();
+                    // Whoever leads next begins with nothing.
+                    reported.clear();
+                    if stop.run_until_cancelled(tokio::time::sleep(FIRST_INTERVAL)).await.is_none() {
+                        return;
+                    }
+                }
+            }
+            beat += 1;
+            let wait = async {
+                loop {
+                    match events.recv().await {
+                        Ok(StoreEvent::DescriptorChanged { descriptor, split_children }) => {
+                            if !split_children.is_empty() {
+                                splits.insert(descriptor.id, split_children);
+                            }
+                            return;
+                        }
+                        Ok(StoreEvent::LeaderChanged { .. }) | Err(RecvError::Lagged(_)) => return,
+                        Err(RecvError::Closed) => std::future::pending().await,
+                    }
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wait => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(interval) => {}
+            }
+            // Whatever else came meanwhile travels along.
+            while let Ok(event) = events.try_recv() {
+                if let StoreEvent::DescriptorChanged { descriptor, split_children } = event
+                    && !split_children.is_empty()
+                {
+                    splits.insert(descriptor.id, split_children);
+                }
+            }
+        }
+    }
+
+    async fn beat(
+        &self,
+        beat: u64,
+        reported: &HashMap<RangeId, Reported>,
+        splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
+    ) -> Result<(Duration, Vec<(RangeId, Reported)>), WireError> {
+        let replicas = self.store.replicas();
+        let leaders = replicas.iter().filter(|r| r.is_leader).count() as u64;
+        metrics::gauge!("isotherm_replicas").set(replicas.len() as f64);
+        metrics::gauge!("isotherm_leaders").set(leaders as f64);
+        let with_sizes = beat % SIZE_EVERY == 0;
+        let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
+        for status in &replicas {
+            let now = Reported::from(status);
+            let known = reported.get(&status.descriptor.id) == Some(&now);
+            if (known && !(with_sizes && status.is_leader)) || reports.len() >= REPORTS_MAX {
+                continue;
+            }
+            let children = splits.get(&status.descriptor.id);
+            reports.push(RangeReport {
+                descriptor: Some((&status.descriptor).into()),
+                is_leader: status.is_leader,
+                term: status.term,
+                split_children: children.into_iter().flatten().map(Into::into).collect(),
+                live_replicas: status.live_replicas.iter().map(|id| id.get()).collect(),
+                size_bytes: self.size(status).await,
+            });
+            acknowledged.push((status.descriptor.id, now));
+        }
+        let space = self.disk.space();
+        let request = HeartbeatRequest {
+            node_id: self.node.get(),
+            incarnation: self.incarnation.get(),
+            address: self.address.clone(),
+            reports,
+            replicas: replicas.len() as u64,
+            leaders,
+            disk_total_bytes: space.total_bytes,
+            disk_free_bytes: space.free_bytes,
+            read_only: self.disk.is_full(),
+            draining: self.state.draining.load(Ordering::Acquire),
+            seeded: self.state.seeded.load(Ordering::Acquire),
+            load: 0.0,
+        };
+        let mut leader = self.meta.leader().await?;
+        let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
+        let unavailable = |why: String| {
+            WireError::new(isotherm_proto::internal::error::Code::Unavailable, why)
+        };
+        let answer = answer
+            .map_err(|_| unavailable("no answer in time".to_owned()))?
+            .map_err(|status| unavailable(status.message().to_owned()))?
+            .into_inner();
+        self.meta.check(answer.error)?;
+        for node in &answer.nodes {
+            if node.id != self.node.get() {
+                self.peers.set_address(NodeId(node.id), &node.address);
+            }
+        }
+        self.seed(answer.seed, answer.seed_number).await;
+        let interval = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
+        Ok((interval, acknowledged))
+    }
+
+    async fn size(&self, status: &ReplicaStatus) -> u64 {
+        if !status.is_leader {
+            return 0;
+        }
+        let (store, span) = (self.store.clone(), status.descriptor.span.clone());
+        let size = tokio::task::spawn_blocking(move || store.approximate_size(&span));
+        size.await.unwrap_or(0)
+    }
+
+    /// Starts the ranges that meta's bootstrap placed here.
+    async fn seed(
+        &self,
+        descriptors: Vec<isotherm_proto::internal::Descriptor>,
+        number: u64,
+    ) {
+        if number <= self.state.seeded.load(Ordering::Acquire) || descriptors.is_empty() {
+            self.state.complete.store(true, Ordering::Release);
+            return;
+        }
+        self.state.complete.store(false, Ordering::Release);
+        let descriptors: Result<Vec<RangeDescriptor>, _> =
+            descriptors.into_iter().map(TryInto::try_into).collect();
+        let seeded = match descriptors {
+            Ok(descriptors) => self.store.seed(&descriptors).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match seeded {
+            Ok(()) => self.state.seeded.store(number, Ordering::Release),
+            Err(error) => tracing::error!(error, "the ranges of the bootstrap cannot be seeded"),
+        }
+    }
+}

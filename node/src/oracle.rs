@@ -1,0 +1,184 @@
+//! Timestamps from the meta leader.
+//!
+//! One task gathers what waits into one request and sends it; several are in flight. An operation
+//! joins only a request that is not yet sent, and nothing is fetched ahead: its timestamp lies
+//! inside the real time of the operation. A broken stream fails what is in flight, which is safe:
+//! no write was proposed under a timestamp that never arrived.
+
+use isotherm_transport::MetaLink;
+use futures::future::BoxFuture;
+use isotherm_proto::internal::{TimestampsRequest, TimestampsResponse};
+use isotherm_raftstore::{OracleError, TimestampSource};
+use isotherm_types::Timestamp;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+/// Requests in flight.
+const IN_FLIGHT_MAX: usize = 4;
+/// Operations that share a request.
+const SHARE_MAX: usize = 4096;
+/// Operations that wait; more are refused.
+const WAITING_MAX: usize = 16 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A request that stays unanswered for this long means a stuck stream.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Waiter = oneshot::Sender<Result<Timestamp, OracleError>>;
+
+/// The oracle as the node's replicas see it.
+#[derive(Clone)]
+pub struct Oracle {
+    waiting: mpsc::Sender<Waiter>,
+}
+
+impl Oracle {
+    /// Starts its task, which runs until `stop`.
+    pub fn start(meta: Arc<MetaLink>, stop: CancellationToken) -> Self {
+        let (waiting, queue) = mpsc::channel(WAITING_MAX);
+        let task = Task { meta, queue };
+        tokio::spawn(async move { stop.run_until_cancelled(task.run()).await });
+        Self { waiting }
+    }
+}
+
+impl TimestampSource for Oracle {
+    fn timestamp(&self) -> BoxFuture<'static, Result<Timestamp, OracleError>> {
+        let (waiter, answer) = oneshot::channel();
+        let sent = self.waiting.try_send(waiter);
+        Box::pin(async move {
+            sent.map_err(|_| OracleError("too many operations wait for timestamps".to_owned()))?;
+            answer.await.unwrap_or_else(|_| Err(OracleError("stopping".to_owned())))
+        })
+    }
+}
+
+struct Task {
+    meta: Arc<MetaLink>,
+    queue: mpsc::Receiver<Waiter>,
+}
+
+struct Request {
+    id: u64,
+    sent: Instant,
+    waiters: Vec<Waiter>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            match self.connect().await {
+                Ok((requests, answers)) => {
+                    let error = self.serve(requests, answers).await;
+                    tracing::debug!(error, "timestamp stream ended");
+                    self.meta.forget_leader();
+                }
+                Err(error) => {
+                    // Those that wait now have waited long enough; the next attempt is for others.
+                    while let Ok(waiter) = self.queue.try_recv() {
+                        let _ = waiter.send(Err(OracleError(error.clone())));
+                    }
+                    self.meta.forget_leader();
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+    ) -> Result<(mpsc::Sender<TimestampsRequest>, Streaming<TimestampsResponse>), String> {
+        let mut leader = self.meta.leader().await.map_err(|e| e.to_string())?;
+        let (requests, sent) = mpsc::channel(IN_FLIGHT_MAX);
+        let opened = leader.timestamps(ReceiverStream::new(sent));
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opened).await;
+        let opened = opened.map_err(|_| "no answer in time".to_owned())?;
+        Ok((requests, opened.map_err(|s| s.message().to_owned())?.into_inner()))
+    }
+
+    /// Serves over one stream until it breaks; why it did.
+    async fn serve(
+        &mut self,
+        requests: mpsc::Sender<TimestampsRequest>,
+        mut answers: Streaming<TimestampsResponse>,
+    ) -> String {
+        let mut in_flight: VecDeque<Request> = VecDeque::new();
+        let mut next = 1;
+        let error = loop {
+            let deadline = in_flight.front().map(|r| r.sent + ANSWER_TIMEOUT);
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut waiters = Vec::new();
+            tokio::select! {
+                biased;
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => {
+                        if let Err(error) = self.deliver(answer, &mut in_flight) {
+                            break error;
+                        }
+                    }
+                    Ok(None) => break "closed by the meta service".to_owned(),
+                    Err(status) => break status.message().to_owned(),
+                },
+                n = self.queue.recv_many(&mut waiters, SHARE_MAX), if in_flight.len() < IN_FLIGHT_MAX => {
+                    if n == 0 {
+                        break "stopping".to_owned();
+                    }
+                    waiters.retain(|w| !w.is_closed());
+                    if waiters.is_empty() {
+                        continue;
+                    }
+                    let count = waiters.len() as u32;
+                    metrics::counter!("isotherm_timestamp_requests_total").increment(1);
+                    metrics::counter!("isotherm_timestamps_total").increment(u64::from(count));
+                    in_flight.push_back(Request { id: next, sent: Instant::now(), waiters });
+                    if requests.send(TimestampsRequest { id: next, count }).await.is_err() {
+                        break "closed by the meta service".to_owned();
+                    }
+                    next += 1;
+                }
+                () = late => break "no answer in time".to_owned(),
+            }
+        };
+        for waiter in in_flight.into_iter().flat_map(|r| r.waiters) {
+            let _ = waiter.send(Err(OracleError(error.clone())));
+        }
+        error
+    }
+
+    fn deliver(
+        &self,
+        answer: TimestampsResponse,
+        in_flight: &mut VecDeque<Request>,
+    ) -> Result<(), String> {
+        let Some(request) = in_flight.pop_front().filter(|r| r.id == answer.id) else {
+            return Err("answers are out of order".to_owned());
+        };
+        let seconds = request.sent.elapsed().as_secs_f64();
+        metrics::histogram!("isotherm_timestamp_seconds").record(seconds);
+        if let Err(error) = self.meta.check(answer.error) {
+            let text = error.to_string();
+            for waiter in request.waiters {
+                let _ = waiter.send(Err(OracleError(text.clone())));
+            }
+            return Err(text);
+        }
+        if (answer.count as usize) < request.waiters.len() {
+            return Err("fewer timestamps than were asked for".to_owned());
+        }
+        for (ts, waiter) in (answer.first..).zip(request.waiters) {
+            // Whoever gave up leaves its timestamp unused: it is never given to another.
+            let _ = waiter.send(Ok(Timestamp(ts)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The RPCs of a node.
+//!
+//! * `range`, `range_stream`: what clients that route ask of the node that leads a range;
+//! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
+//! * `convert`: messages to what the store takes, and back.
+
+mod convert;
+mod kv;
+mod range;
+mod range_stream;
+
+pub use kv::KvGateway;
+pub use range::{RangeRpc, Ready};

@@ -1,0 +1,212 @@
+//! What clients that route, and operators, ask of the node that leads a range.
+
+use super::convert::{check_key, wire_error};
+use super::range_stream;
+use isotherm_transport::MetaLink;
+use isotherm_proto::WireError;
+use isotherm_proto::internal::error::Code;
+use isotherm_proto::internal::range_service_server::RangeService;
+use isotherm_proto::internal::{self as pb};
+use isotherm_raftstore::{RangeError, Store, TimestampSource};
+use isotherm_types::{ClusterId, Incarnation, NodeId, RangeId, SessionId, Timestamp};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages of answers that wait for the wire.
+const ANSWERS_WAITING_MAX: usize = 64;
+
+/// What is known once the node is open.
+pub struct Ready {
+    pub store: Arc<Store>,
+    pub oracle: Arc<dyn TimestampSource>,
+    pub meta: Arc<MetaLink>,
+    pub cluster: ClusterId,
+    pub incarnation: Incarnation,
+    /// Sessions issued so far.
+    pub sessions: AtomicU64,
+}
+
+impl Ready {
+    /// A timestamp, within the RPC's deadline.
+    async fn timestamp(&self) -> Result<Timestamp, WireError> {
+        let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+        match tokio::time::timeout(TIMEOUT, self.oracle.timestamp()).await {
+            Ok(Ok(ts)) => Ok(ts),
+            Ok(Err(error)) => Err(unavailable(error.to_string())),
+            Err(_) => Err(unavailable("the meta service did not answer in time".to_owned())),
+        }
+    }
+
+    async fn allocate(&self, count: u32) -> Result<u64, WireError> {
+        let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+        for _ in 0..3 {
+            let mut leader = self.meta.leader().await?;
+            let asked = leader.allocate_ids(pb::AllocateIdsRequest { count });
+            let answer = match tokio::time::timeout(TIMEOUT, asked).await {
+                Ok(Ok(answer)) => answer.into_inner(),
+                Ok(Err(_)) | Err(_) => {
+                    self.meta.forget_leader();
+                    continue;
+                }
+            };
+            if self.meta.check(answer.error).is_ok() {
+                return Ok(answer.first);
+            }
+        }
+        Err(unavailable("the meta service gave no ids for new ranges".to_owned()))
+    }
+}
+
+/// The service; refuses everything until the node is open.
+#[derive(Clone, Default)]
+pub struct RangeRpc(pub Arc<OnceLock<Ready>>);
+
+impl RangeRpc {
+    fn ready(&self) -> Result<&Ready, Status> {
+        self.0.get().ok_or_else(|| Status::unavailable("this node is starting"))
+    }
+}
+
+fn status(error: RangeError) -> Status {
+    // The details travel in the message's binary form, so that a client can route by them.
+    let wire = wire_error(error);
+    let details = prost_bytes(&wire);
+    let status: Status = wire.into();
+    Status::with_details(status.code(), status.message(), details)
+}
+
+fn prost_bytes(wire: &WireError) -> bytes::Bytes {
+    use prost::Message;
+    wire.0.encode_to_vec().into()
+}
+
+#[tonic::async_trait]
+impl RangeService for RangeRpc {
+    type StreamStream = ReceiverStream<Result<pb::RangeResponses, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<pb::RangeRequests>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let store = self.ready()?.store.clone();
+        let (outbound, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
+        tokio::spawn(range_stream::serve(store, request.into_inner(), outbound));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn open_session(
+        &self,
+        _: Request<pb::OpenSessionRequest>,
+    ) -> Result<Response<pb::OpenSessionResponse>, Status> {
+        let ready = self.ready()?;
+        let ts = ready.timestamp().await?;
+        let number = ready.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = SessionId::new(ready.cluster, ready.incarnation, number);
+        Ok(Response::new(pb::OpenSessionResponse {
+            session_issuer: session.issuer,
+            session_number: session.number,
+            ts: ts.get(),
+        }))
+    }
+
+    async fn timestamp(
+        &self,
+        _: Request<pb::RangeTimestampRequest>,
+    ) -> Result<Response<pb::RangeTimestampResponse>, Status> {
+        let ts = self.ready()?.timestamp().await?;
+        Ok(Response::new(pb::RangeTimestampResponse { ts: ts.get() }))
+    }
+
+    async fn split_range(
+        &self,
+        request: Request<pb::SplitRangeRequest>,
+    ) -> Result<Response<pb::SplitRangeResponse>, Status> {
+        let ready = self.ready()?;
+        let request = request.into_inner();
+        for key in &request.keys {
+            check_key(key).map_err(status)?;
+        }
+        let epoch = request.epoch.ok_or_else(|| Status::invalid_argument("no epoch"))?.into();
+        let count = request.keys.len();
+        if count == 0 || count > 1000 {
+            return Err(Status::invalid_argument("a split takes 1 to 1000 keys"));
+        }
+        let first = ready.allocate(count as u32).await?;
+        let children = (first..).take(count).map(RangeId).collect();
+        let range = RangeId(request.range_id);
+        let split = ready.store.split(range, epoch, request.keys, children);
+        let descriptors = match tokio::time::timeout(TIMEOUT, split).await {
+            Ok(done) => done.map_err(status)?,
+            Err(_) => return Err(status(RangeError::Indeterminate)),
+        };
+        let descriptors = descriptors.iter().map(Into::into).collect();
+        Ok(Response::new(pb::SplitRangeResponse { descriptors }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let store = &self.ready()?.store;
+        let (range, to) = (RangeId(request.range_id), NodeId(request.to_node));
+        store.transfer_leader(range, to).await.map_err(status)?;
+        Ok(Response::new(pb::TransferLeaderResponse {}))
+    }
+
+    async fn order_checksum(
+        &self,
+        request: Request<pb::OrderChecksumRequest>,
+    ) -> Result<Response<pb::OrderChecksumResponse>, Status> {
+        let store = &self.ready()?.store;
+        let range = RangeId(request.into_inner().range_id);
+        let ordered = tokio::time::timeout(TIMEOUT, store.order_checksum(range)).await;
+        let ordered = ordered.unwrap_or(Err(RangeError::Indeterminate));
+        let (applied_index, descriptor) = ordered.map_err(status)?;
+        let descriptor = Some((&descriptor).into());
+        Ok(Response::new(pb::OrderChecksumResponse { applied_index, descriptor }))
+    }
+
+    async fn read_checksum(
+        &self,
+        request: Request<pb::ReadChecksumRequest>,
+    ) -> Result<Response<pb::ReadChecksumResponse>, Status> {
+        let request = request.into_inner();
+        let store = &self.ready()?.store;
+        let sum = store.checksum_at(RangeId(request.range_id), request.applied_index);
+        Ok(Response::new(pb::ReadChecksumResponse {
+            checksum: sum.map(|s| s.hash),
+            rows: sum.map_or(0, |s| s.rows),
+        }))
+    }
+
+    async fn list_replicas(
+        &self,
+        request: Request<pb::ListReplicasRequest>,
+    ) -> Result<Response<pb::ListReplicasResponse>, Status> {
+        let wanted = request.into_inner().range_id;
+        let replicas = self.ready()?.store.replicas();
+        let replicas = replicas
+            .into_iter()
+            .filter(|r| wanted == 0 || r.descriptor.id.get() == wanted)
+            .map(|r| pb::ReplicaInfo {
+                descriptor: Some((&r.descriptor).into()),
+                replica_id: r.replica.get(),
+                is_leader: r.is_leader,
+                leader_replica: r.leader_replica.map_or(0, |id| id.get()),
+                term: r.term,
+                applied_index: r.applied_index,
+                durable_index: r.durable_index,
+                last_log_index: r.last_log_index,
+                first_log_index: r.first_log_index,
+            })
+            .collect();
+        Ok(Response::new(pb::ListReplicasResponse { replicas }))
+    }
+}
