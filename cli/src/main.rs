@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! `isotherm`: runs, uses, administers and load-tests a cluster.
+//!
+//! | module | what |
+//! |---|---|
+//! | `args` | every flag, its environment variable and its default |
+//! | `config_file` | flags from a file |
+//! | `command` | one file per command |
+//! | `bench` | the load generator |
+//! | `text` | keys and values as people type and read them |
+//! | `output` | tables and JSON |
+//! | `failure` | errors and their exit codes |
+
+mod args;
+mod bench;
+mod command;
+mod config_file;
+mod failure;
+mod output;
+mod text;
+
+use clap::{CommandFactory, FromArgMatches};
+use std::process::ExitCode;
+
+/// The system allocator keeps what many small allocations of different threads leave behind.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("isotherm: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run() -> Result<(), failure::Failure> {
+    let given: Vec<_> = std::env::args_os().collect();
+    let completed = config_file::complete(args::Args::command(), given)?;
+    let matches = match args::Args::command().try_get_matches_from(completed) {
+        Ok(matches) => matches,
+        // Help and version go to stdout and are no failure; clap knows.
+        Err(error) => error.exit(),
+    };
+    let args = args::Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    command::run(args)
+}

@@ -1,13 +1,14 @@
 //! One long-lived stream to a node; operations of all callers share its messages.
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt};
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{
     RangeRequest, RangeRequests, range_request, range_response,
 };
-use isotherm_transport::connect;
+use isotherm_transport::{connect, gather};
 use isotherm_types::limits;
 use parking_lot::Mutex;
+use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,8 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Operations that wait for the wire; more wait before they are queued.
 const QUEUE_MAX: usize = 4096;
-/// Operations in one message.
-const MESSAGE_OPS_MAX: usize = 256;
 const SHARDS: usize = 8;
 
 /// What became of a request that a node did not answer.
@@ -116,11 +115,7 @@ impl NodeLink {
 }
 
 fn messages(queue: mpsc::Receiver<RangeRequest>) -> impl Stream<Item = RangeRequests> {
-    stream::unfold(queue, |mut queue| async move {
-        let mut requests = Vec::new();
-        queue.recv_many(&mut requests, MESSAGE_OPS_MAX).await;
-        (!requests.is_empty()).then_some((RangeRequests { requests }, queue))
-    })
+    gather(queue, Message::encoded_len).map(|requests| RangeRequests { requests })
 }
 
 async fn run(address: &str, queue: mpsc::Receiver<RangeRequest>, waiting: &Waiting) -> LinkError {

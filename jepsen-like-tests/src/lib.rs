@@ -12,14 +12,14 @@
 //! cluster is ready again, and only then the final reads happen. A run that did too little, or
 //! whose checker could not decide, does not pass.
 
-//pub mod aftermath;
+pub mod aftermath;
 pub mod check;
-//pub mod cluster_target;
+pub mod cluster_target;
 pub mod history;
-//pub mod nemesis;
+pub mod nemesis;
 pub mod operation;
-//pub mod report;
-//pub mod run;
+pub mod report;
+pub mod run;
 pub mod target;
 pub mod workload;
 

@@ -107,7 +107,7 @@ impl Target for MemoryTarget {
         tokio::time::sleep(Duration::from_micros(100)).await;
         let mut state = self.state.lock();
         state.operations += 1;
-        let stale = self.defect == Defect::ServesStaleReads && state.operations % 7 == 0;
+        let stale = self.defect == Defect::ServesStaleReads && state.operations.is_multiple_of(7);
         let rows = if stale { &state.previous } else { &state.rows };
         Ok(rows.get(key).cloned())
     }

@@ -1,6 +1,6 @@
 //! Why a member does not run.
 
-use isotherm_raftstore::{GroupError, GroupOpenError};
+use isotherm_raftstore::GroupOpenError;
 use isotherm_storage::StorageError;
 use isotherm_types::{ClusterId, NodeId};
 use std::io;
@@ -58,9 +58,6 @@ pub enum MetaError {
     /// The member's group does not start.
     #[error("the meta group does not start")]
     Open(#[from] GroupOpenError),
-    /// The first start of the group failed.
-    #[error("the meta group cannot be initialized")]
-    Initialize(#[source] GroupError),
     /// A server ended by itself.
     #[error("the {what} server failed: {why}")]
     Server {

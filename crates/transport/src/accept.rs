@@ -1,8 +1,8 @@
 //! The answering side of a link.
 
-use crate::link::{QUEUE_FRAMES_MAX, outbound, refusal};
-use crate::session::{Sessions, StreamReceiver, StreamSender, frame};
 use crate::TransportError;
+use crate::link::{QUEUE_FRAMES_MAX, check_size, outbound, refusal};
+use crate::session::{Sessions, StreamReceiver, StreamSender, frame};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -111,7 +111,10 @@ impl Reader {
                 let answer = self.handler.call(header, taken.payload);
                 let frames = self.frames.clone();
                 tokio::spawn(async move {
-                    let reply = match answer.await {
+                    let answer = answer.await.and_then(|payload| {
+                        check_size(&payload).map(|()| payload).map_err(|e| e.to_string())
+                    });
+                    let reply = match answer {
                         Ok(payload) => frame(Kind::Reply, session, payload),
                         Err(why) => refusal(session, &why),
                     };
@@ -168,9 +171,12 @@ impl RaftService for Acceptor {
             Ok(chunk) => Ok(chunk.payload),
             Err(status) => Err(TransportError::Unreachable(status.message().to_owned())),
         });
-        match self.handler.snapshot(header, payloads.boxed()).await {
-            Ok(payload) => Ok(Response::new(SnapshotAnswer { payload })),
-            Err(why) => Err(Status::failed_precondition(why)),
+        // An own task: this future is dropped when the asker gives up, an install must not be.
+        let installing = self.handler.snapshot(header, payloads.boxed());
+        match tokio::spawn(installing).await {
+            Ok(Ok(payload)) => Ok(Response::new(SnapshotAnswer { payload })),
+            Ok(Err(why)) => Err(Status::failed_precondition(why)),
+            Err(_) => Err(Status::internal("the handler failed")),
         }
     }
 }

@@ -7,12 +7,15 @@
 //! * [`MetaLink`]: the way to the meta service's leader, for nodes and clients;
 //! * [`bind`], [`serve`]: a gRPC server with the same settings.
 //!
+//! * [`gather`]: what waits in a queue as messages of bounded size.
+//!
 //! Payloads are opaque here.
 
 mod accept;
 mod channel;
 mod error;
 mod faults;
+mod gather;
 mod link;
 mod meta_link;
 mod options;
@@ -25,6 +28,7 @@ mod tests;
 pub use accept::{FrameHandler, raft_server};
 pub use channel::{channel, connect};
 pub use error::TransportError;
+pub use gather::gather;
 pub use isotherm_proto::internal::Header;
 pub use meta_link::{MetaClient, MetaLink};
 pub use options::PeersOptions;

@@ -1,10 +1,11 @@
 //! One link: the frames of all sessions between two processes on one gRPC stream.
 
 use crate::channel::channel;
+use crate::gather::gather;
 use crate::session::{Sessions, frame, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt};
 use isotherm_proto::internal::frame::Kind;
 use isotherm_proto::internal::raft_service_client::RaftServiceClient;
 use isotherm_proto::internal::{Frame, Frames, Header};
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Frames that wait for the wire; when so many do, streams wait and calls are refused.
 pub(crate) const QUEUE_FRAMES_MAX: usize = 4096;
-/// Frames in one message at most.
-const MESSAGE_FRAMES_MAX: usize = 256;
+/// The largest payload of one frame: a message without its framing.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - 64 * 1024;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -137,18 +138,22 @@ impl Drop for FailAtEnd {
     }
 }
 
-/// Whatever waits becomes one message.
+/// Whatever waits becomes one message, or several if it is much.
 pub(crate) fn outbound(queue: mpsc::Receiver<Frame>) -> impl Stream<Item = Frames> {
-    stream::unfold(queue, |mut queue| async move {
-        let mut frames = Vec::new();
-        queue.recv_many(&mut frames, MESSAGE_FRAMES_MAX).await;
-        if frames.is_empty() {
-            return None;
-        }
+    gather(queue, |frame| frame.payload.len()).map(|frames| {
         metrics::counter!("isotherm_link_frames_total").increment(frames.len() as u64);
         metrics::counter!("isotherm_link_messages_total").increment(1);
-        Some((Frames { frames }, queue))
+        Frames { frames }
     })
+}
+
+/// A payload that no message can hold is refused here: on the wire it would break the link.
+pub(crate) fn check_size(payload: &Bytes) -> Result<(), TransportError> {
+    if payload.len() <= PAYLOAD_BYTES_MAX {
+        return Ok(());
+    }
+    let why = format!("{} bytes are more than the {PAYLOAD_BYTES_MAX} of a message", payload.len());
+    Err(TransportError::Refused(why))
 }
 
 pub(crate) fn refusal(session: u64, why: &str) -> Frame {

@@ -1,7 +1,7 @@
 //! The calling side of the links to all other processes.
 
 use crate::channel::channel;
-use crate::link::{Connection, Link, unreachable};
+use crate::link::{Connection, Link, check_size, unreachable};
 use crate::session::{StreamReceiver, StreamSender, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
@@ -105,6 +105,7 @@ impl Peers {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
+        check_size(&payload)?;
         let call = async {
             let link = self.link(to).await?;
             let session = link.sessions.number();

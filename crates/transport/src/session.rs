@@ -5,6 +5,7 @@
 //! have arrived.
 
 use crate::TransportError;
+use crate::link::check_size;
 use bytes::Bytes;
 use futures::{Sink, Stream};
 use isotherm_proto::internal::{Frame, Header, frame::Kind};
@@ -48,6 +49,10 @@ impl Sink<Bytes> for StreamSender {
     }
 
     fn start_send(mut self: Pin<&mut Self>, payload: Bytes) -> Result<(), Self::Error> {
+        if let Err(error) = check_size(&payload) {
+            self.frames.abort_send();
+            return Err(error);
+        }
         let frame = stream_frame(self.session, self.next, payload);
         self.next += 1;
         if crate::faults::drops(frame.number) {

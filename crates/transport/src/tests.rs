@@ -164,3 +164,26 @@ async fn an_address_without_a_port_is_refused_with_a_hint() {
     let error = channel("localhost").unwrap_err().to_string();
     assert!(error.contains("host:port"), "{error}");
 }
+
+#[tokio::test]
+async fn a_burst_of_large_payloads_is_answered() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    let payload = Bytes::from(vec![1; 100_000]);
+    let calls = (0..256).map(|_| peers.call(NodeId(2), Header::default(), payload.clone(), 10 * SECOND));
+    for answer in futures::future::join_all(calls).await {
+        assert_eq!(answer.unwrap().len(), payload.len());
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_no_message_can_hold_is_refused_and_harms_no_other() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    let (mut sender, mut receiver) = peers.open_stream(NodeId(2), Header::default()).await.unwrap();
+    let large = Bytes::from(vec![0; 17 << 20]);
+    let refused = peers.call(NodeId(2), Header::default(), large, SECOND).await;
+    assert!(matches!(refused, Err(TransportError::Refused(_))), "{refused:?}");
+    sender.send(Bytes::from_static(b"still here")).await.unwrap();
+    assert_eq!(receiver.next().await.unwrap().unwrap(), "still here");
+}

@@ -153,7 +153,7 @@ fn check_final(operations: &[Counted]) -> Result<(), String> {
         .map(|o| if o.value.is_some() { o.completed } else { o.invoked })
         .max()
         .unwrap_or(0);
-    let read = operations.iter().filter(|o| !o.is_incr() && o.invoked > last).next_back();
+    let read = operations.iter().rfind(|o| !o.is_incr() && o.invoked > last);
     let Some(value) = read.and_then(|o| o.value) else {
         return Err("no read after the last increment".to_owned());
     };

@@ -2,14 +2,12 @@
 
 use super::{frames, send_error};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, Stream, StreamExt};
 use isotherm_raftstore::{FrameHeader, FrameSink, FrameSource, PeerSender, SendError};
 use isotherm_transport::{Header, Peers};
 use isotherm_types::NodeId;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Sends through [`Peers`].
@@ -21,18 +19,6 @@ impl Sender {
     /// Over `peers`, which know the addresses.
     pub fn new(peers: Peers) -> Self {
         Self { peers }
-    }
-}
-
-/// A snapshot's chunks as a type without lifetimes: the compiler cannot see otherwise that the
-/// future that sends them is `Send`.
-struct Chunks(BoxStream<'static, Bytes>);
-
-impl Stream for Chunks {
-    type Item = Bytes;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.0.poll_next_unpin(cx)
     }
 }
 
@@ -86,7 +72,6 @@ impl PeerSender for Sender {
     ) -> BoxFuture<'static, Result<Bytes, SendError>> {
         let peers = self.peers.clone();
         async move {
-            let chunks = Chunks(chunks);
             let sent = peers.send_snapshot(to, wire_header(header), chunks, timeout).await;
             sent.map_err(send_error)
         }

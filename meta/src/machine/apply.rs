@@ -1,7 +1,7 @@
 //! Applying commands.
 
 use super::command::{Command, NodeDetails, Reply};
-use super::state::{MetaMachine, NodeRecord};
+use super::state::{MetaMachine, NodeRecord, Reign};
 use isotherm_raftstore::Machine;
 use isotherm_storage::codec;
 use isotherm_types::{Incarnation, KeyRange, NodeId, RangeDescriptor, RangeId, Timestamp};
@@ -67,7 +67,9 @@ impl MetaMachine {
                 self.ranges_given += u64::from(count);
                 Reply::Ids { first }
             }
-            Command::ExtendTimestamps { to, by } => self.extend(term, to, by),
+            Command::ExtendTimestamps { member, to, by } => {
+                self.extend(Reign { term, member }, to, by)
+            }
             Command::SetSetting { name, value } => {
                 self.settings.insert(name, value);
                 Reply::Done
@@ -122,12 +124,12 @@ impl MetaMachine {
         self.nodes.retain(|id, record| record.details.address != address || holds(*id));
     }
 
-    fn extend(&mut self, term: u64, to: Timestamp, by: u64) -> Reply {
+    fn extend(&mut self, reign: Reign, to: Timestamp, by: u64) -> Reply {
         let Some(least) = self.window.high.get().checked_add(by.max(1)) else {
             return refused("there are no timestamps left");
         };
-        if self.window.term != term {
-            self.window.term = term;
+        if self.window.reign != reign {
+            self.window.reign = reign;
             self.window.low = self.window.high.next();
         }
         self.window.high = to.max(Timestamp(least));

@@ -73,6 +73,8 @@ pub enum Command {
     },
     /// A further window of timestamps, from right behind the last.
     ExtendTimestamps {
+        /// Who proposes it, as the leader of the entry's term and of no other.
+        member: NodeId,
         /// Where it shall end, if that is further than `by`.
         to: Timestamp,
         /// How many it has at least.
@@ -113,7 +115,7 @@ pub enum Reply {
         /// The first.
         first: RangeId,
     },
-    /// What the term may issue now.
+    /// What the leader may issue now.
     Window(Window),
     /// How many changes were taken.
     Taken {

@@ -11,4 +11,4 @@ mod state;
 mod tests;
 
 pub use command::{Command, Founding, NodeDetails, Reply};
-pub use state::{MetaMachine, NodeRecord, SEED_NUMBER, Window};
+pub use state::{MetaMachine, NodeRecord, Reign, SEED_NUMBER, Window};

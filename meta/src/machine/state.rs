@@ -19,15 +19,25 @@ pub struct NodeRecord {
     pub details: NodeDetails,
 }
 
-/// The timestamps that one term may issue.
+/// One leadership of the group. One term may see several leaders, each with a higher member id than
+/// the one before: only both parts together name one, and their order is that of leaderships.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Reign {
+    /// The term.
+    pub term: u64,
+    /// Who leads.
+    pub member: NodeId,
+}
+
+/// The timestamps that one leadership may issue.
 ///
-/// Invariants: `low` is above everything that an earlier term was ever given, and `high` never
-/// decreases, so whatever a leader of `term` issues in `low..=high` is above whatever leaders of
-/// earlier terms issued, however late those still answer.
+/// Invariants: `low` is above everything that an earlier leadership was ever given, and `high`
+/// never decreases, so whatever the leader issues in `low..=high` is above whatever earlier leaders
+/// issued, however late those still answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Window {
     /// Whose entries allocated it.
-    pub term: u64,
+    pub reign: Reign,
     /// The first.
     pub low: Timestamp,
     /// The last.

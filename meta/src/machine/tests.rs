@@ -124,19 +124,32 @@ fn seeds_stay_as_founded_while_ranges_change() {
 fn a_window_begins_behind_everything_that_earlier_terms_were_given() {
     let mut machine = MetaMachine::default();
     machine.apply_command(1, found(9));
-    let extend = |to, by| Command::ExtendTimestamps { to: Timestamp(to), by };
+    let extend = |to, by| Command::ExtendTimestamps { member: NodeId(1), to: Timestamp(to), by };
     machine.apply_command(3, extend(1000, 10));
     let first = machine.window();
-    assert_eq!((first.term, first.low, first.high), (3, Timestamp(1), Timestamp(1000)));
+    assert_eq!((first.reign.term, first.low, first.high), (3, Timestamp(1), Timestamp(1000)));
     machine.apply_command(3, extend(2000, 10));
     assert_eq!(machine.window(), Window { high: Timestamp(2000), ..first });
     // A leader whose clock is behind gets a window all the same.
     machine.apply_command(4, extend(5, 10));
     let second = machine.window();
-    assert_eq!((second.term, second.low, second.high), (4, Timestamp(2001), Timestamp(2010)));
+    assert_eq!((second.reign.term, second.low, second.high), (4, Timestamp(2001), Timestamp(2010)));
     let end = machine.apply_command(4, extend(0, u64::MAX));
     assert!(matches!(end, Reply::Refused(_)));
     assert_eq!(machine.window(), second);
+}
+
+#[test]
+fn two_leaders_of_one_term_have_windows_of_their_own() {
+    let mut machine = MetaMachine::default();
+    machine.apply_command(1, found(9));
+    let extend =
+        |member| Command::ExtendTimestamps { member: NodeId(member), to: Timestamp::ZERO, by: 100 };
+    machine.apply_command(1, extend(1));
+    machine.apply_command(1, extend(3));
+    let window = machine.window();
+    assert_eq!(window.reign, Reign { term: 1, member: NodeId(3) });
+    assert_eq!((window.low, window.high), (Timestamp(101), Timestamp(200)));
 }
 
 #[test]
@@ -174,8 +187,11 @@ fn any_command() -> impl Strategy<Value = Command> {
             details: node_at(&address),
         }),
         (1..9u32).prop_map(|count| Command::AllocateIds { count }),
-        (any::<u32>(), 0..99u64)
-            .prop_map(|(to, by)| Command::ExtendTimestamps { to: Timestamp(to.into()), by }),
+        (any::<u32>(), 0..99u64).prop_map(|(to, by)| Command::ExtendTimestamps {
+            member: NodeId(by % 3),
+            to: Timestamp(to.into()),
+            by,
+        }),
         Just(Command::Bootstrap { ranges: bootstrap::plan(&FOUNDING, &[NodeId(1)]) }),
         Just(Command::SeedingDone),
     ]

@@ -34,6 +34,8 @@ const SNAPSHOT_EVERY: u64 = 5_000;
 const LOG_BUFFER_BYTES: usize = 4 << 20;
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each further member waits for those before it to initialize the group.
+const INITIALIZE_STEP: Duration = Duration::from_secs(2);
 const IDENTITY_POLL: Duration = Duration::from_millis(100);
 
 /// Runs one member until `stop`, and returns after a clean shutdown.
@@ -87,7 +89,7 @@ impl Member {
         let group = Group::open(options, log.clone(), machine, sender).await?;
         if is_new {
             let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
-            group.initialize(&ids).await.map_err(MetaError::Initialize)?;
+            tasks.spawn(initialize(group.clone(), ids, me, work.clone()));
         }
         let oracle = Oracle::start(me, group.clone(), &tasks, work.clone());
         let founding = Founding {
@@ -194,6 +196,28 @@ impl Member {
             tracing::warn!("the log was not closed");
         }
     }
+}
+
+/// Gives a new group its members. Every member may do it, and each then stands for election: so
+/// the first by id does it at once, the others only if that leads to nothing.
+async fn initialize(
+    group: Arc<Group<MetaMachine>>,
+    ids: Vec<NodeId>,
+    me: NodeId,
+    stop: CancellationToken,
+) {
+    let rank = ids.iter().filter(|id| **id < me).count();
+    let patience = INITIALIZE_STEP * u32::try_from(rank).unwrap_or(u32::MAX);
+    let initialize = async {
+        let mut leadership = group.leadership();
+        let led = leadership.wait_for(|l| l.leader.is_some());
+        if tokio::time::timeout(patience, led).await.is_err()
+            && let Err(error) = group.initialize(&ids).await
+        {
+            tracing::error!(%error, "the meta group cannot be initialized");
+        }
+    };
+    stop.run_until_cancelled(initialize).await;
 }
 
 /// Runs something that waits for the disk.

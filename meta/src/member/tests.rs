@@ -70,19 +70,34 @@ async fn leader(ports: &[u16]) -> (u64, Client) {
     }
 }
 
-async fn timestamp(client: &mut Client, requests: u64) -> Vec<u64> {
+/// `requests` answers of one stream; none if the member lost its leadership meanwhile.
+async fn try_timestamps(client: &mut Client, requests: u64) -> Option<Vec<u64>> {
     let requests = (1..=requests).map(|id| pb::TimestampsRequest { id, count: 2 });
     let sent: Vec<_> = requests.collect();
     let expected = sent.len();
-    let mut answers = client.timestamps(tokio_stream::iter(sent)).await.unwrap().into_inner();
+    let mut answers = client.timestamps(tokio_stream::iter(sent)).await.ok()?.into_inner();
     let mut firsts = Vec::new();
-    while let Some(answer) = answers.message().await.unwrap() {
-        assert_eq!(answer.error, None);
+    while let Some(answer) = answers.message().await.ok()? {
         assert_eq!(answer.id, firsts.len() as u64 + 1);
+        if answer.error.is_some() {
+            return None;
+        }
         firsts.push(answer.first);
     }
     assert_eq!(firsts.len(), expected);
-    firsts
+    Some(firsts)
+}
+
+/// The leader, and timestamps of it.
+async fn timestamps(ports: &[u16], requests: u64) -> (u64, Client, Vec<u64>) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (id, mut client) = leader(ports).await;
+        if let Some(firsts) = try_timestamps(&mut client, requests).await {
+            return (id, client, firsts);
+        }
+        assert!(Instant::now() < deadline, "no timestamps");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,8 +106,7 @@ async fn three_members_elect_serve_fail_over_and_stop_cleanly() {
     let ports = free_ports(3);
     let mut members: Vec<_> =
         (1..=3).map(|id| Some(Running::start(config(id, &ports, dir.path())))).collect();
-    let (first_id, mut first) = leader(&ports).await;
-    let taken = timestamp(&mut first, 100).await;
+    let (first_id, mut first, taken) = timestamps(&ports, 100).await;
     assert!(taken.is_sorted_by(|a, b| a + 1 < *b));
     let request = pb::RegisterNodeRequest { address: "node:1".into(), ..Default::default() };
     let node = first.register_node(request).await.unwrap().into_inner();
@@ -100,9 +114,8 @@ async fn three_members_elect_serve_fail_over_and_stop_cleanly() {
     members[first_id as usize - 1].take().unwrap().stop().await;
     let rest: Vec<_> =
         (1..=3).filter(|id| *id != first_id).map(|id| ports[id as usize - 1]).collect();
-    let (second_id, mut second) = leader(&rest).await;
+    let (second_id, mut second, later) = timestamps(&rest, 10).await;
     assert_ne!(second_id, first_id);
-    let later = timestamp(&mut second, 10).await;
     assert!(later[0] > *taken.last().unwrap() && later[0] > node.ts);
     let status = second.status(pb::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.cluster_id, node.cluster_id);
@@ -134,8 +147,7 @@ async fn a_port_in_use_and_a_foreign_directory_are_refused_clearly() {
     assert!(text.contains(&format!("127.0.0.1:{}", ports[0])), "{text}");
     drop(taken);
     let member = Running::start(config(1, &ports, dir.path()));
-    let (_, mut asked) = leader(&ports).await;
-    assert!(!timestamp(&mut asked, 1).await.is_empty());
+    timestamps(&ports, 1).await;
     member.stop().await;
     let mut other = config(1, &ports, dir.path());
     other.id = 2;

@@ -2,6 +2,7 @@
 
 use super::handle::Shared;
 use super::rounds::wall_us;
+use crate::machine::Reign;
 use isotherm_raftstore::Leadership;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ impl Shared {
                 issuer.pace.take_over(window.high.physical_ms(), now, wall_us);
                 *led_term = Some(term);
             }
-            issuer.extension(window, term, now, wall_us)
+            issuer.extension(window, Reign { term, member: self.me }, now, wall_us)
         };
         let Some(command) = command else { return };
         match self.group.propose(command.encode().into(), Some(term)).await {

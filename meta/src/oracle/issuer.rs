@@ -1,7 +1,7 @@
 //! Which timestamps come next.
 
 use super::pace::{Pace, WINDOW};
-use crate::machine::{Command, Window};
+use crate::machine::{Command, Reign, Window};
 use isotherm_types::Timestamp;
 use std::time::Instant;
 
@@ -11,9 +11,9 @@ const WINDOW_COUNT_MIN: u64 = 100 << Timestamp::LOGICAL_BITS;
 /// Why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Short {
-    /// The window is used up, or the term has none yet: it must be extended.
+    /// The window is used up, or the leadership has none yet: it must be extended.
     Extend,
-    /// A later term has one: this one may issue nothing.
+    /// A later leadership has one: this one may issue nothing.
     Deposed,
 }
 
@@ -33,17 +33,17 @@ impl Issuer {
         Self { next: Timestamp::ZERO, pace: Pace::new(now) }
     }
 
-    /// The first of `count` consecutive timestamps for the leader of `term`.
+    /// The first of `count` consecutive timestamps for `reign`.
     pub fn issue(
         &mut self,
         window: Window,
-        term: u64,
+        reign: Reign,
         count: u32,
         now: Instant,
         wall_us: u64,
     ) -> Result<Timestamp, Short> {
-        if window.term != term {
-            return Err(if window.term < term { Short::Extend } else { Short::Deposed });
+        if window.reign != reign {
+            return Err(if window.reign < reign { Short::Extend } else { Short::Deposed });
         }
         let count = u64::from(count.max(1));
         let target = Timestamp::from_physical_ms(self.pace.advance(now, wall_us));
@@ -58,11 +58,11 @@ impl Issuer {
         Ok(first)
     }
 
-    /// The command that extends the window of `term`, if it is due: half of it is used.
+    /// The command that extends the window of `reign`, if it is due: half of it is used.
     pub fn extension(
         &mut self,
         window: Window,
-        term: u64,
+        reign: Reign,
         now: Instant,
         wall_us: u64,
     ) -> Option<Command> {
@@ -74,10 +74,15 @@ impl Issuer {
             let used = self.next.max(window.low).get();
             by_time.max(Timestamp(used.saturating_add(WINDOW_COUNT_MIN / 2)))
         };
-        if window.term == term && window.high >= end(WINDOW.as_millis() / 2) {
+        if window.reign == reign && window.high >= end(WINDOW.as_millis() / 2) {
             return None;
         }
-        Some(Command::ExtendTimestamps { to: end(WINDOW.as_millis()), by: WINDOW_COUNT_MIN })
+        let member = reign.member;
+        Some(Command::ExtendTimestamps {
+            member,
+            to: end(WINDOW.as_millis()),
+            by: WINDOW_COUNT_MIN,
+        })
     }
 }
 
@@ -86,10 +91,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::machine::MetaMachine;
-    use isotherm_types::{ClusterId, RaftTiming};
+    use isotherm_types::{ClusterId, NodeId, RaftTiming};
     use std::time::Duration;
 
     const NOON_MS: u64 = 1_800_000_000_000;
+
+    fn reign(term: u64) -> Reign {
+        Reign { term, member: NodeId(7) }
+    }
 
     fn machine() -> MetaMachine {
         let mut machine = MetaMachine::default();
@@ -103,12 +112,22 @@ mod tests {
     fn nothing_is_issued_without_a_window_of_the_own_term() {
         let now = Instant::now();
         let mut issuer = Issuer::new(now);
-        let window = Window { term: 3, low: Timestamp(10), high: Timestamp(20) };
-        assert_eq!(issuer.issue(window, 2, 1, now, 0), Err(Short::Deposed));
-        assert_eq!(issuer.issue(window, 4, 1, now, 0), Err(Short::Extend));
-        assert_eq!(issuer.issue(window, 3, 5, now, 0), Ok(Timestamp(10)));
-        assert_eq!(issuer.issue(window, 3, 6, now, 0), Ok(Timestamp(15)));
-        assert_eq!(issuer.issue(window, 3, 1, now, 0), Err(Short::Extend));
+        let window = Window { reign: reign(3), low: Timestamp(10), high: Timestamp(20) };
+        assert_eq!(issuer.issue(window, reign(2), 1, now, 0), Err(Short::Deposed));
+        assert_eq!(issuer.issue(window, reign(4), 1, now, 0), Err(Short::Extend));
+        assert_eq!(issuer.issue(window, reign(3), 5, now, 0), Ok(Timestamp(10)));
+        assert_eq!(issuer.issue(window, reign(3), 6, now, 0), Ok(Timestamp(15)));
+        assert_eq!(issuer.issue(window, reign(3), 1, now, 0), Err(Short::Extend));
+    }
+
+    #[test]
+    fn another_leader_of_the_same_term_has_no_part_in_the_window() {
+        let now = Instant::now();
+        let mut issuer = Issuer::new(now);
+        let window = Window { reign: reign(3), low: Timestamp(10), high: Timestamp(20) };
+        let with = |member| Reign { term: 3, member: NodeId(member) };
+        assert_eq!(issuer.issue(window, with(6), 1, now, 0), Err(Short::Deposed));
+        assert_eq!(issuer.issue(window, with(8), 1, now, 0), Err(Short::Extend));
     }
 
     #[test]
@@ -121,11 +140,11 @@ mod tests {
         for step in 0..100_u64 {
             let now = start + Duration::from_millis(step * 100);
             let wall_us = (NOON_MS + step * 100) * 1000;
-            if let Some(command) = issuer.extension(machine.window(), 1, now, wall_us) {
+            if let Some(command) = issuer.extension(machine.window(), reign(1), now, wall_us) {
                 machine.apply_command(1, command);
                 extensions += 1;
             }
-            let first = issuer.issue(machine.window(), 1, 1000, now, wall_us).unwrap();
+            let first = issuer.issue(machine.window(), reign(1), 1000, now, wall_us).unwrap();
             assert!(first > last && first.get() + 999 <= machine.window().high.get());
             assert_eq!(first.physical_ms(), NOON_MS + step * 100);
             last = Timestamp(first.get() + 999);
@@ -138,13 +157,13 @@ mod tests {
         let now = Instant::now();
         let mut machine = machine();
         let high = Timestamp::from_physical_ms(NOON_MS);
-        machine.apply_command(1, Command::ExtendTimestamps { to: high, by: 1 });
+        machine.apply_command(1, Command::ExtendTimestamps { member: NodeId(7), to: high, by: 1 });
         let mut issuer = Issuer::new(now);
         let wall_us = (NOON_MS - 60_000) * 1000;
         issuer.pace.take_over(NOON_MS, now, wall_us);
-        let command = issuer.extension(machine.window(), 2, now, wall_us).unwrap();
+        let command = issuer.extension(machine.window(), reign(2), now, wall_us).unwrap();
         machine.apply_command(2, command);
-        let first = issuer.issue(machine.window(), 2, 1, now, wall_us).unwrap();
+        let first = issuer.issue(machine.window(), reign(2), 1, now, wall_us).unwrap();
         assert_eq!(first, high.next());
     }
 
@@ -155,7 +174,7 @@ mod tests {
         issuer.pace.take_over(0, now, NOON_MS * 1000);
         let mut last = Timestamp::ZERO;
         for _ in 0..200_000 {
-            match issuer.issue(machine.window(), 1, 10_000, now, NOON_MS * 1000) {
+            match issuer.issue(machine.window(), reign(1), 10_000, now, NOON_MS * 1000) {
                 Ok(first) => {
                     assert!(first > last);
                     last = Timestamp(first.get() + 9_999);
@@ -163,7 +182,7 @@ mod tests {
                 Err(short) => {
                     assert_eq!(short, Short::Extend);
                     let window = machine.window();
-                    let command = issuer.extension(window, 1, now, NOON_MS * 1000).unwrap();
+                    let command = issuer.extension(window, reign(1), now, NOON_MS * 1000).unwrap();
                     machine.apply_command(1, command);
                 }
             }

@@ -5,18 +5,19 @@
 //!  request ─┼→ queue ─→ collector ─→ one quorum round ─→ timestamps for exactly these requests
 //!  request ─┘             (two rounds in flight at most)
 //!
-//!  windows:  … | term 3: low ... high | term 4: low .. next ... target ...... high |
+//!  windows:  … | lead 3: low ... high | lead 4: low .. next ... target ...... high |
 //!                                                    issued ↑          ↑ pace    ↑ 3 s ahead
 //! ```
 //!
 //! Why timestamps are strictly increasing, across leaders too:
-//! * A leader issues only from what entries of its own term allocated ([`Window`]), and each term's
-//!   window lies above all earlier ones. So nothing is issued twice.
+//! * A leader issues only from what entries of its own leadership allocated ([`Window`]), and each
+//!   leadership's window lies above all earlier ones. So nothing is issued twice. A leadership is a
+//!   term *and* a member: one term may have several leaders, one after the other.
 //! * Every answer is covered by a quorum round that began after its request had arrived, and
-//!   confirmed the term of the window. So when the request arrived no later term had committed
-//!   anything, and whatever was answered before is from this window, below `next`, or from an
-//!   earlier one. However long the leader pauses after the round, the answer is above what came
-//!   before the request, which is all that is promised.
+//!   confirmed the leadership that the window belongs to. So when the request arrived no later
+//!   leader had committed anything, and whatever was answered before is from this window, below
+//!   `next`, or from an earlier one. However long the leader pauses after the round, the answer is
+//!   above what came before the request, which is all that is promised.
 //!
 //! The physical part is for people and retention: see [`Pace`].
 //!

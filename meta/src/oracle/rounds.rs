@@ -2,7 +2,9 @@
 
 use super::handle::{Refusal, Request, Shared};
 use super::issuer::Short;
+use crate::machine::Reign;
 use crate::metrics as names;
+use isotherm_raftstore::GroupError;
 use isotherm_types::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,6 +19,10 @@ const ROUNDS_MAX: usize = 2;
 const BATCH_MAX: usize = 1024;
 /// How long a request may wait for a window.
 const WINDOW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long, and how often, a member that seems to lead is asked again.
+const UNDECIDED_TIMEOUT: Duration = Duration::from_millis(500);
+const UNDECIDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// The wall clock, in microseconds since the Unix epoch.
 pub(super) fn wall_us() -> u64 {
@@ -78,16 +84,29 @@ impl Shared {
             let refused = Refusal::NotLeader(leadership.leader);
             return if leadership.is_leader { Ok(leadership.term) } else { Err(refused) };
         }
-        Ok(self.group.confirm_leadership().await?)
+        let deadline = Instant::now() + UNDECIDED_TIMEOUT;
+        loop {
+            let confirmed = self.group.confirm_leadership().await;
+            // That nobody leads is said for moments in which this member still may: ask again, in
+            // a new round.
+            let is_undecided = confirmed == Err(GroupError::NotLeader { leader: None })
+                && self.group.leadership().borrow().is_leader;
+            if !is_undecided || Instant::now() >= deadline {
+                return Ok(confirmed?);
+            }
+            tokio::time::sleep(UNDECIDED_PAUSE).await;
+        }
     }
 
-    /// Issues for the leader of `term`, which was confirmed after the request had arrived.
+    /// Issues for this member as the leader of `term`, which was confirmed after the request had
+    /// arrived.
     async fn issue(&self, term: u64, count: u32) -> Result<Timestamp, Refusal> {
+        let reign = Reign { term, member: self.me };
         let deadline = Instant::now() + WINDOW_TIMEOUT;
         loop {
             let mut extended = self.extended.subscribe();
             let window = self.group.machine().read().window();
-            let issued = self.issuer.lock().issue(window, term, count, Instant::now(), wall_us());
+            let issued = self.issuer.lock().issue(window, reign, count, Instant::now(), wall_us());
             match issued {
                 Ok(first) => return Ok(first),
                 Err(Short::Deposed) => {
@@ -101,7 +120,7 @@ impl Shared {
                 return Err(Refusal::Unavailable("no window of timestamps could be had in time"));
             }
             let leadership = *self.group.leadership().borrow();
-            if leadership.term > term {
+            if leadership.term > term || !leadership.is_leader {
                 return Err(Refusal::NotLeader(leadership.leader));
             }
         }

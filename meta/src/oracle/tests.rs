@@ -21,12 +21,12 @@ async fn three(net: &Arc<Net>, dir: &std::path::Path) -> Vec<TestMember> {
     members
 }
 
-/// A timestamp from whichever member gives one, `not` excepted.
-async fn ask_any(members: &[TestMember], not: Option<usize>) -> (usize, Timestamp) {
+/// `count` timestamps from whichever member gives them, `not` excepted.
+async fn ask_any(members: &[TestMember], not: Option<usize>, count: u32) -> (usize, Timestamp) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         for (i, member) in members.iter().enumerate().filter(|(i, _)| Some(*i) != not) {
-            if let Ok(ts) = member.meta.oracle.timestamps(1).await {
+            if let Ok(ts) = member.meta.oracle.timestamps(count).await {
                 return (i, ts);
             }
         }
@@ -59,14 +59,14 @@ async fn concurrent_requests_share_rounds_and_never_a_timestamp() {
     let dir = tempfile::tempdir().unwrap();
     let net = Arc::new(Net::default());
     let members = three(&net, dir.path()).await;
-    let (leader, _) = ask_any(&members, None).await;
+    let members = Arc::new(members);
     let tasks: Vec<_> = (0..16)
         .map(|_| {
-            let oracle = members[leader].meta.oracle.clone();
+            let members = members.clone();
             tokio::spawn(async move {
                 let mut taken = Vec::new();
                 for _ in 0..50 {
-                    let first = oracle.timestamps(3).await.unwrap();
+                    let (_, first) = ask_any(&members, None, 3).await;
                     assert!(taken.last().is_none_or(|last| *last < first));
                     taken.extend((0..3).map(|i| Timestamp(first.get() + i)));
                 }
@@ -82,7 +82,7 @@ async fn concurrent_requests_share_rounds_and_never_a_timestamp() {
     all.sort();
     all.dedup();
     assert_eq!((all.len(), issued), (2400, 2400));
-    for member in members {
+    for member in Arc::into_inner(members).unwrap() {
         member.close().await;
     }
 }
@@ -94,10 +94,10 @@ async fn a_leader_that_was_cut_off_issues_nothing_and_the_next_issues_higher() {
     let members = three(&net, dir.path()).await;
     let mut last = Timestamp::ZERO;
     for _ in 0..3 {
-        let (leader, first) = ask_any(&members, None).await;
+        let (leader, first) = ask_any(&members, None, 1).await;
         assert!(first > last);
         net.set_cut(members[leader].meta.me, true);
-        let (_, second) = ask_any(&members, Some(leader)).await;
+        let (_, second) = ask_any(&members, Some(leader), 1).await;
         assert!(second > first);
         let refused = members[leader].meta.oracle.timestamps(1).await.unwrap_err();
         assert!(matches!(refused, Refusal::NotLeader(_) | Refusal::Unavailable(_)));

@@ -125,8 +125,9 @@ mod tests {
     fn led_by(node: u64, live: &[u64]) -> Registry {
         let mut registry = Registry::new(Instant::now());
         let live = live.iter().copied().map(ReplicaId).collect();
-        let report = LeaderReport { node: NodeId(node), term: 1, live, size_bytes: 0 };
-        registry.report(NodeId(node), RangeId(1), 1, Some(report));
+        let (node, replica) = (NodeId(node), ReplicaId(node));
+        let report = LeaderReport { node, term: 1, replica, live, size_bytes: 0 };
+        registry.report(node, RangeId(1), 1, Some(report));
         registry
     }
 

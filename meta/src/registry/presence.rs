@@ -89,10 +89,20 @@ pub struct LeaderReport {
     pub node: NodeId,
     /// In which term.
     pub term: u64,
+    /// Which replica it is. One term may have several leaders, each with a higher replica id than
+    /// the one before.
+    pub replica: ReplicaId,
     /// The replicas that it hears from.
     pub live: Vec<ReplicaId>,
     /// How large the range is.
     pub size_bytes: u64,
+}
+
+impl LeaderReport {
+    /// Its place in the order of the range's leaders.
+    fn place(&self) -> (u64, ReplicaId) {
+        (self.term, self.replica)
+    }
 }
 
 /// Everything that one leadership heard.
@@ -144,7 +154,7 @@ impl Registry {
         }
         let known = self.leaders.get(&range);
         match led {
-            Some(report) if known.is_none_or(|known| known.term <= report.term) => {
+            Some(report) if known.is_none_or(|known| known.place() <= report.place()) => {
                 self.leaders.insert(range, report);
             }
             // It stepped down. In a newer term whoever leads will say so.
@@ -195,7 +205,8 @@ mod tests {
     const R: RangeId = RangeId(5);
 
     fn led(node: u64, term: u64) -> Option<LeaderReport> {
-        Some(LeaderReport { node: NodeId(node), term, live: Vec::new(), size_bytes: 0 })
+        let (node, replica) = (NodeId(node), ReplicaId(node));
+        Some(LeaderReport { node, term, replica, live: Vec::new(), size_bytes: 0 })
     }
 
     #[test]
@@ -224,6 +235,8 @@ mod tests {
         registry.report(NodeId(2), R, 3, led(2, 3));
         assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(1)));
         registry.report(NodeId(2), R, 5, led(2, 5));
+        assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(2)));
+        registry.report(NodeId(1), R, 5, led(1, 5));
         assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(2)));
         registry.report(NodeId(1), R, 5, None);
         assert_eq!(registry.leader(R).map(|l| l.node), Some(NodeId(2)));

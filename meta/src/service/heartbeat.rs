@@ -28,6 +28,7 @@ fn check_report(node: NodeId, report: pb::RangeReport) -> Result<Report, WireErr
     let led = report.is_leader.then(|| LeaderReport {
         node,
         term: report.term,
+        replica: descriptors[0].replica_on(node).map_or(ReplicaId(0), |r| r.id),
         live: report.live_replicas.into_iter().map(ReplicaId).collect(),
         size_bytes: report.size_bytes,
     });

@@ -16,6 +16,7 @@ use isotherm_proto::internal::{
 };
 use isotherm_raftstore::{PointRead, RangeError, Store};
 use isotherm_types::RangeId;
+use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use tonic::{Status, Streaming};
 
 /// Operations of one stream at a time; more are refused as busy.
 const OPERATIONS_MAX: usize = 8192;
+/// Bytes after which a message is full; one answer alone may have more.
+const BYTES_MAX: usize = 1 << 20;
 /// Answers in one message.
 const ANSWERS_MAX: usize = 512;
 /// Longest time that a request may ask for.
@@ -73,10 +76,13 @@ pub async fn serve(
                 Err(_) => return,
             },
             Some(first) = running.next(), if !running.is_empty() => {
+                let mut bytes = bytes_of(&first);
                 let mut responses = first;
                 while responses.len() < ANSWERS_MAX
+                    && bytes < BYTES_MAX
                     && let Some(Some(more)) = running.next().now_or_never()
                 {
+                    bytes += bytes_of(&more);
                     responses.extend(more);
                 }
                 if !send(&outbound, responses).await {
@@ -87,10 +93,28 @@ pub async fn serve(
     }
 }
 
+fn bytes_of(responses: &[RangeResponse]) -> usize {
+    responses.iter().map(Message::encoded_len).sum()
+}
+
+/// Sends answers, in several messages if one would be too large; whether the client is there.
 async fn send(
     outbound: &mpsc::Sender<Result<RangeResponses, Status>>,
-    responses: Vec<RangeResponse>,
+    answers: Vec<RangeResponse>,
 ) -> bool {
+    let (mut responses, mut bytes) = (Vec::with_capacity(answers.len()), 0);
+    for answer in answers {
+        let size = answer.encoded_len();
+        if bytes + size > BYTES_MAX && !responses.is_empty() {
+            let full = RangeResponses { responses: std::mem::take(&mut responses) };
+            if outbound.send(Ok(full)).await.is_err() {
+                return false;
+            }
+            bytes = 0;
+        }
+        bytes += size;
+        responses.push(answer);
+    }
     outbound.send(Ok(RangeResponses { responses })).await.is_ok()
 }
 

@@ -1,0 +1,449 @@
+//! Every flag, its environment variable and its default.
+
+use crate::output::Format;
+use crate::text::{At, Encoding};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 10s or 500ms"))
+}
+
+/// Durable, replicated, range-partitioned storage that keeps itself cool.
+#[derive(Debug, Parser)]
+#[command(name = "isotherm", version, propagate_version = true, args_override_self = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Global {
+    /// Members of the meta service, HOST:PORT[,…]
+    #[arg(long, global = true, env = "ISOTHERM_META", value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    pub meta: Vec<String>,
+    /// How to print: a table for people, JSON for scripts
+    #[arg(short, long, global = true, env = "ISOTHERM_OUTPUT")]
+    pub output: Option<Format>,
+    /// How long to try
+    #[arg(long, global = true, env = "ISOTHERM_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Keys and values are hexadecimal, on the command line and in what is printed
+    #[arg(long, global = true, conflicts_with = "base64")]
+    pub hex: bool,
+    /// Keys and values are base64, on the command line and in what is printed
+    #[arg(long, global = true)]
+    pub base64: bool,
+    /// Read flags from a TOML file; those given here, and environment variables, win
+    #[arg(long, global = true, env = "ISOTHERM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to log: a level, or target=level,…
+    #[arg(long, global = true, env = "ISOTHERM_LOG", default_value = "info")]
+    pub log: String,
+    /// Log as JSON lines
+    #[arg(long, global = true, env = "ISOTHERM_LOG_JSON")]
+    pub log_json: bool,
+}
+
+impl Global {
+    /// How keys and values are written.
+    pub fn encoding(&self) -> Encoding {
+        match (self.hex, self.base64) {
+            (true, _) => Encoding::Hex,
+            (_, true) => Encoding::Base64,
+            _ => Encoding::Text,
+        }
+    }
+
+    /// How to print.
+    pub fn format(&self) -> Format {
+        Format::or_default(self.output)
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a local cluster of real processes
+    Up(Up),
+    /// Stop what `up --detach` started
+    Down(Down),
+    /// Run one member of the meta service
+    Meta(Meta),
+    /// Run one data node
+    Node(NodeCommand),
+    /// Set a key
+    Put { key: String, value: String },
+    /// Read a key
+    Get {
+        key: String,
+        /// As of a past time: a timestamp, -30s, or an RFC 3339 time
+        #[arg(long, allow_hyphen_values = true)]
+        at: Option<At>,
+    },
+    /// Remove a key, or all keys with a prefix
+    Delete(Delete),
+    /// Set a key if it holds what is expected
+    Cas {
+        key: String,
+        /// What it must hold; left out with --absent
+        expected_or_new: String,
+        /// The new value
+        new: Option<String>,
+        /// The key must not exist
+        #[arg(long)]
+        absent: bool,
+    },
+    /// Add to a decimal number
+    #[command(allow_negative_numbers = true)]
+    Incr {
+        key: String,
+        #[arg(default_value_t = 1)]
+        by: i64,
+    },
+    /// List keys and values in key order
+    Scan(Scan),
+    /// Write many rows from a file
+    Import(Import),
+    /// Read many rows into a file, all at one instant
+    Export(Export),
+    /// One screen that says what is wrong first
+    Status,
+    /// Look at and administer ranges
+    Range {
+        #[command(subcommand)]
+        command: RangeCommand,
+    },
+    /// Settings of the cluster
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Put load on the cluster and measure
+    Bench(Bench),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Which software this is
+    Version,
+}
+
+/// `up`
+#[derive(Debug, ClapArgs)]
+pub struct Up {
+    /// Data nodes
+    #[arg(long, default_value_t = 3)]
+    pub nodes: usize,
+    /// Members of the meta service: 1 or 3
+    #[arg(long, default_value_t = 1)]
+    pub meta_nodes: usize,
+    /// Where data, logs and cluster.json go
+    #[arg(long, env = "ISOTHERM_DIR", default_value = "isotherm-data")]
+    pub dir: PathBuf,
+    /// Meta listens from here, nodes from 10 above; HTTP 1000 above each
+    #[arg(long, default_value_t = 7400)]
+    pub base_port: u16,
+    /// Ranges that a new cluster begins with
+    #[arg(long, default_value_t = 8)]
+    pub ranges: usize,
+    /// Replicas of each range; at most one per node
+    #[arg(long, default_value_t = 3)]
+    pub replicas: usize,
+    /// Return when it is ready
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `down`
+#[derive(Debug, ClapArgs)]
+pub struct Down {
+    /// Where cluster.json is
+    #[arg(long, env = "ISOTHERM_DIR", default_value = "isotherm-data")]
+    pub dir: PathBuf,
+}
+
+/// `meta`
+#[derive(Debug, ClapArgs)]
+#[command(args_override_self = true)]
+pub struct Meta {
+    /// Which member this is
+    #[arg(long, env = "ISOTHERM_ID", default_value_t = 1)]
+    pub id: u64,
+    /// Where it serves
+    #[arg(long, env = "ISOTHERM_LISTEN", default_value = "127.0.0.1:7400")]
+    pub listen: SocketAddr,
+    /// Where it serves health and metrics [default: the port + 1000]
+    #[arg(long, env = "ISOTHERM_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// How others reach it, if not as it listens
+    #[arg(long, env = "ISOTHERM_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// What it keeps on disk
+    #[arg(long, env = "ISOTHERM_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// All members, itself included: ID=HOST:PORT,… [default: itself alone]
+    #[arg(long, env = "ISOTHERM_JOIN", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Nodes that must have joined before the first ranges are placed
+    #[arg(long, env = "ISOTHERM_BOOTSTRAP_NODES", default_value_t = 3)]
+    pub bootstrap_nodes: usize,
+    /// Ranges that a new cluster begins with
+    #[arg(long, env = "ISOTHERM_BOOTSTRAP_RANGES", default_value_t = 8)]
+    pub bootstrap_ranges: usize,
+    /// Replicas of each range; at most one per node
+    #[arg(long, env = "ISOTHERM_REPLICAS", default_value_t = 3)]
+    pub replicas: usize,
+}
+
+/// `node`: one data node, or what is known of nodes.
+#[derive(Debug, ClapArgs)]
+#[command(args_override_self = true, args_conflicts_with_subcommands = true)]
+pub struct NodeCommand {
+    #[command(subcommand)]
+    pub command: Option<NodeAdmin>,
+    #[command(flatten)]
+    pub run: Node,
+}
+
+/// What is known of nodes.
+#[derive(Debug, Subcommand)]
+pub enum NodeAdmin {
+    /// List the nodes
+    List,
+    /// Show one node
+    Show { id: u64 },
+}
+
+/// `node --listen …`
+#[derive(Debug, ClapArgs)]
+pub struct Node {
+    /// Where it serves
+    #[arg(long, env = "ISOTHERM_LISTEN", default_value = "127.0.0.1:7410")]
+    pub listen: SocketAddr,
+    /// Where it serves health and metrics [default: the port + 1000]
+    #[arg(long, env = "ISOTHERM_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// How others reach it, if not as it listens
+    #[arg(long, env = "ISOTHERM_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// What it keeps on disk
+    #[arg(long, env = "ISOTHERM_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where it is, for placement: NAME=VALUE
+    #[arg(long = "label", env = "ISOTHERM_LABEL", value_delimiter = ',')]
+    pub label: Vec<String>,
+    /// Memory for blocks of data read from disk, in bytes
+    #[arg(long, env = "ISOTHERM_BLOCK_CACHE_BYTES", help_heading = "Tuning")]
+    pub block_cache_bytes: Option<usize>,
+    /// Flush the data when this much is in memory only
+    #[arg(long, env = "ISOTHERM_FLUSH_BYTES", help_heading = "Tuning")]
+    pub flush_bytes: Option<u64>,
+    /// Flush what is in memory only after this long
+    #[arg(long, env = "ISOTHERM_FLUSH_INTERVAL", value_parser = duration, help_heading = "Tuning")]
+    pub flush_interval: Option<Duration>,
+    /// Log kept per range for slow followers, in bytes
+    #[arg(long, env = "ISOTHERM_LOG_RETAIN_BYTES", help_heading = "Tuning")]
+    pub log_retain_bytes: Option<u64>,
+    /// Log kept for all ranges together, in bytes
+    #[arg(long, env = "ISOTHERM_LOG_RETAIN_NODE_BYTES", help_heading = "Tuning")]
+    pub log_retain_node_bytes: Option<u64>,
+    /// Wait before each sync of the log, to see what a slower disk would do
+    #[arg(long, env = "ISOTHERM_LOG_SYNC_DELAY", value_parser = duration, help_heading = "Tuning")]
+    pub log_sync_delay: Option<Duration>,
+    /// With less free space than this, take no writes; 0 turns it off [default: 5 % of the disk, at most 1 GiB]
+    #[arg(long, env = "ISOTHERM_DISK_RESERVE_BYTES", help_heading = "Tuning")]
+    pub disk_reserve_bytes: Option<u64>,
+    /// Confirm every read by a quorum round instead of a lease
+    #[arg(long, env = "ISOTHERM_READ_QUORUM", help_heading = "Tuning")]
+    pub read_quorum: bool,
+}
+
+/// `delete`
+#[derive(Debug, ClapArgs)]
+pub struct Delete {
+    #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
+    pub key: Option<String>,
+    /// Remove all keys that begin with this
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Which keys.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Span {
+    /// Keys that begin with this
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub prefix: Option<String>,
+    /// From this key on
+    #[arg(long)]
+    pub from: Option<String>,
+    /// Up to, and without, this key
+    #[arg(long)]
+    pub to: Option<String>,
+}
+
+/// `scan`
+#[derive(Debug, ClapArgs)]
+pub struct Scan {
+    #[command(flatten)]
+    pub span: Span,
+    /// Most rows
+    #[arg(long)]
+    pub limit: Option<u64>,
+    /// From the last key downwards
+    #[arg(long)]
+    pub reverse: bool,
+    /// Leave the values out
+    #[arg(long)]
+    pub keys_only: bool,
+    /// As of a past time: a timestamp, -30s, or an RFC 3339 time
+    #[arg(long, allow_hyphen_values = true)]
+    pub at: Option<At>,
+}
+
+/// The form of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileFormat {
+    /// Tab-separated, no header
+    Tsv,
+    /// Comma-separated, with a header
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+}
+
+/// `import`
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// The file; - is stdin
+    pub file: PathBuf,
+    /// [default: by the file's name, else tsv]
+    #[arg(long)]
+    pub format: Option<FileFormat>,
+    /// Column of the key: a name or a number from 1
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Column of the value: a name or a number from 1
+    #[arg(long)]
+    pub value: Option<String>,
+    /// Put this before every key
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// First split the span of the keys into this many ranges, by a sample of them
+    #[arg(long)]
+    pub presplit: Option<usize>,
+}
+
+/// `export`
+#[derive(Debug, ClapArgs)]
+pub struct Export {
+    #[command(flatten)]
+    pub span: Span,
+    /// As of a past time: a timestamp, -30s, or an RFC 3339 time
+    #[arg(long, allow_hyphen_values = true)]
+    pub at: Option<At>,
+    #[arg(long, default_value = "jsonl")]
+    pub format: FileFormat,
+}
+
+/// `range …`
+#[derive(Debug, Subcommand)]
+pub enum RangeCommand {
+    /// List the ranges in key order
+    List {
+        /// Only those with a replica on this node
+        #[arg(long)]
+        node: Option<u64>,
+    },
+    /// Show a range, by one of its keys or by its id (r7)
+    Show { key_or_id: String },
+    /// Cut a range at a key
+    Split { key: String },
+    /// Hand the leadership of a range to another of its nodes
+    TransferLeader {
+        /// The range's id
+        id: String,
+        /// The node
+        #[arg(long)]
+        to: u64,
+    },
+    /// Compare the replicas of a range at one applied index
+    Checksum { key_or_id: String },
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show all settings
+    Show,
+    /// Change one
+    Set { name: String, value: String },
+}
+
+/// What a load does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Writes
+    Put,
+    /// Reads of keys that are written first
+    Get,
+    /// Reads and writes
+    Mixed,
+    /// Increments
+    Incr,
+}
+
+/// Which keys a load meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Distribution {
+    /// All alike
+    Uniform,
+    /// Some far more than others (exponent 0.99)
+    Zipfian,
+    /// The last ones far more than others
+    Latest,
+    /// 1 % of the keys get 90 % of the load
+    Hotspot,
+}
+
+/// `bench`
+#[derive(Debug, ClapArgs)]
+pub struct Bench {
+    pub workload: Workload,
+    /// Operations at a time
+    #[arg(long, default_value_t = 64)]
+    pub clients: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// Different keys
+    #[arg(long, default_value_t = 100_000)]
+    pub keys: u64,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 128)]
+    pub value_size: usize,
+    /// Share of reads in a mixed load, in percent
+    #[arg(long, default_value_t = 50)]
+    pub read_percent: u8,
+    #[arg(long, default_value = "uniform")]
+    pub dist: Distribution,
+    /// First split the keys into this many ranges
+    #[arg(long)]
+    pub presplit: Option<usize>,
+    /// Put this before every key
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// The same seed meets the same keys
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The keys are there already
+    #[arg(long)]
+    pub no_load: bool,
+}

@@ -1,0 +1,306 @@
+//! `up` and `down`: a local cluster of real processes.
+//!
+//! `DIR/cluster.json` says what belongs to the cluster: every process with its addresses, its data
+//! directory, its log and its command line. `up` on a directory starts whatever of that is not
+//! running and leaves the rest alone.
+
+use super::process::stop_signal;
+use crate::args::{Down, Global, Up};
+use crate::failure::{Failure, UNEXPECTED, UNREACHABLE};
+use crate::output::{self, Format};
+use isotherm_client::{Client, ClientOptions};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
+const NODES_FROM: u16 = 10;
+const HTTP_PORT_OFFSET: u16 = 1000;
+/// Lines of a log that are shown when its process ends early.
+const TAIL_LINES: usize = 5;
+
+/// `cluster.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Cluster {
+    meta: Vec<Process>,
+    nodes: Vec<Process>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Process {
+    id: u64,
+    address: String,
+    http: String,
+    pid: u32,
+    data_dir: PathBuf,
+    log: PathBuf,
+    argv: Vec<String>,
+}
+
+impl Process {
+    /// Whether it runs: its pid may belong to somebody else by now.
+    fn is_running(&self) -> bool {
+        let Ok(line) = fs::read(format!("/proc/{}/cmdline", self.pid)) else { return false };
+        let running: Vec<_> = line.split(|b| *b == 0).filter(|a| !a.is_empty()).collect();
+        running.len() == self.argv.len()
+            && running.iter().zip(&self.argv).skip(1).all(|(a, b)| *a == b.as_bytes())
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let child = Command::new(&self.argv[0])
+            .args(&self.argv[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C is for us: we stop it in order.
+            .process_group(0)
+            .spawn();
+        let child = child.map_err(|e| Failure::new(UNEXPECTED, format!("{}: {e}", self.argv[0])))?;
+        self.pid = child.id();
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid as i32).filter(|_| self.is_running()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        // A child of ours that ended stays a zombie until it is waited for.
+        reap();
+        Pid::from_raw(self.pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok())
+            && self.is_running()
+    }
+
+    fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().rev().take(TAIL_LINES).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Collects children that ended.
+fn reap() {
+    use rustix::process::{WaitOptions, wait};
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+fn cluster_path(dir: &Path) -> PathBuf {
+    dir.join("cluster.json")
+}
+
+fn load(dir: &Path) -> Result<Option<Cluster>, Failure> {
+    let path = cluster_path(dir);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+            Failure::new(UNEXPECTED, format!("{} is damaged: {e}", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn save(dir: &Path, cluster: &Cluster) -> Result<(), Failure> {
+    let text = serde_json::to_vec_pretty(cluster).map_err(|e| Failure::new(UNEXPECTED, e))?;
+    let tmp = dir.join("cluster.json.tmp");
+    fs::write(&tmp, text)?;
+    Ok(fs::rename(tmp, cluster_path(dir))?)
+}
+
+fn plan(args: &Up, dir: &Path, log_filter: &str) -> Result<Cluster, Failure> {
+    if args.nodes == 0 || args.nodes > 90 {
+        return Err(Failure::usage("--nodes: 1 to 90 nodes are possible"));
+    }
+    if ![1, 3, 5].contains(&args.meta_nodes) {
+        return Err(Failure::usage("--meta-nodes: 1 or 3 members are possible"));
+    }
+    let exe = std::env::current_exe()?.to_string_lossy().into_owned();
+    let port = |offset: u16| {
+        let port = args.base_port.checked_add(offset).filter(|p| *p < u16::MAX - HTTP_PORT_OFFSET);
+        port.ok_or_else(|| Failure::usage("--base-port: too high"))
+    };
+    let process = |kind: &str, id: u64, port: u16, mut rest: Vec<String>| {
+        let data_dir = dir.join(format!("{kind}-{id}"));
+        let address = format!("127.0.0.1:{port}");
+        let mut argv = vec![exe.clone(), kind.to_owned()];
+        argv.extend(["--listen".to_owned(), address.clone()]);
+        argv.extend(["--data-dir".to_owned(), data_dir.to_string_lossy().into_owned()]);
+        argv.extend(["--log".to_owned(), log_filter.to_owned()]);
+        argv.append(&mut rest);
+        Process {
+            id,
+            address,
+            http: format!("127.0.0.1:{}", port + HTTP_PORT_OFFSET),
+            pid: 0,
+            log: dir.join(format!("{kind}-{id}.log")),
+            data_dir,
+            argv,
+        }
+    };
+    let meta_ports =
+        (0..args.meta_nodes as u16).map(port).collect::<Result<Vec<_>, Failure>>()?;
+    let joined: Vec<_> =
+        (1..).zip(&meta_ports).map(|(id, p): (u64, _)| format!("{id}=127.0.0.1:{p}")).collect();
+    let addresses: Vec<_> = meta_ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
+    let meta = (1..).zip(&meta_ports).map(|(id, p)| {
+        let rest = [
+            ("--id", id.to_string()),
+            ("--join", joined.join(",")),
+            ("--bootstrap-nodes", args.nodes.to_string()),
+            ("--bootstrap-ranges", args.ranges.to_string()),
+            ("--replicas", args.replicas.to_string()),
+        ];
+        process("meta", id, *p, rest.into_iter().flat_map(|(k, v)| [k.to_owned(), v]).collect())
+    });
+    let meta = meta.collect();
+    let node = |i: u16| {
+        let rest = vec!["--meta".to_owned(), addresses.join(",")];
+        Ok(process("node", u64::from(i) + 1, port(NODES_FROM + i)?, rest))
+    };
+    let nodes = (0..args.nodes as u16).map(node).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Cluster { meta, nodes })
+}
+
+pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
+    let stop = stop_signal()?;
+    fs::create_dir_all(&args.dir)
+        .map_err(|e| Failure::usage(format!("{}: {e}", args.dir.display())))?;
+    let dir = args.dir.canonicalize()?;
+    let known = load(&dir)?;
+    let is_new = known.is_none();
+    let mut cluster = match known {
+        Some(cluster) => cluster,
+        None => plan(&args, &dir, &global.log)?,
+    };
+    let mut started = 0;
+    for process in cluster.meta.iter_mut().chain(&mut cluster.nodes) {
+        if !process.is_running() {
+            process.start()?;
+            started += 1;
+        }
+    }
+    save(&dir, &cluster)?;
+    let waited = tokio::select! {
+        waited = wait_ready(&cluster) => waited,
+        () = stop.cancelled() => Err(Failure::new(UNEXPECTED, "stopped before it was ready")),
+    };
+    if let Err(failure) = waited {
+        if is_new || !args.detach {
+            stop_all(&cluster).await;
+        }
+        return Err(failure);
+    }
+    let meta: Vec<_> = cluster.meta.iter().map(|m| m.address.clone()).collect();
+    match global.format() {
+        Format::Json => output::json(&json!({
+            "ready": true,
+            "meta": meta,
+            "nodes": cluster.nodes.iter().map(|n| n.address.clone()).collect::<Vec<_>>(),
+            "dir": dir,
+            "started": started,
+        }))?,
+        Format::Table => {
+            let (nodes, members) = (cluster.nodes.len(), cluster.meta.len());
+            output::line(&format!(
+                "ready: {nodes} nodes, {members} meta, {started} started; --meta {}; data in {}",
+                meta.join(","),
+                dir.display()
+            ))?;
+        }
+    }
+    if args.detach {
+        return Ok(());
+    }
+    stop.cancelled().await;
+    eprintln!("stopping");
+    stop_all(&cluster).await;
+    Ok(())
+}
+
+/// Waits until every process serves and every range has a leader.
+async fn wait_ready(cluster: &Cluster) -> Result<(), Failure> {
+    let meta = cluster.meta.iter().map(|m| m.address.clone()).collect();
+    let options =
+        ClientOptions { meta, timeout: Duration::from_millis(500), ..ClientOptions::default() };
+    let client = Client::connect(options)?;
+    let deadline = Instant::now() + READY_TIMEOUT;
+    let mut why = "nothing answers".to_owned();
+    while Instant::now() < deadline {
+        for process in cluster.meta.iter().chain(&cluster.nodes) {
+            if !process.is_there() {
+                let (log, tail) = (process.log.display(), process.tail());
+                let message = format!("{} ended; {log} says:\n{tail}", process.address);
+                return Err(Failure::new(UNEXPECTED, message));
+            }
+        }
+        match client.admin().status().await {
+            Ok(status) => {
+                let up = status.nodes.iter().filter(|n| n.state == "up").count();
+                if status.bootstrapped && up >= cluster.nodes.len() && all_ready(cluster).await {
+                    return Ok(());
+                }
+                why = status.problems.first().cloned().unwrap_or_else(|| "not all ready".to_owned());
+            }
+            Err(error) => why = error.message,
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(Failure::new(UNREACHABLE, format!("not ready after {READY_TIMEOUT:?}: {why}")))
+}
+
+async fn all_ready(cluster: &Cluster) -> bool {
+    for process in cluster.meta.iter().chain(&cluster.nodes) {
+        if !is_ready(&process.http).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Asks `/ready`.
+async fn is_ready(address: &str) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ask = async {
+        let mut socket = tokio::net::TcpStream::connect(address).await?;
+        socket.write_all(b"GET /ready HTTP/1.0\r\n\r\n").await?;
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await?;
+        io::Result::Ok(answer.ends_with(b"200"))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
+}
+
+/// Stops nodes first, so that they can hand over and say goodbye, then meta.
+async fn stop_all(cluster: &Cluster) {
+    for group in [&cluster.nodes, &cluster.meta] {
+        group.iter().for_each(|p| p.signal(Signal::TERM));
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while group.iter().any(Process::is_there) && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+        for process in group.iter().filter(|p| p.is_there()) {
+            eprintln!("{} does not stop, killing it", process.address);
+            process.signal(Signal::KILL);
+        }
+    }
+}
+
+pub async fn down(args: Down) -> Result<(), Failure> {
+    let Some(cluster) = load(&args.dir)? else {
+        let shown = args.dir.display();
+        return Err(Failure::new(UNEXPECTED, format!("{shown} holds no cluster.json: nothing to stop")));
+    };
+    let running = cluster.meta.iter().chain(&cluster.nodes).filter(|p| p.is_running()).count();
+    stop_all(&cluster).await;
+    output::line(&format!("{running} processes stopped; the data stays in {}", args.dir.display()))
+}

@@ -1,0 +1,45 @@
+//! Listing rows.
+
+use super::{client, resolve, span};
+use crate::args::{Global, Scan};
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use isotherm_client::{Row, ScanOptions};
+use serde_json::{Map, Value};
+
+pub async fn run(global: &Global, args: Scan) -> Result<(), Failure> {
+    let client = client(global)?;
+    let options = ScanOptions {
+        span: span(global, &args.span)?,
+        limit: args.limit,
+        reverse: args.reverse,
+        keys_only: args.keys_only,
+        at: resolve(&client, args.at).await?,
+    };
+    let mut scan = client.scan(options);
+    while let Some(page) = scan.next_page().await? {
+        for (key, row) in page.rows {
+            print(global, &key, &row, args.keys_only)?;
+        }
+    }
+    Ok(())
+}
+
+fn print(global: &Global, key: &[u8], row: &Row, keys_only: bool) -> Result<(), Failure> {
+    let encoding = global.encoding();
+    match global.format() {
+        Format::Json => {
+            let mut object = Map::new();
+            encoding.field(&mut object, "key", key);
+            if !keys_only {
+                encoding.field(&mut object, "value", &row.value);
+            }
+            object.insert("ts".to_owned(), row.ts.get().into());
+            output::json(&Value::from(object))
+        }
+        Format::Table if keys_only => output::line(&encoding.show(key)),
+        Format::Table => {
+            output::line(&format!("{}\t{}", encoding.show(key), encoding.show(&row.value)))
+        }
+    }
+}

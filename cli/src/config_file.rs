@@ -1,0 +1,118 @@
+//! Flags from a file: `--config FILE.toml`.
+//!
+//! Every key of the file is the name of a flag of the command that runs. A flag given wins over its
+//! environment variable, that over the file, and the file over the default. A key that is no flag
+//! is an error, not ignored: a setting that silently does nothing is worse.
+
+use crate::failure::Failure;
+use clap::Command;
+use std::ffi::OsString;
+
+/// Adds the flags of the file that `given` names.
+pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let Some(path) = config_path(&given) else { return Ok(given) };
+    let shown = path.to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Failure::usage(format!("cannot read the configuration {shown}: {e}")))?;
+    let file: toml::Table = text
+        .parse()
+        .map_err(|e| Failure::usage(format!("{shown} is not TOML: {e}")))?;
+    command.build();
+    let (at, sub) = subcommand(&command, &given);
+    let mut added = Vec::new();
+    for (key, value) in file {
+        let known = |c: &Command| c.get_arguments().find(|a| a.get_long() == Some(&key)).cloned();
+        let Some(argument) = known(sub) else {
+            let name = sub.get_name();
+            return Err(Failure::usage(format!(
+                "{shown}: {key:?} is not a setting of `isotherm {name}`; see `isotherm {name} --help`"
+            )));
+        };
+        let is_set = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some());
+        if is_set {
+            continue;
+        }
+        for value in values(&key, value).map_err(|e| Failure::usage(format!("{shown}: {e}")))? {
+            match value {
+                Some(value) => added.push(OsString::from(format!("--{key}={value}"))),
+                None => added.push(OsString::from(format!("--{key}"))),
+            }
+        }
+    }
+    let mut all = given;
+    // Before the flags that were typed: the last one counts.
+    all.splice(at..at, added);
+    Ok(all)
+}
+
+fn config_path(given: &[OsString]) -> Option<OsString> {
+    let mut rest = given.iter();
+    while let Some(arg) = rest.next() {
+        let text = arg.to_string_lossy();
+        if text == "--config" {
+            return rest.next().cloned();
+        }
+        if let Some(path) = text.strip_prefix("--config=") {
+            return Some(path.into());
+        }
+    }
+    std::env::var_os("ISOTHERM_CONFIG").filter(|path| !path.is_empty())
+}
+
+/// The command that `given` runs, and where its flags begin.
+fn subcommand<'a>(root: &'a Command, given: &[OsString]) -> (usize, &'a Command) {
+    let (mut at, mut command) = (1, root);
+    for (position, arg) in given.iter().enumerate().skip(1) {
+        if let Some(found) = command.find_subcommand(arg) {
+            (at, command) = (position + 1, found);
+        }
+    }
+    (at, command)
+}
+
+fn values(key: &str, value: toml::Value) -> Result<Vec<Option<String>>, String> {
+    Ok(match value {
+        toml::Value::String(s) => vec![Some(s)],
+        toml::Value::Integer(n) => vec![Some(n.to_string())],
+        toml::Value::Float(n) => vec![Some(n.to_string())],
+        toml::Value::Boolean(true) => vec![None],
+        toml::Value::Boolean(false) => vec![],
+        toml::Value::Array(items) => {
+            let nested: Result<Vec<_>, _> = items.into_iter().map(|v| values(key, v)).collect();
+            nested?.into_iter().flatten().collect()
+        }
+        toml::Value::Datetime(_) | toml::Value::Table(_) => {
+            return Err(format!("{key:?} must be text, a number, true, false, or a list of these"));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn completed(file: &str, given: &[&str]) -> Result<Vec<String>, String> {
+        let tmp = std::env::temp_dir().join(format!("isotherm-config-{}", fastrand::u64(..)));
+        std::fs::write(&tmp, file).unwrap();
+        let mut all: Vec<OsString> = given.iter().map(OsString::from).collect();
+        all.extend(["--config".into(), tmp.clone().into_os_string()]);
+        let done = complete(crate::args::Args::command(), all);
+        std::fs::remove_file(tmp).unwrap();
+        let done = done.map_err(|failure| failure.message)?;
+        Ok(done.iter().map(|a| a.to_string_lossy().into_owned()).collect())
+    }
+
+    #[test]
+    fn the_file_comes_before_what_was_typed() {
+        let all = completed("listen = \"127.0.0.1:1\"", &["isotherm", "node", "--listen=x"]).unwrap();
+        assert_eq!(&all[..4], ["isotherm", "node", "--listen=127.0.0.1:1", "--listen=x"]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = completed("lissten = \"x\"", &["isotherm", "node"]).unwrap_err();
+        assert!(error.contains("lissten") && error.contains("isotherm node"), "{error}");
+    }
+}

@@ -1,0 +1,62 @@
+//! Tables for people, JSON for scripts.
+
+use crate::failure::Failure;
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use serde_json::Value;
+use std::io::{IsTerminal, Write};
+
+/// The form of what a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+impl Format {
+    /// What was asked for, or a table.
+    pub fn or_default(asked: Option<Self>) -> Self {
+        asked.unwrap_or(Self::Table)
+    }
+}
+
+/// Prints one JSON value on a line.
+pub fn json(value: &Value) -> Result<(), Failure> {
+    line(&value.to_string())
+}
+
+/// Prints one line.
+pub fn line(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    Ok(writeln!(out, "{text}")?)
+}
+
+/// Prints a table.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    let text = table.to_string();
+    text.lines().try_for_each(|row| line(row.trim_end()))
+}
+
+/// Bytes as people read them.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Talk for people on stderr, if it is a terminal.
+pub fn is_talkative() -> bool {
+    std::io::stderr().is_terminal()
+}

@@ -1,0 +1,119 @@
+//! Keys and values as people type and read them.
+
+use crate::failure::Failure;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use isotherm_types::Timestamp;
+use serde_json::{Map, Value};
+
+/// How bytes are written on the command line and in what it prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF-8, as typed.
+    Text,
+    /// Hexadecimal digits.
+    Hex,
+    /// Base64 with padding.
+    Base64,
+}
+
+impl Encoding {
+    /// The bytes that `typed` stands for.
+    pub fn parse(self, typed: &str) -> Result<Bytes, Failure> {
+        let wrong = |what: &str, why: String| Failure::usage(format!("{typed:?} is not {what}: {why}"));
+        match self {
+            Self::Text => Ok(Bytes::copy_from_slice(typed.as_bytes())),
+            Self::Hex => hex::decode(typed)
+                .map(Bytes::from)
+                .map_err(|e| wrong("hexadecimal", e.to_string())),
+            Self::Base64 => {
+                STANDARD.decode(typed).map(Bytes::from).map_err(|e| wrong("base64", e.to_string()))
+            }
+        }
+    }
+
+    /// As people read it. Text that is not UTF-8 is escaped.
+    pub fn show(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Text => match std::str::from_utf8(bytes) {
+                Ok(text) => text.to_owned(),
+                Err(_) => bytes.escape_ascii().to_string(),
+            },
+            Self::Hex => hex::encode(bytes),
+            Self::Base64 => STANDARD.encode(bytes),
+        }
+    }
+
+    /// Adds a field to a JSON object: `name`, or `name_base64` for text that is not UTF-8.
+    pub fn field(self, object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+        if self == Self::Text && std::str::from_utf8(bytes).is_err() {
+            object.insert(format!("{name}_base64"), STANDARD.encode(bytes).into());
+        } else {
+            object.insert(name.to_owned(), self.show(bytes).into());
+        }
+    }
+}
+
+/// A timestamp, a time before now (`-30s`), or an RFC 3339 time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// As the cluster issued it.
+    Exactly(Timestamp),
+    /// So many milliseconds before the cluster's now.
+    Before(u64),
+}
+
+impl std::str::FromStr for At {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        if let Some(ago) = typed.strip_prefix('-') {
+            let ago = humantime::parse_duration(ago).map_err(|e| format!("{typed:?}: {e}"))?;
+            return Ok(Self::Before(ago.as_millis() as u64));
+        }
+        if let Ok(ts) = typed.parse::<u64>() {
+            return Ok(Self::Exactly(Timestamp(ts)));
+        }
+        let time = humantime::parse_rfc3339_weak(typed).map_err(|_| {
+            format!("{typed:?} is neither a timestamp, nor a time ago such as -30s, nor a time such as 2026-01-31T12:00:00Z")
+        })?;
+        let ms = time
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_err(|_| format!("{typed:?} is before 1970"))?
+            .as_millis();
+        Ok(Self::Exactly(Timestamp::from_physical_ms(ms as u64)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn bytes_survive_every_encoding() {
+        for encoding in [Encoding::Hex, Encoding::Base64] {
+            let bytes = [0, 255, 10, 200];
+            assert_eq!(encoding.parse(&encoding.show(&bytes)).unwrap(), bytes[..]);
+        }
+        assert!(Encoding::Hex.parse("xyz").is_err());
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_gets_its_own_field() {
+        let mut object = Map::new();
+        Encoding::Text.field(&mut object, "key", &[0xff]);
+        Encoding::Text.field(&mut object, "value", b"fine");
+        assert_eq!(Value::from(object), serde_json::json!({"key_base64": "/w==", "value": "fine"}));
+    }
+
+    #[test]
+    fn times_are_read_in_three_forms() {
+        assert_eq!("-30s".parse(), Ok(At::Before(30_000)));
+        assert_eq!("12345".parse(), Ok(At::Exactly(Timestamp(12345))));
+        let at = "1970-01-01T00:00:02Z".parse();
+        assert_eq!(at, Ok(At::Exactly(Timestamp::from_physical_ms(2000))));
+        assert!("yesterday".parse::<At>().is_err());
+    }
+}
