@@ -25,7 +25,13 @@ pub struct Args {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Global {
     /// Members of the meta service, HOST:PORT[,…]
-    #[arg(long, global = true, env = "ISOTHERM_META", value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    #[arg(
+        long,
+        global = true,
+        env = "ISOTHERM_META",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400"
+    )]
     pub meta: Vec<String>,
     /// How to print: a table for people, JSON for scripts
     #[arg(short, long, global = true, env = "ISOTHERM_OUTPUT")]

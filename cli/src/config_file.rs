@@ -14,9 +14,8 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
     let shown = path.to_string_lossy().into_owned();
     let text = std::fs::read_to_string(&path)
         .map_err(|e| Failure::usage(format!("cannot read the configuration {shown}: {e}")))?;
-    let file: toml::Table = text
-        .parse()
-        .map_err(|e| Failure::usage(format!("{shown} is not TOML: {e}")))?;
+    let file: toml::Table =
+        text.parse().map_err(|e| Failure::usage(format!("{shown} is not TOML: {e}")))?;
     command.build();
     let (at, sub) = subcommand(&command, &given);
     let mut added = Vec::new();
@@ -106,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_file_comes_before_what_was_typed() {
-        let all = completed("listen = \"127.0.0.1:1\"", &["isotherm", "node", "--listen=x"]).unwrap();
+        let all =
+            completed("listen = \"127.0.0.1:1\"", &["isotherm", "node", "--listen=x"]).unwrap();
         assert_eq!(&all[..4], ["isotherm", "node", "--listen=127.0.0.1:1", "--listen=x"]);
     }
 

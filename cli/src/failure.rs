@@ -62,7 +62,9 @@ impl From<ClientError> for Failure {
             ErrorKind::Internal => UNEXPECTED,
         };
         let hint = match error.kind {
-            ErrorKind::Unreachable => "\nIs the cluster running? Try `isotherm up`, or name its meta service with --meta.",
+            ErrorKind::Unreachable => {
+                "\nIs the cluster running? Try `isotherm up`, or name its meta service with --meta."
+            }
             ErrorKind::Indeterminate => "\nThe write may or may not have been applied.",
             _ => "",
         };

@@ -21,12 +21,13 @@ pub enum Encoding {
 impl Encoding {
     /// The bytes that `typed` stands for.
     pub fn parse(self, typed: &str) -> Result<Bytes, Failure> {
-        let wrong = |what: &str, why: String| Failure::usage(format!("{typed:?} is not {what}: {why}"));
+        let wrong =
+            |what: &str, why: String| Failure::usage(format!("{typed:?} is not {what}: {why}"));
         match self {
             Self::Text => Ok(Bytes::copy_from_slice(typed.as_bytes())),
-            Self::Hex => hex::decode(typed)
-                .map(Bytes::from)
-                .map_err(|e| wrong("hexadecimal", e.to_string())),
+            Self::Hex => {
+                hex::decode(typed).map(Bytes::from).map_err(|e| wrong("hexadecimal", e.to_string()))
+            }
             Self::Base64 => {
                 STANDARD.decode(typed).map(Bytes::from).map_err(|e| wrong("base64", e.to_string()))
             }

@@ -338,9 +338,10 @@ impl<'a> Admin<'a> {
         request: pb::SplitRangeRequest,
     ) -> Result<Vec<RangeDescriptor>, WireError> {
         let unavailable = |why: String| WireError::new(Code::Unavailable, why);
-        let mut rpc = self.client.inner.rpc(node).map_err(|e| unavailable(e.message))?;
+        let mut rpc = self.client.inner.rpc(node).await.map_err(|e| unavailable(e.message))?;
         let answer = tokio::time::timeout(RPC_TIMEOUT, rpc.split_range(request)).await;
-        let answer = answer.map_err(|_| WireError::new(Code::Indeterminate, "no answer in time"))?;
+        let answer =
+            answer.map_err(|_| WireError::new(Code::Indeterminate, "no answer in time"))?;
         let descriptors = answer.map_err(detailed)?.into_inner().descriptors;
         let invalid = |e: ConvertError| WireError::new(Code::Internal, e.to_string());
         descriptors.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map_err(invalid)
@@ -362,10 +363,10 @@ impl<'a> Admin<'a> {
                 let replicas = &location.descriptor.replicas;
                 replicas[turn % replicas.len()].node
             });
-            let mut rpc = self.client.inner.rpc(node)?;
-            let request =
-                pb::TransferLeaderRequest { range_id: range.get(), to_node: to.get() };
-            let error = match tokio::time::timeout(RPC_TIMEOUT, rpc.transfer_leader(request)).await {
+            let mut rpc = self.client.inner.rpc(node).await?;
+            let request = pb::TransferLeaderRequest { range_id: range.get(), to_node: to.get() };
+            let error = match tokio::time::timeout(RPC_TIMEOUT, rpc.transfer_leader(request)).await
+            {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(status)) => {
                     let error = detailed(status);
@@ -428,7 +429,7 @@ impl<'a> Admin<'a> {
                 let replicas = &location.descriptor.replicas;
                 replicas[turn % replicas.len()].node
             });
-            let mut rpc = self.client.inner.rpc(node)?;
+            let mut rpc = self.client.inner.rpc(node).await?;
             let request = pb::OrderChecksumRequest { range_id: range.get() };
             let error = match tokio::time::timeout(RPC_TIMEOUT, rpc.order_checksum(request)).await {
                 Ok(Ok(answer)) => {
@@ -456,7 +457,7 @@ impl<'a> Admin<'a> {
         range: RangeId,
         applied_index: u64,
     ) -> Result<pb::ReadChecksumResponse, ClientError> {
-        let mut rpc = self.client.inner.rpc(node)?;
+        let mut rpc = self.client.inner.rpc(node).await?;
         let request = pb::ReadChecksumRequest { range_id: range.get(), applied_index };
         match tokio::time::timeout(META_TIMEOUT, rpc.read_checksum(request)).await {
             Ok(answer) => Ok(answer?.into_inner()),

@@ -114,7 +114,10 @@ impl Inner {
     }
 
     /// Some node's RPCs that are not on a stream.
-    pub fn rpc(&self, node: NodeId) -> Result<RangeServiceClient<Channel>, ClientError> {
+    pub async fn rpc(&self, node: NodeId) -> Result<RangeServiceClient<Channel>, ClientError> {
+        if self.router.address(node).is_none() {
+            self.router.get_ranges(None, 0, 1).await?;
+        }
         let address = self.router.address(node);
         let address = address.ok_or_else(|| {
             ClientError::new(ErrorKind::Unreachable, format!("the address of {node} is not known"))
@@ -213,7 +216,7 @@ impl Inner {
     pub async fn fetch_timestamp(&self) -> Result<Timestamp, ClientError> {
         let mut last = None;
         for node in self.some_nodes().await? {
-            let mut rpc = self.rpc(node)?;
+            let mut rpc = self.rpc(node).await?;
             let asked = rpc.timestamp(RangeTimestampRequest {});
             match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => {
@@ -240,7 +243,7 @@ impl Inner {
         }
         let mut last = None;
         for node in self.some_nodes().await? {
-            let mut rpc = self.rpc(node)?;
+            let mut rpc = self.rpc(node).await?;
             let asked = rpc.open_session(OpenSessionRequest {});
             match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => {

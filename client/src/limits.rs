@@ -1,9 +1,7 @@
 //! Limits, checked before anything is sent.
 
 use crate::{ClientError, ErrorKind};
-use isotherm_types::limits::{
-    BATCH_OPS_MAX, KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX,
-};
+use isotherm_types::limits::{BATCH_OPS_MAX, KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX};
 
 pub(crate) fn check_key(key: &[u8]) -> Result<(), ClientError> {
     match key.len() {

@@ -2,9 +2,7 @@
 
 use futures::{Stream, StreamExt};
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
-use isotherm_proto::internal::{
-    RangeRequest, RangeRequests, range_request, range_response,
-};
+use isotherm_proto::internal::{RangeRequest, RangeRequests, range_request, range_response};
 use isotherm_transport::{connect, gather};
 use isotherm_types::limits;
 use parking_lot::Mutex;

@@ -52,7 +52,8 @@ impl Route {
             }
             None => {
                 let (from, none) = (asked.get(), 0);
-                let _ = self.leader.compare_exchange(from, none, Ordering::Relaxed, Ordering::Relaxed);
+                let _ =
+                    self.leader.compare_exchange(from, none, Ordering::Relaxed, Ordering::Relaxed);
                 false
             }
         }

@@ -23,6 +23,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 /// Limit of the final reads.
 const FINAL_READS_MAX: Duration = Duration::from_secs(60);
+/// The same for a cluster that is known not to work.
+const FINAL_READS_BROKEN_MAX: Duration = Duration::from_secs(10);
 /// A run with fewer acknowledged operations in a second proves nothing.
 const OK_PER_SECOND_MIN: u64 = 10;
 /// Size of a disk that can lose power; it takes the room of what is written.
@@ -53,8 +55,8 @@ pub struct RunOptions {
     pub clients: usize,
     /// The binary; otherwise it is looked for.
     pub binary: Option<PathBuf>,
-    /// Environment of the processes, on top of ours: switches of builds that can be told to break.
-    pub env: BTreeMap<String, String>,
+    /// Environment of the data nodes: switches of builds that can be told to break their word.
+    pub node_env: BTreeMap<String, String>,
 }
 
 impl RunOptions {
@@ -71,7 +73,7 @@ impl RunOptions {
             ranges: 8,
             clients: 8,
             binary: None,
-            env: BTreeMap::new(),
+            node_env: BTreeMap::new(),
         }
     }
 
@@ -100,7 +102,7 @@ impl RunOptions {
             replicas: self.nodes.min(3),
             disk_mib: self.needs_disks().then_some(DISK_MIB),
             binary: self.binary.clone(),
-            env: self.env.clone(),
+            member_env: (0..self.nodes).map(|n| (Member::Node(n), self.node_env.clone())).collect(),
             ..ClusterOptions::default()
         }
     }
@@ -162,12 +164,12 @@ async fn work(
     report.ready_ms = u64::try_from(healed.elapsed().as_millis()).unwrap_or(u64::MAX);
     report.faults.clone_from(&struck.records);
     let joined = running.join().await;
-    // The final reads come whatever happened so far: the history is of use in any case.
-    let finished = running.finish(last.clone(), FINAL_READS_MAX).await;
     let mut judged = check_faults(options, &struck)
         .and(ready.map_err(|error| format!("not ready after healing: {error:#}")))
-        .and(joined)
-        .and(finished);
+        .and(joined);
+    // The final reads come whatever happened so far: the history is of use in any case.
+    let patience = if judged.is_ok() { FINAL_READS_MAX } else { FINAL_READS_BROKEN_MAX };
+    judged = judged.and(running.finish(last.clone(), patience).await);
     if judged.is_ok() {
         let deadline = Instant::now().max(healed) + RECOVERY_MAX;
         judged = aftermath::check(last.client(), deadline).await;

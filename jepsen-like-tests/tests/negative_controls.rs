@@ -10,20 +10,40 @@ use isotherm_jepsen::nemesis::Fault;
 use isotherm_jepsen::run::{RunOptions, run};
 use isotherm_jepsen::workload::Workload;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_not_synced_loses_inserts_in_a_power_loss() {
+/// Runs with `switch` set on every node; the run must not be valid, and say `because`.
+async fn turns_red(mut options: RunOptions, switch: &str, because: &str) {
     let Some(binary) = env::var_os("ISOTHERM_FAULTS_BIN") else {
         println!("skipped: THE NEGATIVE CONTROL DID NOT RUN: ISOTHERM_FAULTS_BIN is not set");
         return;
     };
-    let mut options = RunOptions::new(Workload::Set, &[Fault::PowerLossAll], 10, 4);
     options.binary = Some(binary.into());
-    options.env = BTreeMap::from([("ISOTHERM_FAULT_SKIP_SYNC".to_owned(), "1".to_owned())]);
-    let report = run(&options).await;
-    // Whatever way it shows: inserts are gone, or the processes do not even come back.
-    match report {
-        Ok(report) if report.skipped => println!("skipped: {}", report.line()),
-        Ok(report) => assert!(!report.valid, "the check cannot fail: {}", report.line()),
-        Err(error) => println!("the cluster did not survive: {error:#}"),
+    options.node_env = BTreeMap::from([(switch.to_owned(), "1".to_owned())]);
+    let report = run(&options).await.unwrap();
+    println!("{}", report.line());
+    if report.skipped {
+        println!("skipped: THE NEGATIVE CONTROL DID NOT RUN");
+        return;
     }
+    let reason = report.reason.clone().unwrap_or_default();
+    assert!(!report.valid, "the check cannot fail: {}", report.line());
+    assert!(reason.contains(because), "red for another reason: {}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_synced_loses_inserts_in_a_power_loss() {
+    let options = RunOptions::new(Workload::Set, &[Fault::PowerLossAll], 10, 4);
+    turns_red(options, "ISOTHERM_FAULT_SKIP_SYNC", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn increments_without_deduplication_count_twice() {
+    let faults = [Fault::Transfer, Fault::Pause, Fault::Kill];
+    let options = RunOptions::new(Workload::Counter, &faults, 20, 4);
+    turns_red(options, "ISOTHERM_FAULT_NO_DEDUP", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_without_a_confirmed_leadership_are_stale() {
+    let options = RunOptions::new(Workload::Register, &[Fault::Pause], 30, 4);
+    turns_red(options, "ISOTHERM_FAULT_SKIP_READ_CONFIRMATION", "").await;
 }

@@ -2,7 +2,7 @@
 
 use isotherm_raftstore::Store;
 use isotherm_storage::{DiskSpace, free_space};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Disk {
     }
 
     /// Looks at the disk once; whether it went below the reserve or rose above it.
-    fn look(&self, dir: &PathBuf, reserve: Option<u64>) -> Option<bool> {
+    fn look(&self, dir: &Path, reserve: Option<u64>) -> Option<bool> {
         let space = match free_space(dir) {
             Ok(space) => space,
             Err(error) => {
@@ -68,7 +68,10 @@ pub async fn watch(
         match disk.look(&dir, reserve) {
             Some(true) => {
                 let free_bytes = disk.space().free_bytes;
-                tracing::error!(free_bytes, "disk nearly full: taking no writes until space is freed");
+                tracing::error!(
+                    free_bytes,
+                    "disk nearly full: taking no writes until space is freed"
+                );
                 store.set_read_only(true);
                 store.transfer_all_away(HAND_OVER_TIMEOUT).await;
             }

@@ -6,10 +6,10 @@
 //! takes them as one change.
 
 use crate::disk::Disk;
-use isotherm_transport::MetaLink;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
+use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
 use std::collections::HashMap;
@@ -98,7 +98,8 @@ impl Heartbeat {
                     self.meta.forget_leader();
                     // Whoever leads next begins with nothing.
                     reported.clear();
-                    if stop.run_until_cancelled(tokio::time::sleep(FIRST_INTERVAL)).await.is_none() {
+                    if stop.run_until_cancelled(tokio::time::sleep(FIRST_INTERVAL)).await.is_none()
+                    {
                         return;
                     }
                 }
@@ -144,7 +145,7 @@ impl Heartbeat {
         let leaders = replicas.iter().filter(|r| r.is_leader).count() as u64;
         metrics::gauge!("isotherm_replicas").set(replicas.len() as f64);
         metrics::gauge!("isotherm_leaders").set(leaders as f64);
-        let with_sizes = beat % SIZE_EVERY == 0;
+        let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
         for status in &replicas {
             let now = Reported::from(status);
@@ -180,9 +181,8 @@ impl Heartbeat {
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
-        let unavailable = |why: String| {
-            WireError::new(isotherm_proto::internal::error::Code::Unavailable, why)
-        };
+        let unavailable =
+            |why: String| WireError::new(isotherm_proto::internal::error::Code::Unavailable, why);
         let answer = answer
             .map_err(|_| unavailable("no answer in time".to_owned()))?
             .map_err(|status| unavailable(status.message().to_owned()))?
@@ -208,11 +208,7 @@ impl Heartbeat {
     }
 
     /// Starts the ranges that meta's bootstrap placed here.
-    async fn seed(
-        &self,
-        descriptors: Vec<isotherm_proto::internal::Descriptor>,
-        number: u64,
-    ) {
+    async fn seed(&self, descriptors: Vec<isotherm_proto::internal::Descriptor>, number: u64) {
         if number <= self.state.seeded.load(Ordering::Acquire) || descriptors.is_empty() {
             self.state.complete.store(true, Ordering::Release);
             return;

@@ -5,10 +5,10 @@
 //! inside the real time of the operation. A broken stream fails what is in flight, which is safe:
 //! no write was proposed under a timestamp that never arrived.
 
-use isotherm_transport::MetaLink;
 use futures::future::BoxFuture;
 use isotherm_proto::internal::{TimestampsRequest, TimestampsResponse};
 use isotherm_raftstore::{OracleError, TimestampSource};
+use isotherm_transport::MetaLink;
 use isotherm_types::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -13,7 +13,6 @@
 
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
-use isotherm_transport::MetaLink;
 use crate::oracle::Oracle;
 use crate::peers::{Inbox, PeerLinks};
 use crate::service::{KvGateway, RangeRpc, Ready};
@@ -29,6 +28,7 @@ use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
 use isotherm_telemetry::{Health, MetricsHandle, build_info, serve_http};
+use isotherm_transport::MetaLink;
 use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
 use isotherm_types::{ClusterId, Incarnation, NodeId, RaftTiming, limits};
 use std::net::SocketAddr;
@@ -94,7 +94,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let cluster = Arc::new(AtomicU64::new(identity.cluster.get()));
     let peers = Peers::new(PeersOptions { cluster: cluster.clone(), from: identity.node });
     let (inbox, range_rpc) = (Inbox::default(), RangeRpc::default());
-    let gateway = Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
+    let gateway =
+        Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
     let gateway = gateway.map_err(|e| NodeError::Config(e.to_string()))?;
     let raft = raft_server(Arc::new(inbox.clone()), cluster, identity.node, servers.clone());
     let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
@@ -161,11 +162,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(
-    raft: Routes,
-    range_rpc: &RangeRpc,
-    gateway: Client,
-) -> Result<Routes, NodeError> {
+async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -194,10 +191,8 @@ async fn open_store(
         sync_delay: Duration::from_micros(tuning.log_sync_delay_us),
         ..LogOptions::default()
     };
-    let data_options = DataOptions {
-        block_cache_bytes: tuning.block_cache_bytes,
-        ..DataOptions::default()
-    };
+    let data_options =
+        DataOptions { block_cache_bytes: tuning.block_cache_bytes, ..DataOptions::default() };
     let (raft_dir, data_dir) = (dir.raft_dir().to_owned(), dir.data_dir().to_owned());
     let (log, data) = blocking(move || {
         let log = RocksLog::open(&raft_dir, log_options)?;

@@ -35,9 +35,8 @@ fn scatter(n: u64) -> u64 {
 
 impl Keys {
     pub fn new(args: &Bench) -> Self {
-        let zipf = || {
-            Zipf::new(args.keys as f64, 0.99).expect("at least one key and a positive exponent")
-        };
+        let zipf =
+            || Zipf::new(args.keys as f64, 0.99).expect("at least one key and a positive exponent");
         let choice = match args.dist {
             Distribution::Uniform => Choice::Uniform,
             Distribution::Zipfian => Choice::Zipfian(zipf()),

@@ -39,7 +39,12 @@ pub fn value(size: usize, rng: &mut SmallRng) -> Bytes {
     value.into()
 }
 
-pub async fn operate(client: &Client, kind: Kind, key: Key, value: Bytes) -> Result<(), ClientError> {
+pub async fn operate(
+    client: &Client,
+    kind: Kind,
+    key: Key,
+    value: Bytes,
+) -> Result<(), ClientError> {
     match kind {
         Kind::Put => client.put(key, value).await.map(|_| ()),
         Kind::Get => client.get(key).await.map(|_| ()),
@@ -58,9 +63,8 @@ pub async fn fill(client: &Client, keys: &Keys, value_size: usize) -> Result<(),
     let starts = (0..keys.count()).step_by(FILL_BATCH as usize);
     let batches = starts.map(|start| {
         let end = (start + FILL_BATCH).min(keys.count());
-        let writes: Vec<_> = (start..end)
-            .map(|n| Write::put(keys.key(n), vec![b'.'; value_size]))
-            .collect();
+        let writes: Vec<_> =
+            (start..end).map(|n| Write::put(keys.key(n), vec![b'.'; value_size])).collect();
         client.batch(writes)
     });
     let mut running = futures::stream::iter(batches).buffer_unordered(FILLS_AT_ONCE);

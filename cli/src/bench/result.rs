@@ -69,7 +69,8 @@ pub fn print(
     let ops = total.latencies.len();
     let per_s = ops as f64 / elapsed.as_secs_f64();
     let at = |quantile| total.latencies.value_at_quantile(quantile);
-    let name = args.workload.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    let name =
+        args.workload.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     match global.format() {
         Format::Json => output::json(&json!({
             "workload": name,
@@ -91,7 +92,10 @@ pub fn print(
             let max = total.latencies.max() as f64 / 1000.0;
             output::line(&format!(
                 "latency ms: p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  max {max:.2}",
-                ms(0.5), ms(0.9), ms(0.99), ms(0.999)
+                ms(0.5),
+                ms(0.9),
+                ms(0.99),
+                ms(0.999)
             ))?;
             for (kind, count) in &total.errors {
                 output::line(&format!("errors: {count} {kind}"))?;

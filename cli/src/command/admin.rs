@@ -36,7 +36,8 @@ fn node_row(node: &NodeStatus) -> Vec<String> {
     ]
 }
 
-const NODE_HEADER: [&str; 7] = ["NODE", "ADDRESS", "STATE", "RANGES", "LEADERS", "DISK FREE", "HEARD"];
+const NODE_HEADER: [&str; 7] =
+    ["NODE", "ADDRESS", "STATE", "RANGES", "LEADERS", "DISK FREE", "HEARD"];
 
 pub async fn status(global: &Global) -> Result<(), Failure> {
     let status = client(global)?.admin().status().await?;
@@ -64,11 +65,8 @@ pub async fn status(global: &Global) -> Result<(), Failure> {
             for problem in &status.problems {
                 output::line(&format!("  ! {problem}"))?;
             }
-            let (total, unavailable, under) = (
-                status.ranges_total,
-                status.ranges_unavailable,
-                status.ranges_under_replicated,
-            );
+            let (total, unavailable, under) =
+                (status.ranges_total, status.ranges_unavailable, status.ranges_under_replicated);
             output::line(&format!(
                 "ranges: {total} total, {unavailable} unavailable, {under} under-replicated"
             ))?;
@@ -246,10 +244,17 @@ async fn checksum(global: &Global, client: &Client, text: &str) -> Result<(), Fa
                 };
                 vec![s.node.to_string(), s.applied_index.to_string(), s.rows.to_string(), sum]
             };
-            output::table(&["NODE", "APPLIED", "ROWS", "CHECKSUM"], sums.iter().map(row).collect())?;
+            output::table(
+                &["NODE", "APPLIED", "ROWS", "CHECKSUM"],
+                sums.iter().map(row).collect(),
+            )?;
         }
     }
-    if agree { Ok(()) } else { Err(Failure::new(UNHEALTHY, "the replicas differ, or one is missing")) }
+    if agree {
+        Ok(())
+    } else {
+        Err(Failure::new(UNHEALTHY, "the replicas differ, or one is missing"))
+    }
 }
 
 pub async fn config(global: &Global, command: ConfigCommand) -> Result<(), Failure> {
@@ -264,7 +269,9 @@ pub async fn config(global: &Global, command: ConfigCommand) -> Result<(), Failu
                     output::json(&all.into())
                 }
                 Format::Table => {
-                    let row = |s: isotherm_client::Setting| vec![s.name, s.value, s.default_value, s.help];
+                    let row = |s: isotherm_client::Setting| {
+                        vec![s.name, s.value, s.default_value, s.help]
+                    };
                     let rows = settings.into_iter().map(row).collect();
                     output::table(&["SETTING", "VALUE", "DEFAULT", "MEANING"], rows)
                 }

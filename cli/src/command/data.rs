@@ -85,7 +85,9 @@ pub async fn cas(
         false if outcome.current.is_none() => {
             Err(Failure::new(CONDITION, format!("{key}: no such key, nothing was set")))
         }
-        false => Err(Failure::new(CONDITION, format!("{key}: holds another value, nothing was set"))),
+        false => {
+            Err(Failure::new(CONDITION, format!("{key}: holds another value, nothing was set")))
+        }
     }
 }
 

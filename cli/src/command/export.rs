@@ -36,7 +36,8 @@ pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
                 object.insert("ts".to_owned(), row.ts.get().into());
                 writeln!(lines, "{}", Value::from(object))?;
             } else {
-                part.write_record([encoding.show(&key), encoding.show(&row.value)]).map_err(failed)?;
+                part.write_record([encoding.show(&key), encoding.show(&row.value)])
+                    .map_err(failed)?;
             }
         }
         let text = part.into_inner().map_err(|e| Failure::new(UNEXPECTED, e))?;

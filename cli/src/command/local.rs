@@ -64,7 +64,8 @@ impl Process {
             // Ctrl-C is for us: we stop it in order.
             .process_group(0)
             .spawn();
-        let child = child.map_err(|e| Failure::new(UNEXPECTED, format!("{}: {e}", self.argv[0])))?;
+        let child =
+            child.map_err(|e| Failure::new(UNEXPECTED, format!("{}: {e}", self.argv[0])))?;
         self.pid = child.id();
         Ok(())
     }
@@ -102,9 +103,9 @@ fn cluster_path(dir: &Path) -> PathBuf {
 fn load(dir: &Path) -> Result<Option<Cluster>, Failure> {
     let path = cluster_path(dir);
     match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Failure::new(UNEXPECTED, format!("{} is damaged: {e}", path.display()))
-        }),
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| Failure::new(UNEXPECTED, format!("{} is damaged: {e}", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -147,8 +148,7 @@ fn plan(args: &Up, dir: &Path, log_filter: &str) -> Result<Cluster, Failure> {
             argv,
         }
     };
-    let meta_ports =
-        (0..args.meta_nodes as u16).map(port).collect::<Result<Vec<_>, Failure>>()?;
+    let meta_ports = (0..args.meta_nodes as u16).map(port).collect::<Result<Vec<_>, Failure>>()?;
     let joined: Vec<_> =
         (1..).zip(&meta_ports).map(|(id, p): (u64, _)| format!("{id}=127.0.0.1:{p}")).collect();
     let addresses: Vec<_> = meta_ports.iter().map(|p| format!("127.0.0.1:{p}")).collect();
@@ -249,7 +249,8 @@ async fn wait_ready(cluster: &Cluster) -> Result<(), Failure> {
                 if status.bootstrapped && up >= cluster.nodes.len() && all_ready(cluster).await {
                     return Ok(());
                 }
-                why = status.problems.first().cloned().unwrap_or_else(|| "not all ready".to_owned());
+                why =
+                    status.problems.first().cloned().unwrap_or_else(|| "not all ready".to_owned());
             }
             Err(error) => why = error.message,
         }
@@ -298,7 +299,10 @@ async fn stop_all(cluster: &Cluster) {
 pub async fn down(args: Down) -> Result<(), Failure> {
     let Some(cluster) = load(&args.dir)? else {
         let shown = args.dir.display();
-        return Err(Failure::new(UNEXPECTED, format!("{shown} holds no cluster.json: nothing to stop")));
+        return Err(Failure::new(
+            UNEXPECTED,
+            format!("{shown} holds no cluster.json: nothing to stop"),
+        ));
     };
     let running = cluster.meta.iter().chain(&cluster.nodes).filter(|p| p.is_running()).count();
     stop_all(&cluster).await;

@@ -17,8 +17,7 @@ fn start_logs(global: &Global) -> Result<(), Failure> {
 /// Cancelled by SIGTERM and Ctrl-C. A second signal ends the process at once.
 pub fn stop_signal() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
-    let (mut term, mut int) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let told = stop.clone();
     tokio::spawn(async move {
         let mut next = async || {

@@ -7,6 +7,4 @@ mod types;
 mod write;
 
 pub use scan::Scan;
-pub use types::{
-    CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult,
-};
+pub use types::{CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult};

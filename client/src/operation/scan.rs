@@ -41,11 +41,8 @@ impl Scan {
         let room = self.options.limit.map(|limit| limit.saturating_sub(self.returned));
         let Some(span) = self.left.clone().filter(|_| room != Some(0)) else { return Ok(None) };
         let page = self.fetch(&span, room.unwrap_or(PAGE_KEYS).min(PAGE_KEYS)).await?;
-        let covered: KeyRange = page
-            .covered
-            .ok_or_else(odd_answer)?
-            .try_into()
-            .map_err(|_| odd_answer())?;
+        let covered: KeyRange =
+            page.covered.ok_or_else(odd_answer)?.try_into().map_err(|_| odd_answer())?;
         self.left = rest(&span, &covered, self.options.reverse)?;
         let at = Timestamp(page.at);
         self.options.at = Some(at);

@@ -51,8 +51,14 @@ pub async fn serve_http(
     metrics::gauge!("isotherm_build_info", "version" => info.version).set(1.0);
     let shared = Arc::new(Shared { health, metrics });
     let routes = Router::new()
-        .route("/health", get(|State(s): State<Arc<Shared>>| async move { answer(s.health.alive()) }))
-        .route("/ready", get(|State(s): State<Arc<Shared>>| async move { answer(s.health.ready()) }))
+        .route(
+            "/health",
+            get(|State(s): State<Arc<Shared>>| async move { answer(s.health.alive()) }),
+        )
+        .route(
+            "/ready",
+            get(|State(s): State<Arc<Shared>>| async move { answer(s.health.ready()) }),
+        )
         .route("/metrics", get(|State(s): State<Arc<Shared>>| async move { s.metrics.render() }))
         .with_state(shared);
     let server = axum::serve(listener, routes);

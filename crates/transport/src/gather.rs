@@ -12,7 +12,10 @@ const BYTES_MAX: usize = 512 << 10;
 
 /// Everything that waits in `queue` becomes one message, or several if it is much. Ends when the
 /// queue is closed and empty.
-pub fn gather<T>(queue: mpsc::Receiver<T>, bytes_of: fn(&T) -> usize) -> impl Stream<Item = Vec<T>> {
+pub fn gather<T>(
+    queue: mpsc::Receiver<T>,
+    bytes_of: fn(&T) -> usize,
+) -> impl Stream<Item = Vec<T>> {
     stream::unfold((queue, VecDeque::new()), move |(mut queue, mut waiting)| async move {
         if waiting.is_empty() {
             let mut taken = Vec::new();

@@ -51,13 +51,8 @@ impl Connection {
         let (up, link) = watch::channel(None);
         let down_since = Arc::new(Mutex::new(Some(Instant::now())));
         let stop = CancellationToken::new();
-        let keeper = Keeper {
-            options,
-            to,
-            address: address.clone(),
-            up,
-            down_since: down_since.clone(),
-        };
+        let keeper =
+            Keeper { options, to, address: address.clone(), up, down_since: down_since.clone() };
         let until = stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(keeper.run()).await });
         Self { address, link, down_since, stop }

@@ -1,10 +1,10 @@
 //! The way to the meta service's leader.
 
+use crate::channel::channel;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::meta_service_client::MetaServiceClient;
 use isotherm_proto::internal::{self as pb, MembersRequest};
-use crate::channel::channel;
 use isotherm_types::limits;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;

@@ -5,9 +5,9 @@ use crate::link::{Connection, Link, check_size, unreachable};
 use crate::session::{StreamReceiver, StreamSender, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use isotherm_proto::internal::frame::Kind;
 use isotherm_proto::internal::raft_service_client::RaftServiceClient;
 use isotherm_proto::internal::{Header, SnapshotChunk};
@@ -44,10 +44,8 @@ impl Peers {
     /// Where `node` is. A new address replaces the link.
     pub fn set_address(&self, node: NodeId, address: &str) {
         let mut book = self.book.lock();
-        let entry = book.entry(node).or_insert_with(|| Entry {
-            address: String::new(),
-            connection: None,
-        });
+        let entry =
+            book.entry(node).or_insert_with(|| Entry { address: String::new(), connection: None });
         if entry.address != address {
             address.clone_into(&mut entry.address);
             entry.connection = None;
@@ -74,9 +72,9 @@ impl Peers {
             };
             let is_new = entry.connection.is_none();
             let address = &entry.address;
-            let connection = entry
-                .connection
-                .get_or_insert_with(|| Connection::start(self.options.clone(), to, address.clone()));
+            let connection = entry.connection.get_or_insert_with(|| {
+                Connection::start(self.options.clone(), to, address.clone())
+            });
             debug_assert_eq!(connection.address, entry.address);
             (connection.link.clone(), is_new)
         };
@@ -142,7 +140,8 @@ impl Peers {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let address = self.book.lock().get(&to).map(|entry| entry.address.clone());
-        let first = SnapshotChunk { header: Some(self.complete(to, header)), payload: Bytes::new() };
+        let first =
+            SnapshotChunk { header: Some(self.complete(to, header)), payload: Bytes::new() };
         let all = SnapshotChunks { first: Some(first), rest: chunks };
         Box::pin(async move {
             let address = address.ok_or_else(|| unreachable("its address is not known"))?;

@@ -3,7 +3,6 @@
 use crate::channel::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,9 +50,7 @@ pub async fn serve(
     }
 }
 
-fn grace_after(stop: CancellationToken) -> impl Future<Output = ()> {
-    async move {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    }
+async fn grace_after(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
 }

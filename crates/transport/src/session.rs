@@ -116,7 +116,10 @@ impl Sessions {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn open_call(self: &Arc<Self>, session: u64) -> (oneshot::Receiver<Received>, Forget) {
+    pub(crate) fn open_call(
+        self: &Arc<Self>,
+        session: u64,
+    ) -> (oneshot::Receiver<Received>, Forget) {
         let (answer, answered) = oneshot::channel();
         self.open.lock().insert(session, Session::Call(answer));
         (answered, Forget { sessions: self.clone(), session })
@@ -196,7 +199,9 @@ impl Sessions {
                     let _ = answer.send(Err(error));
                 }
                 Session::Stream { inbound, .. } => {
-                    if let Err(mpsc::error::TrySendError::Full(error)) = inbound.try_send(Err(error)) {
+                    if let Err(mpsc::error::TrySendError::Full(error)) =
+                        inbound.try_send(Err(error))
+                    {
                         tokio::spawn(async move {
                             let _ = inbound.send(error).await;
                         });

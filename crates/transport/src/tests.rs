@@ -170,7 +170,8 @@ async fn a_burst_of_large_payloads_is_answered() {
     let (address, _stop) = server("127.0.0.1:0").await;
     let peers = peers(7, address);
     let payload = Bytes::from(vec![1; 100_000]);
-    let calls = (0..256).map(|_| peers.call(NodeId(2), Header::default(), payload.clone(), 10 * SECOND));
+    let calls =
+        (0..256).map(|_| peers.call(NodeId(2), Header::default(), payload.clone(), 10 * SECOND));
     for answer in futures::future::join_all(calls).await {
         assert_eq!(answer.unwrap().len(), payload.len());
     }

@@ -36,6 +36,8 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long each further member waits for those before it to initialize the group.
 const INITIALIZE_STEP: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 const IDENTITY_POLL: Duration = Duration::from_millis(100);
 
 /// Runs one member until `stop`, and returns after a clean shutdown.
@@ -191,10 +193,8 @@ impl Member {
         if tokio::time::timeout(TASKS_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks of the meta member did not end in time");
         }
-        let log = self.log;
-        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
-            tracing::warn!("the log was not closed");
-        }
+        drop(self.meta);
+        close_log(self.log).await;
     }
 }
 
@@ -226,6 +226,23 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|e| Err(StorageError::Io(std::io::Error::other(e))))
+}
+
+/// Writes what is queued, and waits for those who still hold the log: only when the last of them
+/// is gone may it be opened again.
+pub(super) async fn close_log(log: Arc<dyn LogEngine>) {
+    let closing = log.clone();
+    if tokio::task::spawn_blocking(move || closing.close()).await.is_err() {
+        tracing::warn!("the log was not closed");
+    }
+    let released = async {
+        while Arc::strong_count(&log) > 1 {
+            tokio::time::sleep(RELEASE_POLL).await;
+        }
+    };
+    if tokio::time::timeout(RELEASE_TIMEOUT, released).await.is_err() {
+        tracing::debug!("something still holds the log of a member that stopped");
+    }
 }
 
 type Storage = (Arc<DataDir>, Arc<dyn LogEngine>, bool);

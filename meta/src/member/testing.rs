@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 use super::leader;
 use super::meta::Meta;
+use super::run::close_log;
 use crate::machine::{Founding, MetaMachine};
 use crate::oracle::Oracle;
 use bytes::Bytes;
@@ -201,7 +202,7 @@ impl TestMember {
         self.meta.group.shutdown().await;
         self.tasks.close();
         self.tasks.wait().await;
-        let log = self.log;
-        tokio::task::spawn_blocking(move || log.close()).await.unwrap();
+        drop(self.meta);
+        close_log(self.log).await;
     }
 }

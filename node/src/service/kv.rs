@@ -141,7 +141,8 @@ impl Kv for KvGateway {
         r: Request<pb::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
         let pb::ScanRequest { start, end, limit, reverse, keys_only, at } = r.into_inner();
-        let span = KeyRange::new(start, end).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let span =
+            KeyRange::new(start, end).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let options = ScanOptions {
             span,
             limit: (limit > 0).then_some(limit),

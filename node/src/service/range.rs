@@ -2,12 +2,12 @@
 
 use super::convert::{check_key, wire_error};
 use super::range_stream;
-use isotherm_transport::MetaLink;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeService;
 use isotherm_proto::internal::{self as pb};
 use isotherm_raftstore::{RangeError, Store, TimestampSource};
+use isotherm_transport::MetaLink;
 use isotherm_types::{ClusterId, Incarnation, NodeId, RangeId, SessionId, Timestamp};
 use std::sync::Arc;
 use std::sync::OnceLock;

@@ -148,7 +148,9 @@ fn start(
                         let read = |row| Ok(range_response::Body::Read(point_result(row)));
                         ids.into_iter().zip(rows).map(|(id, row)| answer(id, read(row))).collect()
                     }
-                    Err(error) => ids.into_iter().map(|id| answer(id, Err(error.clone()))).collect(),
+                    Err(error) => {
+                        ids.into_iter().map(|id| answer(id, Err(error.clone()))).collect()
+                    }
                 }
             }
             .boxed(),

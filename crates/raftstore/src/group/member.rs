@@ -113,10 +113,10 @@ impl<M: Machine> Group<M> {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(instance) = self.instance.swap(None) {
-            if let Err(error) = instance.raft.shutdown().await {
-                tracing::warn!(error = %error, "consensus did not stop cleanly");
-            }
+        if let Some(instance) = self.instance.swap(None)
+            && let Err(error) = instance.raft.shutdown().await
+        {
+            tracing::warn!(error = %error, "consensus did not stop cleanly");
         }
         self.leadership.send_replace(Leadership::default());
     }

@@ -33,7 +33,7 @@ pub enum SnapshotData {
     /// To be sent: the state at one applied id.
     Outgoing(Box<Outgoing>),
     /// Received and staged on disk.
-    Staged(StagedSnapshot),
+    Staged(Box<StagedSnapshot>),
 }
 
 /// The state to be sent.
@@ -142,7 +142,7 @@ pub fn install(
     data: SnapshotData,
 ) -> io::Result<()> {
     let staged = match data {
-        SnapshotData::Staged(staged) => staged,
+        SnapshotData::Staged(staged) => *staged,
         // openraft's suite hands a snapshot over without a network in between.
         SnapshotData::Outgoing(outgoing) if replica.ctx.faults.suite() => StagedSnapshot {
             header: outgoing.header,

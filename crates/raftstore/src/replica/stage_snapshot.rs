@@ -187,7 +187,8 @@ pub async fn receive(
             return Err(error);
         }
     };
-    let snapshot = Snapshot { meta: preamble.meta, snapshot: SnapshotData::Staged(staged) };
+    let snapshot =
+        Snapshot { meta: preamble.meta, snapshot: SnapshotData::Staged(Box::new(staged)) };
     let installed = instance.raft.install_full_snapshot(preamble.vote, snapshot).await;
     let response = installed.map_err(|e| e.to_string())?;
     Ok(codec::encode(&response).into())

@@ -2,9 +2,9 @@
 
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
 use isotherm_types::NodeId;
 use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};

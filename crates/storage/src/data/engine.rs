@@ -154,16 +154,18 @@ impl DataEngine {
         options.set_iterate_lower_bound(bounds.start);
         options.set_iterate_upper_bound(bounds.end);
         let rows = self.db.iterator_cf_opt(self.cf(LOCAL), options, IteratorMode::Start);
-        let id = |row: std::result::Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+        let mut ranges = Vec::new();
+        for row in rows {
             let (key, _) = row?;
             match LocalKey::decode(&key)? {
-                LocalKey::Descriptor(range) => Ok(range),
+                LocalKey::Descriptor(range) => ranges.push(range),
                 other => {
-                    Err(StorageError::corrupt("local key", format!("{other:?} among descriptors")))
+                    let why = format!("{other:?} among descriptors");
+                    return Err(StorageError::corrupt("local key", why));
                 }
             }
-        };
-        rows.map(id).collect()
+        }
+        Ok(ranges)
     }
 
     /// Deletes every user row of a span.

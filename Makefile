@@ -1,0 +1,71 @@
+# Isotherm: everything that is done with this repository.
+#
+#   make demo     build, run a real cluster, import real data, kill a node, verify every key
+#   make test     all tests that end in minutes
+#
+# One cargo profile and one target folder serve check, test, demo and bench, and every cargo call
+# selects the whole workspace: another selection resolves features differently and builds RocksDB
+# again, which takes a quarter of an hour on two cores.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/isotherm/target
+export CARGO_INCREMENTAL ?= 1
+BIN := $(CARGO_TARGET_DIR)/release/isotherm
+FAULTS_BIN := $(CARGO_TARGET_DIR)/release/isotherm-faults
+CARGO := cargo
+ALL := --release --workspace
+
+WORKLOAD ?= register
+NEMESIS ?= kill
+SECONDS ?= 60
+SEED ?= 1
+
+.PHONY: deps build faults demo test check fix bench jepsen clean
+
+# libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
+deps:
+	@scripts/deps.sh
+
+build: deps
+	$(CARGO) build $(ALL) --bins
+
+# The binary with switches that break rules on purpose; beside the real one, never instead of it.
+faults: deps
+	$(CARGO) build $(ALL) --bins --features isotherm/faults
+	cp $(BIN) $(FAULTS_BIN)
+	$(CARGO) build $(ALL) --bins
+
+demo: build
+	@BIN=$(BIN) scripts/demo.sh
+
+# Tests start real processes of the binary, so it is built first.
+test: build
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  ISOTHERM_BIN=$(BIN) $(CARGO) nextest run $(ALL); \
+	else \
+	  ISOTHERM_BIN=$(BIN) $(CARGO) test $(ALL) --lib --bins --tests -- --test-threads=2; \
+	fi
+
+check: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(ALL) --no-deps --document-private-items --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  $(CARGO) deny --log-level error check; \
+	else \
+	  echo "skipped: cargo deny is not installed (licences and advisories were not checked)"; \
+	fi
+
+fix:
+	$(CARGO) fmt --all
+	$(CARGO) clippy $(ALL) --all-targets --fix --allow-dirty --allow-staged
+
+bench: build
+	@BIN=$(BIN) scripts/bench.sh
+
+jepsen: build
+	$(CARGO) build $(ALL) --bins
+	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen run --workload $(WORKLOAD) \
+	  --nemesis $(NEMESIS) --seconds $(SECONDS) --seed $(SEED) $(if $(HISTORY),--history $(HISTORY))
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,76 @@
+//! Who may import whom: the architecture as a test.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Every crate of the workspace with what it may import of the others (tests aside).
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("isotherm-types", &[]),
+    ("isotherm-proto", &["types"]),
+    ("isotherm-storage", &["types"]),
+    ("isotherm-telemetry", &[]),
+    ("isotherm-transport", &["proto", "types"]),
+    ("isotherm-raftstore", &["storage", "types"]),
+    ("isotherm-client", &["transport", "proto", "types"]),
+    // The gateway of a node is a client of its own cluster.
+    (
+        "isotherm-node",
+        &["client", "raftstore", "storage", "transport", "telemetry", "proto", "types"],
+    ),
+    ("isotherm-meta", &["raftstore", "storage", "transport", "telemetry", "proto", "types"]),
+    ("isotherm", &["client", "node", "meta", "telemetry", "types"]),
+    ("isotherm-testkit", &["client", "node", "meta", "types"]),
+    ("isotherm-jepsen", &["client", "testkit", "types"]),
+    ("isotherm-benches", &["client", "types"]),
+];
+
+/// Crates that exactly one of ours may use.
+const EXCLUSIVE: &[(&str, &str)] = &[
+    ("rocksdb", "isotherm-storage"),
+    ("openraft", "isotherm-raftstore"),
+    ("bincode", "isotherm-storage"),
+];
+
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let named = |package: &Value| {
+        let all = package["dependencies"].as_array().unwrap();
+        // `kind` is null for what ends up in the crate itself.
+        let normal = all.iter().filter(|d| d["kind"].is_null());
+        let names = normal.map(|d| d["name"].as_str().unwrap().to_owned()).collect();
+        (package["name"].as_str().unwrap().to_owned(), names)
+    };
+    packages.iter().map(named).collect()
+}
+
+#[test]
+fn imports_run_one_way() {
+    let found = dependencies();
+    assert_eq!(found.len(), ALLOWED.len(), "every crate has its line in ALLOWED");
+    for (name, dependencies) in &found {
+        let (_, allowed) = ALLOWED.iter().find(|(n, _)| n == name).unwrap();
+        for dependency in dependencies.iter().filter(|d| d.starts_with("isotherm")) {
+            let short = dependency.trim_start_matches("isotherm-");
+            assert!(allowed.contains(&short), "{name} must not import {dependency}");
+        }
+    }
+}
+
+#[test]
+fn rocksdb_openraft_and_the_codec_have_one_user_each() {
+    for (name, dependencies) in dependencies() {
+        for (library, owner) in EXCLUSIVE {
+            let uses = dependencies.iter().any(|d| d == library);
+            assert!(!uses || name == *owner, "{name} must not use {library}: {owner} does");
+        }
+    }
+}
