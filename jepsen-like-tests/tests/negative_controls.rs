@@ -32,18 +32,18 @@ async fn turns_red(mut options: RunOptions, switch: &str, because: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_not_synced_loses_inserts_in_a_power_loss() {
     let options = RunOptions::new(Workload::Set, &[Fault::PowerLossAll], 10, 4);
-    turns_red(options, "ISOTHERM_FAULT_SKIP_SYNC", "").await;
+    turns_red(options, "ISOTHERM_FAULT_SKIP_SYNC", "missing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_without_deduplication_count_twice() {
     let faults = [Fault::Transfer, Fault::Pause, Fault::Kill];
     let options = RunOptions::new(Workload::Counter, &faults, 20, 4);
-    turns_red(options, "ISOTHERM_FAULT_NO_DEDUP", "").await;
+    turns_red(options, "ISOTHERM_FAULT_NO_DEDUP", "key").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_without_a_confirmed_leadership_are_stale() {
     let options = RunOptions::new(Workload::Register, &[Fault::Pause], 30, 4);
-    turns_red(options, "ISOTHERM_FAULT_SKIP_READ_CONFIRMATION", "").await;
+    turns_red(options, "ISOTHERM_FAULT_SKIP_READ_CONFIRMATION", "no order").await;
 }

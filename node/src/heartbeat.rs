@@ -49,6 +49,8 @@ pub struct HeartbeatState {
     pub connected: AtomicBool,
     /// Whether meta has said that there is nothing (more) to seed here.
     pub complete: AtomicBool,
+    /// Meta has not heard of all ranges here: the next heartbeat reports all of them.
+    pub report_all: AtomicBool,
     /// The process is on its way out.
     pub draining: AtomicBool,
 }
@@ -82,6 +84,9 @@ impl Heartbeat {
         let mut interval = FIRST_INTERVAL;
         let mut beat = 0;
         loop {
+            if self.state.report_all.swap(false, Ordering::AcqRel) {
+                reported.clear();
+            }
             match stop.run_until_cancelled(self.beat(beat, &reported, &splits)).await {
                 None => return,
                 Some(Ok((told, acknowledged))) => {
@@ -193,6 +198,10 @@ impl Heartbeat {
                 self.peers.set_address(NodeId(node.id), &node.address);
             }
         }
+        if answer.report_all {
+            acknowledged.clear();
+            self.state.report_all.store(true, Ordering::Release);
+        }
         self.seed(answer.seed, answer.seed_number).await;
         let interval = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
         Ok((interval, acknowledged))
@@ -209,7 +218,12 @@ impl Heartbeat {
 
     /// Starts the ranges that meta's bootstrap placed here.
     async fn seed(&self, descriptors: Vec<isotherm_proto::internal::Descriptor>, number: u64) {
+        if number == 0 {
+            // The cluster still waits for nodes.
+            return;
+        }
         if number <= self.state.seeded.load(Ordering::Acquire) || descriptors.is_empty() {
+            self.state.seeded.fetch_max(number, Ordering::AcqRel);
             self.state.complete.store(true, Ordering::Release);
             return;
         }

@@ -302,7 +302,7 @@ impl Health for NodeHealth {
             return Err("the meta service does not answer".to_owned());
         }
         if !self.state.complete.load(Ordering::Acquire) {
-            return Err("ranges are being created".to_owned());
+            return Err("waiting for the first ranges of the cluster".to_owned());
         }
         let replicas = store.replicas();
         let leaderless = replicas.iter().filter(|r| r.leader_replica.is_none()).count();

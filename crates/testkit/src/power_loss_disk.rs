@@ -76,7 +76,8 @@ impl PowerLossDisk {
     }
 
     /// Cuts the power: everything not yet forced to the device is lost, and every later write
-    /// fails. Processes that use the disk may still run.
+    /// fails. An `fsync` that is under way at this moment may return success wrongly (about one
+    /// cut in a hundred, in a tight loop of them), so whoever trusts it must be gone.
     pub fn shutdown(&self) -> Result<(), DiskError> {
         let root = File::open(&self.mount_point)?;
         shut_down_file_system(&root)?;

@@ -33,7 +33,7 @@ pub(crate) struct Link {
 
 /// The state of the connection to one process; its task runs until `stop`.
 pub(crate) struct Connection {
-    pub address: String,
+    pub started: Instant,
     pub link: watch::Receiver<Option<Arc<Link>>>,
     pub down_since: Arc<Mutex<Option<Instant>>>,
     pub stop: CancellationToken,
@@ -51,11 +51,10 @@ impl Connection {
         let (up, link) = watch::channel(None);
         let down_since = Arc::new(Mutex::new(Some(Instant::now())));
         let stop = CancellationToken::new();
-        let keeper =
-            Keeper { options, to, address: address.clone(), up, down_since: down_since.clone() };
+        let keeper = Keeper { options, to, address, up, down_since: down_since.clone() };
         let until = stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(keeper.run()).await });
-        Self { address, link, down_since, stop }
+        Self { started: Instant::now(), link, down_since, stop }
     }
 }
 

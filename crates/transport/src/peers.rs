@@ -65,22 +65,20 @@ impl Peers {
     }
 
     async fn link(&self, to: NodeId) -> Result<Arc<Link>, TransportError> {
-        let (mut link, is_new) = {
+        let (mut link, age) = {
             let mut book = self.book.lock();
             let Some(entry) = book.get_mut(&to) else {
                 return Err(unreachable("its address is not known"));
             };
-            let is_new = entry.connection.is_none();
             let address = &entry.address;
             let connection = entry.connection.get_or_insert_with(|| {
                 Connection::start(self.options.clone(), to, address.clone())
             });
-            debug_assert_eq!(connection.address, entry.address);
-            (connection.link.clone(), is_new)
+            (connection.link.clone(), connection.started.elapsed())
         };
-        if is_new {
+        if let Some(wait) = FIRST_LINK_WAIT.checked_sub(age) {
             let up = link.wait_for(Option::is_some);
-            let _ = tokio::time::timeout(FIRST_LINK_WAIT, up).await;
+            let _ = tokio::time::timeout(wait, up).await;
         }
         let current = link.borrow().clone();
         current.ok_or_else(|| unreachable("the link is down"))

@@ -8,7 +8,7 @@ use isotherm_raftstore::GroupError;
 use isotherm_types::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,16 +39,21 @@ pub(super) async fn collect(
 ) {
     let rounds = Arc::new(Semaphore::new(ROUNDS_MAX));
     let collect = async {
+        // Rounds issue in the order in which they began, whichever is confirmed first: so of two
+        // requests of one stream the later has the higher timestamps.
+        let (_, mut previous) = oneshot::channel();
         // The permit comes first: requests that arrive while none is free join the next round.
         while let Ok(permit) = rounds.clone().acquire_owned().await {
             let mut batch = Vec::new();
             if requests.recv_many(&mut batch, BATCH_MAX).await == 0 {
                 return;
             }
+            let (issued, next) = oneshot::channel::<()>();
+            let turn = std::mem::replace(&mut previous, next);
             let shared = shared.clone();
             tasks.spawn(async move {
-                shared.round(batch).await;
-                drop(permit);
+                shared.round(batch, turn).await;
+                drop((issued, permit));
             });
         }
     };
@@ -56,13 +61,15 @@ pub(super) async fn collect(
 }
 
 impl Shared {
-    /// Serves `batch`, all of which arrived before this call.
-    async fn round(&self, batch: Vec<Request>) {
+    /// Serves `batch`, all of which arrived before this call, when its turn has come: when the
+    /// other end of `turn` is dropped.
+    async fn round(&self, batch: Vec<Request>, turn: oneshot::Receiver<()>) {
         let started = Instant::now();
         let confirmed = self.confirm().await;
         if !self.faults.pause_after_confirm.is_zero() {
             tokio::time::sleep(self.faults.pause_after_confirm).await;
         }
+        let _ = turn.await;
         let mut issued = 0;
         for request in batch {
             let answer = match &confirmed {
