@@ -64,7 +64,7 @@ bench: build
 
 jepsen: build
 	$(CARGO) build $(ALL) --bins
-	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen run --workload $(WORKLOAD) \
+	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen --workload $(WORKLOAD) \
 	  --nemesis $(NEMESIS) --seconds $(SECONDS) --seed $(SEED) $(if $(HISTORY),--history $(HISTORY))
 
 clean:

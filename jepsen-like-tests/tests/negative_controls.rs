@@ -37,8 +37,9 @@ async fn a_log_that_is_not_synced_loses_inserts_in_a_power_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_without_deduplication_count_twice() {
-    let faults = [Fault::Transfer, Fault::Pause, Fault::Kill];
-    let options = RunOptions::new(Workload::Counter, &faults, 20, 4);
+    let mut options = RunOptions::new(Workload::Counter, &[Fault::KillAll, Fault::Kill], 20, 4);
+    // Many, so that at each kill some have been applied and not yet answered.
+    options.clients = 64;
     turns_red(options, "ISOTHERM_FAULT_NO_DEDUP", "key").await;
 }
 

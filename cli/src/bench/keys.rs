@@ -1,6 +1,6 @@
 //! Which keys a load meets: 16 printable bytes, spread evenly over the printable key space.
 
-use crate::args::{Bench, Distribution};
+use crate::args::{Bench, Distribution, Workload};
 use isotherm_types::Key;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -14,6 +14,8 @@ const LETTERS: u64 = 0x7f - FIRST as u64;
 pub struct Keys {
     count: u64,
     prefix: String,
+    /// Keeps counters apart from keys that hold other values.
+    suffix: &'static str,
     choice: Choice,
 }
 
@@ -43,7 +45,8 @@ impl Keys {
             Distribution::Latest => Choice::Latest(zipf()),
             Distribution::Hotspot => Choice::Hotspot((args.keys / 100).max(1)),
         };
-        Self { count: args.keys, prefix: args.prefix.clone(), choice }
+        let suffix = if args.workload == Workload::Incr { "#" } else { "" };
+        Self { count: args.keys, prefix: args.prefix.clone(), suffix, choice }
     }
 
     pub fn count(&self) -> u64 {
@@ -59,6 +62,7 @@ impl Keys {
             text.push(FIRST + (rest % LETTERS) as u8);
             rest = if rest < LETTERS { scatter(rest ^ n) } else { rest / LETTERS };
         }
+        text.extend_from_slice(self.suffix.as_bytes());
         text.into()
     }
 

@@ -76,11 +76,20 @@ impl Process {
         }
     }
 
+    /// Whether it is there at all, also in the moment after its start in which the kernel does not
+    /// show its command line yet.
     fn is_there(&self) -> bool {
         // A child of ours that ended stays a zombie until it is waited for.
         reap();
-        Pid::from_raw(self.pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok())
-            && self.is_running()
+        let exists = Pid::from_raw(self.pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok());
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        exists && (self.is_running() || (line.is_empty() && !self.is_zombie()))
+    }
+
+    fn is_zombie(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The state follows the name, which is in parentheses.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
     }
 
     fn tail(&self) -> String {
