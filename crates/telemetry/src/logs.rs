@@ -18,9 +18,10 @@ pub enum LogFormat {
 /// Starts logging. `filter` is a level or a list of `target=level`; one that cannot be read is an
 /// error that says so. A process that logs already stays as it is.
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
-    // openraft tells every vote and every start at length; whoever wants that asks for it.
+    // openraft tells every vote, and every failed attempt at a node that is down, of every group;
+    // whoever wants that asks for it. What matters of it is logged by its users.
     let quiet =
-        if filter.contains("openraft") { String::new() } else { "openraft=warn,".to_owned() };
+        if filter.contains("openraft") { String::new() } else { "openraft=error,".to_owned() };
     let filter = EnvFilter::try_new(format!("{quiet}{filter}"))
         .map_err(|e| format!("{filter:?} is not a log filter ({e}); try info or isotherm=debug"))?;
     let builder = tracing_subscriber::fmt()

@@ -4,16 +4,24 @@
 //!
 //! * the values that acknowledged increments returned are all different, and each is higher than
 //!   every value returned before that increment began, by at least its own amount;
+//! * each acknowledged increment takes a step of its own: from what it returned less its amount, to
+//!   what it returned. Steps do not overlap, and a gap between two of them is the sum of unknown
+//!   increments that were begun by then, each used once. Workloads draw amounts at random from a
+//!   wide span, so a doubled increment leaves a gap that no unknown ones explain by chance;
 //! * a read sees at least what was returned before it began, and at most everything tried before
 //!   it ended;
 //! * the final value is at least the sum of what was acknowledged and at most that plus what is
 //!   unknown, so it is exact when nothing is unknown.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Verdict;
 use crate::history::Function;
 use crate::operation::{Operation, Outcome};
+
+/// Most unknown increments among which the sum of a gap is looked for (two to half their number
+/// is the effort).
+const CANDIDATES_MAX: usize = 36;
 
 pub(super) fn check(operations: &[Operation]) -> Verdict {
     let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
@@ -40,7 +48,8 @@ fn check_key(operations: &[&Operation]) -> Result<(), String> {
     check_unique(&counters)?;
     check_order(&counters)?;
     check_reads(&counters)?;
-    check_final(&counters)
+    let end = check_final(&counters)?;
+    check_steps(&counters, end)
 }
 
 /// An increment or a read, as numbers.
@@ -143,7 +152,8 @@ fn check_reads(operations: &[Counted]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_final(operations: &[Counted]) -> Result<(), String> {
+/// Returns the final value.
+fn check_final(operations: &[Counted]) -> Result<i64, String> {
     let increments = || operations.iter().filter(|o| o.is_incr());
     let acknowledged: i64 = increments().filter(|o| o.value.is_some()).map(|o| o.by).sum();
     let unknown: i64 = increments().filter(|o| o.value.is_none()).map(|o| o.by).sum();
@@ -165,7 +175,64 @@ fn check_final(operations: &[Counted]) -> Result<(), String> {
             "final value {value} is above {acknowledged} acknowledged and {unknown} unknown"
         ));
     }
+    Ok(value)
+}
+
+/// Every step between zero and the final value belongs to one increment.
+fn check_steps(operations: &[Counted], end: i64) -> Result<(), String> {
+    let increments = || operations.iter().filter(|o| o.is_incr());
+    let mut steps: Vec<(i64, i64, u64)> =
+        increments().filter_map(|o| Some((o.value?, o.by, o.completed))).collect();
+    steps.sort_unstable();
+    // The final value closes the last gap.
+    steps.push((end, 0, u64::MAX));
+    let mut unknown: Vec<Counted> = increments().filter(|o| o.value.is_none()).copied().collect();
+    let mut reached = 0;
+    for (value, by, completed) in steps {
+        let gap = value - by - reached;
+        if gap < 0 {
+            return Err(format!("the increment by {by} to {value} begins below {reached}"));
+        }
+        if gap > 0 && !explain(gap, &mut unknown, completed) {
+            return Err(format!(
+                "the gap of {gap} from {reached} is no sum of unknown increments: something \
+                 refused or acknowledged was applied once more"
+            ));
+        }
+        reached = value;
+    }
     Ok(())
+}
+
+/// Finds unknown increments, begun before `before`, that sum up to `gap`, and takes them out.
+///
+/// With more candidates than can be searched it lets the gap pass: the bounds still hold it.
+fn explain(gap: i64, unknown: &mut Vec<Counted>, before: u64) -> bool {
+    let candidates: Vec<usize> = (0..unknown.len())
+        .filter(|i| unknown[*i].invoked <= before && unknown[*i].by <= gap)
+        .collect();
+    if candidates.len() > CANDIDATES_MAX {
+        return true;
+    }
+    let (left, right) = candidates.split_at(candidates.len() / 2);
+    let sum_of = |half: &[usize], mask: u32| -> i64 {
+        chosen(half, mask).map(|index| unknown[index].by).sum()
+    };
+    let lefts: HashMap<i64, u32> = (0..1 << left.len()).map(|m| (sum_of(left, m), m)).collect();
+    let found = (0..1 << right.len())
+        .find_map(|m| Some((*lefts.get(&(gap - sum_of(right, m)))?, m)))
+        .map(|(l, r)| chosen(left, l).chain(chosen(right, r)).collect::<Vec<usize>>());
+    let Some(mut taken) = found else { return false };
+    taken.sort_unstable();
+    for index in taken.into_iter().rev() {
+        unknown.remove(index);
+    }
+    true
+}
+
+/// The members of `half` whose bit is set in `mask`.
+fn chosen(half: &[usize], mask: u32) -> impl Iterator<Item = usize> + '_ {
+    half.iter().enumerate().filter(move |(bit, _)| mask & (1 << bit) != 0).map(|(_, index)| *index)
 }
 
 #[cfg(test)]
@@ -228,6 +295,37 @@ mod tests {
         // Hidden behind a refused increment: what failed explains nothing.
         let story = two().op(Function::Incr, "c", json!(1), (5, 6), End::Fail);
         invalid(read(story, json!(3), (10, 11)), "at most 2");
+    }
+
+    fn incr_by(story: Story, by: i64, result: i64, times: (u64, u64)) -> Story {
+        story.op(Function::Incr, "c", json!(by), times, End::Result(json!(result)))
+    }
+
+    /// An increment by 5, two unknown ones by 100 and 30, one by 7 that returned `result`.
+    fn with_unknown(result: i64, last: i64) -> Story {
+        let story = incr_by(Story::default(), 5, 5, (1, 2));
+        let story = story.op(Function::Incr, "c", json!(100), (3, 4), End::Info);
+        let story = story.op(Function::Incr, "c", json!(30), (3, 4), End::Info);
+        read(incr_by(story, 7, result, (5, 6)), json!(last), (10, 11))
+    }
+
+    #[test]
+    fn a_gap_must_be_a_sum_of_unknown_increments() {
+        for (result, last) in [(12, 12), (112, 112), (42, 142), (142, 142), (12, 142)] {
+            assert_eq!(with_unknown(result, last).verdict(Counter), Verdict::Valid, "{result}");
+        }
+        // Doubled, within the bounds that the unknown ones leave.
+        invalid(with_unknown(19, 19), "gap of 7 from 5");
+        invalid(with_unknown(12, 19), "gap of 7 from 12");
+        // Each counts once.
+        invalid(with_unknown(42, 72), "gap of 30 from 42");
+    }
+
+    #[test]
+    fn steps_that_overlap_are_rejected() {
+        let story = incr_by(Story::default(), 10, 10, (1, 9));
+        let story = incr_by(story, 3, 11, (2, 8));
+        invalid(read(story, json!(13), (10, 11)), "begins below 10");
     }
 
     #[test]

@@ -12,6 +12,10 @@ use crate::target::Target;
 /// Few, so that clients meet; more than one, so that several ranges take part.
 const KEYS: u64 = 5;
 
+/// Largest amount of one increment. Amounts from a span this wide are told apart by their sums; four
+/// million of them fit into 64 bits.
+const BY_MAX: i64 = 1 << 42;
+
 #[derive(Debug)]
 pub(super) struct Counter;
 
@@ -22,7 +26,7 @@ impl Counter {
             client.read(&key).await;
             return;
         }
-        let by = client.rng.i64(1..=3);
+        let by = client.rng.i64(1..=BY_MAX);
         let target = client.target.clone();
         let work = async {
             let sum = target.incr(&key, by).await?;

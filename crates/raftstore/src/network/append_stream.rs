@@ -4,9 +4,9 @@
 //! and sent as the link has room; answers are given out as they come. Life:
 //!
 //! ```text
-//! open ──► requests and answers ──(requests ended)──► our direction closed, answers
-//!                │                                              │ all answered, peer closed
-//!                └── lost frame, silence, peer closed: error    └──► end
+//! first request ──► open ──► requests and answers ──(requests ended)──► our direction closed
+//!                                │                                        │ all answered
+//!                                └── lost frame, silence, closed: error   └──► end
 //! ```
 
 use super::client::{malformed, rpc_error};
@@ -18,21 +18,28 @@ use futures::{Stream, StreamExt, stream};
 use isotherm_types::NodeId;
 use openraft::network::RPCOption;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The least silence after which a stream counts as stuck: a slow disk must not look like it.
 const SILENCE_MIN: Duration = Duration::from_secs(3);
 
-/// A replication stream that is open.
+/// A replication stream. It is opened when the first request comes: openraft paces its attempts at
+/// a follower that is down by delaying that request, so asking for it first is what keeps a dead
+/// node from being dialled without a pause.
 pub(super) struct AppendStream<I> {
+    sender: Arc<dyn PeerSender>,
+    node: NodeId,
+    header: FrameHeader,
     /// `None` once it has ended.
     requests: Option<I>,
     /// Encoded, not sent yet.
     waiting: Option<Bytes>,
-    /// `None` once our direction is closed.
+    /// `None` before it is open, and once our direction is closed.
     sink: Option<FrameSink>,
-    source: FrameSource,
+    /// `None` before it is open.
+    source: Option<FrameSource>,
     unanswered: u64,
     /// When something last moved.
     moved: Instant,
@@ -53,26 +60,37 @@ impl<I> AppendStream<I>
 where
     I: Stream<Item = AppendEntriesRequest> + Send + Unpin + 'static,
 {
-    pub(super) async fn open(
-        sender: &dyn PeerSender,
+    pub(super) fn new(
+        sender: Arc<dyn PeerSender>,
         node: NodeId,
         header: FrameHeader,
         requests: I,
         option: &RPCOption,
-    ) -> Result<Self, RpcError> {
-        let silence_max = (option.hard_ttl() * 10).max(SILENCE_MIN);
-        let opened = tokio::time::timeout(silence_max, sender.open_stream(node, header)).await;
-        let opened = opened.unwrap_or(Err(SendError::TimedOut));
-        let (sink, source) = opened.map_err(rpc_error)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
+            sender,
+            node,
+            header,
             requests: Some(requests),
             waiting: None,
-            sink: Some(sink),
-            source,
+            sink: None,
+            source: None,
             unanswered: 0,
             moved: Instant::now(),
-            silence_max,
-        })
+            silence_max: (option.hard_ttl() * 10).max(SILENCE_MIN),
+        }
+    }
+
+    /// Waits for the first request, then opens the stream; `false` if none came.
+    async fn open(&mut self) -> Result<bool, RpcError> {
+        let Some(first) = next(&mut self.requests).await else { return Ok(false) };
+        let opened = self.sender.open_stream(self.node, self.header);
+        let opened = tokio::time::timeout(self.silence_max, opened).await;
+        let (sink, source) = opened.unwrap_or(Err(SendError::TimedOut)).map_err(rpc_error)?;
+        (self.sink, self.source) = (Some(sink), Some(source));
+        (self.waiting, self.unanswered) = (Some(encode_append(&first)), 1);
+        self.moved = Instant::now();
+        Ok(true)
     }
 
     /// The answers. Dropping them ends the stream on both sides.
@@ -92,6 +110,9 @@ where
     }
 
     async fn next_answer(&mut self) -> Result<Option<StreamAppendResult>, RpcError> {
+        if self.source.is_none() && !self.open().await? {
+            return Ok(None);
+        }
         loop {
             match self.step().await {
                 Step::Answer(answer) => {
@@ -126,6 +147,7 @@ where
     /// Waits for the next thing to happen. Safe to drop: nothing is taken without being returned.
     async fn step(&mut self) -> Step {
         let Self { requests, waiting, sink, source, .. } = self;
+        let Some(source) = source else { return Step::PeerClosed };
         let expects = self.unanswered > 0 || sink.is_none();
         tokio::select! {
             biased;

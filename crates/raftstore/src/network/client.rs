@@ -125,9 +125,10 @@ impl<S: SnapshotSender> RaftNetworkV2<TypeConfig> for Network<S> {
             let answers: BoxStream<'s, _> = match self.appends {
                 Appends::Streamed => {
                     let header = self.header(Method::AppendStream);
-                    let opened =
-                        AppendStream::open(&*self.sender, self.node, header, input, &option);
-                    opened.await?.into_stream().boxed()
+                    let sender = self.sender.clone();
+                    AppendStream::new(sender, self.node, header, input, &option)
+                        .into_stream()
+                        .boxed()
                 }
                 Appends::Called => {
                     let network: &'s Self = self;
