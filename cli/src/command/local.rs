@@ -81,7 +81,8 @@ impl Process {
     fn is_there(&self) -> bool {
         // A child of ours that ended stays a zombie until it is waited for.
         reap();
-        let exists = Pid::from_raw(self.pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok());
+        let exists =
+            Pid::from_raw(self.pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok());
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         exists && (self.is_running() || (line.is_empty() && !self.is_zombie()))
     }

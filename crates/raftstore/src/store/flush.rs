@@ -40,8 +40,10 @@ impl Store {
         match tokio::task::spawn_blocking(move || data.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(error = %error, "the data cannot be flushed");
-                return;
+                // RocksDB takes no writes after this. What was acknowledged is in the logs: a
+                // restart, with room on the disk, replays it.
+                tracing::error!(error = %error, "the data cannot be flushed: the process ends");
+                std::process::abort();
             }
             Err(_) => return,
         }

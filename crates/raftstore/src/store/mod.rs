@@ -65,6 +65,22 @@ impl Store {
         self.ctx.read_only.store(read_only, Ordering::Release);
     }
 
+    /// An answer "the range has changed" is worth more with what lies next to it now: the children
+    /// of its splits are usually here too.
+    fn with_neighbours(&self, error: RangeError) -> RangeError {
+        const NEIGHBOURS_MAX: usize = 8;
+        let RangeError::EpochMismatch { mut current } = error else { return error };
+        let replicas = self.all();
+        while current.len() < NEIGHBOURS_MAX
+            && let Some(end) = current.last().map(|d| d.span.end().clone())
+            && let Some(next) = replicas.iter().find(|r| *r.descriptor().span.start() == end)
+            && !end.is_empty()
+        {
+            current.push((*next.descriptor()).clone());
+        }
+        RangeError::EpochMismatch { current }
+    }
+
     fn find(&self, range: RangeId) -> Result<Arc<Replica>, RangeError> {
         self.replica(range).ok_or(RangeError::RangeNotFound(range))
     }

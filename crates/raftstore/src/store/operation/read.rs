@@ -20,7 +20,8 @@ impl Store {
         timeout: Duration,
     ) -> Result<Vec<Option<Row>>, RangeError> {
         let replica = self.find(range)?;
-        tokio::time::timeout(timeout, replica.read_many(version, &reads)).await.map_err(late)?
+        let read = tokio::time::timeout(timeout, replica.read_many(version, &reads)).await;
+        read.map_err(late)?.map_err(|e| self.with_neighbours(e))
     }
 
     /// Reads one key.
@@ -44,6 +45,7 @@ impl Store {
         timeout: Duration,
     ) -> Result<Page, RangeError> {
         let replica = self.find(range)?;
-        tokio::time::timeout(timeout, replica.read_page(version, read)).await.map_err(late)?
+        let page = tokio::time::timeout(timeout, replica.read_page(version, read)).await;
+        page.map_err(late)?.map_err(|e| self.with_neighbours(e))
     }
 }

@@ -35,7 +35,7 @@ impl Store {
             Err(TrySendError::Closed(_)) => return Err(RangeError::NotLeader { leader: None }),
         }
         match tokio::time::timeout(timeout, outcome).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => result.map_err(|e| self.with_neighbours(e)),
             // Dropped by a sequencer that stopped, or late: it may have been proposed.
             Ok(Err(_)) | Err(_) => Err(RangeError::Indeterminate),
         }
