@@ -153,6 +153,12 @@ fn node_status(node: pb::NodeStatus) -> NodeStatus {
     }
 }
 
+/// The node to ask in a turn as long as the leader is not known; 0 for a range without replicas.
+fn in_turn(descriptor: &RangeDescriptor, turn: usize) -> NodeId {
+    let replicas = &descriptor.replicas;
+    replicas.get(turn % replicas.len().max(1)).map_or(NodeId(0), |replica| replica.node)
+}
+
 /// The error that a node put into the details of a status.
 fn detailed(status: tonic::Status) -> WireError {
     use prost::Message;
@@ -276,16 +282,25 @@ impl<'a> Admin<'a> {
     }
 
     /// Cuts the range that holds `key` at `key`; parent and child as they are after it. A key at
-    /// which a range begins already is a condition that does not hold.
+    /// which a range begins already is a condition that does not hold; if an attempt whose answer
+    /// was lost made it begin there, it is the result.
     pub async fn split(&self, key: impl Into<Key>) -> Result<Vec<RangeDescriptor>, ClientError> {
         let key = key.into();
         crate::limits::check_key(&key)?;
         let inner = &self.client.inner;
         let mut attempts = inner.attempts();
+        // Whether an attempt may have been carried out.
+        let mut unknown = false;
         loop {
-            let error = match inner.router.locate(&key).await {
+            let error = match inner.locate(&attempts, &key).await {
                 Ok(route) => {
                     if *route.descriptor.span.start() == key {
+                        if unknown {
+                            let before = inner.router.locate_before(&key);
+                            let parent = attempts.within(before).await?;
+                            let pair = [&parent, &route].map(|r| r.descriptor.clone());
+                            return Ok(pair.to_vec());
+                        }
                         let message = "a range begins at this key already";
                         return Err(ClientError::new(ErrorKind::Condition, message));
                     }
@@ -316,8 +331,12 @@ impl<'a> Admin<'a> {
                                 Code::Unavailable | Code::RangeNotFound | Code::Busy => {
                                     inner.router.forget(route.descriptor.id);
                                 }
-                                // Whether it was done shows in the next look at the map.
-                                Code::Indeterminate => {}
+                                // Whether it was done shows in the next attempt: its epoch is
+                                // refused then.
+                                Code::Indeterminate => {
+                                    unknown = true;
+                                    inner.router.forget(route.descriptor.id);
+                                }
                                 _ => return Err(error.into()),
                             }
                             ClientError::from(error)
@@ -342,7 +361,14 @@ impl<'a> Admin<'a> {
         let answer = tokio::time::timeout(RPC_TIMEOUT, rpc.split_range(request)).await;
         let answer =
             answer.map_err(|_| WireError::new(Code::Indeterminate, "no answer in time"))?;
-        let descriptors = answer.map_err(detailed)?.into_inner().descriptors;
+        let refused = |status: tonic::Status| match status.details() {
+            // No word of the node itself: the connection broke, before or after it was told.
+            [] if status.code() == tonic::Code::Unavailable => {
+                WireError::new(Code::Indeterminate, status.message())
+            }
+            _ => detailed(status),
+        };
+        let descriptors = answer.map_err(refused)?.into_inner().descriptors;
         let invalid = |e: ConvertError| WireError::new(Code::Internal, e.to_string());
         descriptors.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map_err(invalid)
     }
@@ -360,8 +386,7 @@ impl<'a> Admin<'a> {
         loop {
             let node = leader.unwrap_or_else(|| {
                 turn += 1;
-                let replicas = &location.descriptor.replicas;
-                replicas[turn % replicas.len()].node
+                in_turn(&location.descriptor, turn)
             });
             let mut rpc = self.client.inner.rpc(node).await?;
             let request = pb::TransferLeaderRequest { range_id: range.get(), to_node: to.get() };
@@ -426,8 +451,7 @@ impl<'a> Admin<'a> {
         loop {
             let node = leader.unwrap_or_else(|| {
                 turn += 1;
-                let replicas = &location.descriptor.replicas;
-                replicas[turn % replicas.len()].node
+                in_turn(&location.descriptor, turn)
             });
             let mut rpc = self.client.inner.rpc(node).await?;
             let request = pb::OrderChecksumRequest { range_id: range.get() };

@@ -1,7 +1,8 @@
 //! The client itself: what all of its operations share.
 
+use crate::flight::Flight;
 use crate::node_link::{LinkError, NodeLink};
-use crate::retry::{Attempts, Budget};
+use crate::retry::{Attempts, Budget, Next};
 use crate::router::{Route, Router};
 use crate::session::Session;
 use crate::{Admin, ClientError, ClientOptions, ErrorKind};
@@ -17,10 +18,12 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// An operation that met a node that is gone waits no longer for news of it.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection to a cluster. Cheap to clone; all clones share everything.
 #[derive(Clone)]
@@ -34,15 +37,22 @@ pub(crate) struct Inner {
     pub router: Router,
     pub budget: Budget,
     links: Mutex<HashMap<NodeId, Arc<NodeLink>>>,
-    session: tokio::sync::Mutex<Option<Arc<Session>>>,
-    open_session: arc_swap::ArcSwapOption<Session>,
+    /// By address. They reconnect by themselves.
+    channels: Mutex<HashMap<String, Channel>>,
+    session: arc_swap::ArcSwapOption<Session>,
+    opening: Flight,
     newest_ts: AtomicU64,
 }
 
 /// What one attempt ended with, if not with an answer.
 pub(crate) enum Failed {
     /// Certainly not applied by this attempt.
-    Definite(WireError),
+    Definite {
+        /// Why.
+        error: WireError,
+        /// When another attempt makes sense, if it does.
+        next: Next,
+    },
     /// Perhaps applied.
     Unknown(String),
 }
@@ -62,8 +72,9 @@ impl Client {
             meta,
             budget: Budget::new(),
             links: Mutex::default(),
-            session: tokio::sync::Mutex::default(),
-            open_session: arc_swap::ArcSwapOption::empty(),
+            channels: Mutex::default(),
+            session: arc_swap::ArcSwapOption::empty(),
+            opening: Flight::default(),
             newest_ts: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -74,7 +85,7 @@ impl Client {
         Admin::new(self)
     }
 
-    /// The same client with another time limit for its operations.
+    /// How long its operations are tried before they fail.
     pub fn timeout(&self) -> Duration {
         self.inner.options.timeout
     }
@@ -83,9 +94,9 @@ impl Client {
     pub async fn timestamp(&self) -> Result<Timestamp, ClientError> {
         let mut attempts = self.inner.attempts();
         loop {
-            match self.inner.fetch_timestamp().await {
+            match attempts.within(self.inner.fetch_timestamp()).await {
                 Ok(ts) => return Ok(ts),
-                Err(error) if !attempts.pause(Duration::ZERO).await => return Err(error),
+                Err(error) if !attempts.again(Next::PAUSE).await => return Err(error),
                 Err(_) => {}
             }
         }
@@ -95,6 +106,23 @@ impl Client {
 impl Inner {
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts::new(&self.budget, self.options.timeout)
+    }
+
+    /// Attempts of a part of an operation.
+    pub fn attempts_until(&self, deadline: Instant) -> Attempts<'_> {
+        Attempts::until(&self.budget, deadline)
+    }
+
+    /// The route of `key`, looked up within the time of `attempts`.
+    pub async fn locate(
+        &self,
+        attempts: &Attempts<'_>,
+        key: &[u8],
+    ) -> Result<Arc<Route>, ClientError> {
+        match self.router.cached(key) {
+            Some(route) => Ok(route),
+            None => attempts.within(self.router.locate(key)).await,
+        }
     }
 
     /// The stream to `node`.
@@ -122,8 +150,16 @@ impl Inner {
         let address = address.ok_or_else(|| {
             ClientError::new(ErrorKind::Unreachable, format!("the address of {node} is not known"))
         })?;
-        let channel = channel(&address)
-            .map_err(|e| ClientError::new(ErrorKind::Unreachable, e.to_string()))?;
+        let known = self.channels.lock().get(&address).cloned();
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let made = channel(&address)
+                    .map_err(|e| ClientError::new(ErrorKind::Unreachable, e.to_string()))?;
+                self.channels.lock().insert(address, made.clone());
+                made
+            }
+        };
         Ok(RangeServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
@@ -137,6 +173,7 @@ impl Inner {
         body: range_request::Body,
     ) -> Result<range_response::Body, Failed> {
         let node = route.target();
+        let started = Instant::now();
         let timeout = timeout.min(self.options.attempt_timeout);
         let d = &route.descriptor;
         let sent = match self.link(node) {
@@ -146,11 +183,11 @@ impl Inner {
         match sent {
             Ok(range_response::Body::Error(error)) => {
                 let error = WireError::from(error);
-                self.learn_from(route, node, &error);
+                let next = self.learn_from(route, node, &error);
                 if error.code() == Code::Indeterminate {
                     return Err(Failed::Unknown(error.0.message.clone()));
                 }
-                Err(Failed::Definite(error))
+                Err(Failed::Definite { error, next })
             }
             Ok(body) => {
                 route.led_by(node);
@@ -159,7 +196,16 @@ impl Inner {
             }
             Err(LinkError::NotSent(why)) => {
                 route.not_led_by(node, None);
-                Err(Failed::Definite(WireError::new(Code::Unavailable, why)))
+                // Perhaps the node is somewhere else now.
+                let asked = self.router.address(node);
+                let limit = timeout.saturating_sub(started.elapsed()).min(REFRESH_TIMEOUT);
+                let _ = tokio::time::timeout(limit, self.router.refresh_addresses()).await;
+                let has_moved = self.router.address(node) != asked;
+                if has_moved {
+                    route.led_by(node);
+                }
+                let next = if has_moved { Next::AtOnce } else { Next::PAUSE };
+                Err(Failed::Definite { error: WireError::new(Code::Unavailable, why), next })
             }
             Err(LinkError::Lost(why)) => {
                 route.not_led_by(node, None);
@@ -168,24 +214,33 @@ impl Inner {
         }
     }
 
-    /// Takes in what a refusal says of the route. A leader that is named is written into the error
-    /// as it is found: who asks again needs no pause then.
-    fn learn_from(&self, route: &Route, node: NodeId, error: &WireError) {
-        match error.code() {
+    /// Takes in what a refusal says of the route, and whether it pays to ask again at once.
+    fn learn_from(&self, route: &Route, node: NodeId, error: &WireError) -> Next {
+        let is_redirected = match error.code() {
             Code::NotLeader => {
                 let leader = Some(NodeId(error.0.leader_node)).filter(|n| *n != NodeId(0));
-                route.not_led_by(node, leader);
+                route.not_led_by(node, leader)
             }
             Code::EpochMismatch => {
+                let mut has_news = false;
                 for descriptor in &error.0.descriptors {
                     if let Ok(descriptor) = descriptor.clone().try_into() {
-                        self.router.learn(descriptor, NodeId(0));
+                        has_news |= self.router.learn(descriptor, NodeId(0));
                     }
                 }
+                if error.0.descriptors.is_empty() {
+                    self.router.forget(route.descriptor.id);
+                }
+                has_news
             }
-            Code::RangeNotFound => self.router.forget(route.descriptor.id),
-            _ => {}
-        }
+            Code::RangeNotFound => {
+                self.router.forget(route.descriptor.id);
+                false
+            }
+            _ => false,
+        };
+        let pause = Duration::from_millis(error.0.retry_after_ms);
+        if is_redirected { Next::AtOnce } else { Next::AfterPause(pause) }
     }
 
     /// Notes a timestamp that the cluster has shown.
@@ -234,13 +289,16 @@ impl Inner {
 
     /// The session of this client, opened by its first write.
     pub async fn session(&self) -> Result<Arc<Session>, ClientError> {
-        if let Some(session) = self.open_session.load_full() {
+        if let Some(session) = self.session.load_full() {
             return Ok(session);
         }
-        let mut slot = self.session.lock().await;
-        if let Some(session) = &*slot {
-            return Ok(session.clone());
-        }
+        let opened = self.opening.share(|| self.session.load_full(), self.open_session()).await?;
+        let none =
+            || ClientError::new(ErrorKind::Internal, "a session was opened and is not there");
+        opened.ok_or_else(none)
+    }
+
+    async fn open_session(&self) -> Result<(), ClientError> {
         let mut last = None;
         for node in self.some_nodes().await? {
             let mut rpc = self.rpc(node).await?;
@@ -250,10 +308,9 @@ impl Inner {
                     let answer = answer.into_inner();
                     self.saw(Timestamp(answer.ts));
                     let (issuer, number) = (answer.session_issuer, answer.session_number);
-                    let session = Arc::new(Session::new(SessionId { issuer, number }));
-                    *slot = Some(session.clone());
-                    self.open_session.store(Some(session.clone()));
-                    return Ok(session);
+                    let session = Session::new(SessionId { issuer, number });
+                    self.session.store(Some(Arc::new(session)));
+                    return Ok(());
                 }
                 Ok(Err(status)) => last = Some(status.message().to_owned()),
                 Err(_) => last = Some(format!("{node} did not answer in time")),

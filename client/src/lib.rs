@@ -21,12 +21,14 @@
 //! | `router` | which node leads the range of a key, as far as is known |
 //! | `node_link` | one long-lived stream per node |
 //! | `session` | identities of writes |
+//! | `flight` | lookups that many callers wait for |
 //! | `retry` | pauses between attempts, and the budget that bounds them |
 //! | `admin` | what operators ask |
 
 mod admin;
 mod client;
 mod error;
+mod flight;
 mod limits;
 mod node_link;
 mod operation;

@@ -1,6 +1,11 @@
 //! One long-lived stream to a node; operations of all callers share its messages.
+//!
+//! A request is sent only once the node has accepted the stream, and only if its caller still
+//! waits for it. What was not put into a message before the link broke, or before the caller gave
+//! up, was certainly not applied; the table of waiting requests decides, so that caller and
+//! stream cannot see it differently.
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{RangeRequest, RangeRequests, range_request, range_response};
 use isotherm_transport::{connect, gather};
@@ -11,7 +16,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 /// Operations that wait for the wire; more wait before they are queued.
 const QUEUE_MAX: usize = 4096;
@@ -28,19 +35,44 @@ pub(crate) enum LinkError {
 
 type Answer = oneshot::Sender<Result<range_response::Body, LinkError>>;
 
+struct Entry {
+    answer: Answer,
+    is_sent: bool,
+}
+
+impl Entry {
+    fn error(is_sent: bool, why: &str) -> LinkError {
+        if is_sent { LinkError::Lost(why.to_owned()) } else { LinkError::NotSent(why.to_owned()) }
+    }
+}
+
 /// Requests that wait for their answer, by id.
+///
+/// Invariant: a request is put into a message only while its entry is here, and the entry says so
+/// from then on.
 #[derive(Default)]
-struct Waiting([Mutex<HashMap<u64, Answer>>; SHARDS]);
+struct Waiting([Mutex<HashMap<u64, Entry>>; SHARDS]);
 
 impl Waiting {
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Answer>> {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Entry>> {
         &self.0[(id % SHARDS as u64) as usize]
     }
 
-    fn fail_all(&self, error: &LinkError) {
+    /// Whether somebody still waits for `id`; if so, it counts as sent.
+    fn send(&self, id: u64) -> bool {
+        self.shard(id).lock().get_mut(&id).map(|entry| entry.is_sent = true).is_some()
+    }
+
+    /// Stops waiting for `id`; the error to report if it was not answered in between.
+    fn give_up(&self, id: u64, why: &str) -> Option<LinkError> {
+        let entry = self.shard(id).lock().remove(&id);
+        entry.map(|entry| Entry::error(entry.is_sent, why))
+    }
+
+    fn fail_all(&self, why: &str) {
         for shard in &self.0 {
-            for (_, answer) in shard.lock().drain() {
-                let _ = answer.send(Err(error.clone()));
+            for (_, entry) in shard.lock().drain() {
+                let _ = entry.answer.send(Err(Entry::error(entry.is_sent, why)));
             }
         }
     }
@@ -55,7 +87,7 @@ pub(crate) struct NodeLink {
     is_down: Arc<AtomicBool>,
 }
 
-/// Forgets a request when its caller gives up.
+/// Forgets a request when its caller is dropped.
 struct Forget<'a>(&'a Waiting, u64);
 
 impl Drop for Forget<'_> {
@@ -71,16 +103,17 @@ impl NodeLink {
         let (waiting, is_down) = (Arc::<Waiting>::default(), Arc::<AtomicBool>::default());
         let (to, table, down) = (address.clone(), waiting.clone(), is_down.clone());
         tokio::spawn(async move {
-            let error = run(&to, queue, &table).await;
-            down.store(true, Ordering::Release);
-            table.fail_all(&error);
+            let why = run(&to, queue, &table).await;
+            // In this order: a request that was entered too late to be failed sees that it is down.
+            down.store(true, Ordering::SeqCst);
+            table.fail_all(&why);
         });
         Self { address, requests, waiting, next: AtomicU64::new(1), is_down }
     }
 
     /// Whether a new link is needed.
     pub fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Acquire)
+        self.is_down.load(Ordering::SeqCst)
     }
 
     /// Sends one request and waits for its answer.
@@ -91,56 +124,87 @@ impl NodeLink {
         timeout: Duration,
         body: range_request::Body,
     ) -> Result<range_response::Body, LinkError> {
+        let deadline = Instant::now() + timeout;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        self.waiting.shard(id).lock().insert(id, answer);
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting.shard(id).lock().insert(id, Entry { answer, is_sent: false });
         let _forget = Forget(&self.waiting, id);
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let request = RangeRequest { id, range_id, version, timeout_ms, body: Some(body) };
-        let exchange = async {
-            if self.requests.send(request).await.is_err() {
-                return Err(LinkError::NotSent("the connection is down".to_owned()));
+        let down = || LinkError::NotSent(format!("{}: the connection is down", self.address));
+        match self.requests.try_send(request) {
+            Ok(()) => {}
+            Err(TrySendError::Full(request)) => {
+                match timeout_at(deadline, self.requests.send(request)).await {
+                    Ok(queued) => queued.map_err(|_| down())?,
+                    Err(_) => {
+                        let why = format!("{}: too many operations wait for it", self.address);
+                        return Err(LinkError::NotSent(why));
+                    }
+                }
             }
-            if self.is_down() {
-                // Queued after the table was failed: nobody will answer.
-                return Err(LinkError::Lost("the connection broke".to_owned()));
+            Err(TrySendError::Closed(_)) => return Err(down()),
+        }
+        let unanswered = if self.is_down() {
+            // Perhaps entered after the table was failed: nobody would answer.
+            format!("{}: the connection broke", self.address)
+        } else {
+            match timeout_at(deadline, &mut answered).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(_)) => return Err(LinkError::Lost("an answer without content".to_owned())),
+                Err(_) => format!("{} did not answer in time", self.address),
             }
-            answered.await.unwrap_or(Err(LinkError::Lost("the connection broke".to_owned())))
         };
-        let late = LinkError::Lost(format!("{} did not answer in time", self.address));
-        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(late))
+        match self.waiting.give_up(id, &unanswered) {
+            Some(error) => Err(error),
+            // Taken out of the table by an answer, which is on its way through the channel.
+            None => answered.await.unwrap_or(Err(LinkError::Lost(unanswered))),
+        }
     }
 }
 
-fn messages(queue: mpsc::Receiver<RangeRequest>) -> impl Stream<Item = RangeRequests> {
-    gather(queue, Message::encoded_len).map(|requests| RangeRequests { requests })
+/// What waits in `queue` as messages, once `opened`.
+fn messages(
+    queue: mpsc::Receiver<RangeRequest>,
+    waiting: Arc<Waiting>,
+    opened: oneshot::Receiver<()>,
+) -> impl Stream<Item = RangeRequests> {
+    let gathered = gather(queue, Message::encoded_len).filter_map(move |mut requests| {
+        requests.retain(|request| waiting.send(request.id));
+        std::future::ready((!requests.is_empty()).then_some(RangeRequests { requests }))
+    });
+    let gate = async move { opened.await.is_ok().then_some(gathered) };
+    stream::once(gate).filter_map(std::future::ready).flatten()
 }
 
-async fn run(address: &str, queue: mpsc::Receiver<RangeRequest>, waiting: &Waiting) -> LinkError {
+/// Serves a link until it breaks; returns why.
+async fn run(address: &str, queue: mpsc::Receiver<RangeRequest>, waiting: &Arc<Waiting>) -> String {
     let channel = match connect(address).await {
         Ok(channel) => channel,
-        Err(error) => return LinkError::NotSent(error.to_string()),
+        Err(error) => return error.to_string(),
     };
-    let lost = |why: &str| LinkError::Lost(format!("{address}: {why}"));
+    let broken = |why: &str| format!("{address}: {why}");
     let mut client = RangeServiceClient::new(channel)
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-    let mut answers = match client.stream(messages(queue)).await {
+    let (open, opened) = oneshot::channel();
+    let mut answers = match client.stream(messages(queue, waiting.clone(), opened)).await {
         Ok(answers) => answers.into_inner(),
-        Err(status) => return lost(status.message()),
+        Err(status) => return broken(status.message()),
     };
+    let _ = open.send(());
     loop {
         match answers.message().await {
             Ok(Some(message)) => {
                 for response in message.responses {
-                    let answer = waiting.shard(response.id).lock().remove(&response.id);
-                    if let (Some(answer), Some(body)) = (answer, response.body) {
-                        let _ = answer.send(Ok(body));
+                    let entry = waiting.shard(response.id).lock().remove(&response.id);
+                    if let (Some(entry), Some(body)) = (entry, response.body) {
+                        let _ = entry.answer.send(Ok(body));
                     }
                 }
             }
-            Ok(None) => return lost("closed by the node"),
-            Err(status) => return lost(status.message()),
+            Ok(None) => return broken("closed by the node"),
+            Err(status) => return broken(status.message()),
         }
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! Descriptors come from meta's map and from nodes that answer "the range has changed". A newer
 //! version of a span always replaces an older one, never the other way round, so that a map that
-//! lags behind cannot undo what a node has said.
+//! lags behind cannot undo what a node has said. Addresses of nodes come with every answer of meta;
+//! they are asked for again when a node cannot be connected to.
 
+use crate::flight::Flight;
 use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::{self as pb, GetRangesRequest};
 use isotherm_transport::MetaLink;
-use isotherm_types::{Key, KeyRange, NodeId, RangeDescriptor, RangeId};
-use parking_lot::RwLock;
+use isotherm_types::limits::KEY_BYTES_MAX;
+use isotherm_types::{Key, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId};
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ranges asked for at a time.
 const FETCH_RANGES: u32 = 256;
+/// Between two lookups of addresses: many operations find out at once that a node is gone.
+const ADDRESSES_EVERY: Duration = Duration::from_millis(250);
 
 /// What is known of one range.
 #[derive(Debug)]
@@ -77,13 +82,14 @@ struct State {
 pub(crate) struct Router {
     meta: Arc<MetaLink>,
     state: RwLock<State>,
-    /// One lookup at a time: whoever waits finds the answer in the cache.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Flight,
+    addresses_asked: Mutex<Option<Instant>>,
 }
 
 impl Router {
     pub fn new(meta: Arc<MetaLink>) -> Self {
-        Self { meta, state: RwLock::default(), fetching: tokio::sync::Mutex::default() }
+        let (state, fetching) = (RwLock::default(), Flight::default());
+        Self { meta, state, fetching, addresses_asked: Mutex::default() }
     }
 
     pub fn address(&self, node: NodeId) -> Option<String> {
@@ -95,13 +101,15 @@ impl Router {
         self.state.read().addresses.keys().copied().collect()
     }
 
-    fn cached(&self, key: &[u8]) -> Option<Arc<Route>> {
+    /// The route of `key`, if it is known.
+    pub fn cached(&self, key: &[u8]) -> Option<Arc<Route>> {
         let state = self.state.read();
         let (_, route) = state.by_start.range::<[u8], _>((Unbounded, Included(key))).next_back()?;
         route.descriptor.span.contains(key).then(|| route.clone())
     }
 
-    fn cached_before(&self, end: &Key) -> Option<Arc<Route>> {
+    /// The route of the last keys before `end` (empty: of the key space), if it is known.
+    pub fn cached_before(&self, end: &Key) -> Option<Arc<Route>> {
         let state = self.state.read();
         let last = if end.is_empty() {
             state.by_start.iter().next_back()
@@ -119,13 +127,10 @@ impl Router {
         if let Some(route) = self.cached(key) {
             return Ok(route);
         }
-        let _one = self.fetching.lock().await;
-        if let Some(route) = self.cached(key) {
-            return Ok(route);
-        }
         let span = KeyRange::new(Key::copy_from_slice(key), Key::new());
-        self.fetch(&span.expect("an unbounded end follows every key")).await?;
-        self.cached(key).ok_or_else(unknown)
+        let span = span.expect("an unbounded end follows every key");
+        let found = self.fetching.share(|| self.cached(key), self.fetch(&span)).await?;
+        found.ok_or_else(unknown)
     }
 
     /// The route of the last keys before `end` (empty: of the key space).
@@ -133,9 +138,24 @@ impl Router {
         if let Some(route) = self.cached_before(end) {
             return Ok(route);
         }
-        let _one = self.fetching.lock().await;
-        self.fetch(&KeyRange::all()).await?;
-        self.cached_before(end).ok_or_else(unknown)
+        let span = KeyRange::new(last_key_before(end), Key::new());
+        let span = span.expect("an unbounded end follows every key");
+        let found = self.fetching.share(|| self.cached_before(end), self.fetch(&span)).await?;
+        found.ok_or_else(unknown)
+    }
+
+    /// Asks where the nodes are, unless that was done a moment ago; a failure shows elsewhere.
+    pub async fn refresh_addresses(&self) {
+        let now = Instant::now();
+        let is_due = |last: Instant| now.duration_since(last) >= ADDRESSES_EVERY;
+        {
+            let mut asked = self.addresses_asked.lock();
+            if !asked.is_none_or(is_due) {
+                return;
+            }
+            *asked = Some(now);
+        }
+        let _ = self.get_ranges(None, 0, 1).await;
     }
 
     async fn fetch(&self, span: &KeyRange) -> Result<(), ClientError> {
@@ -180,8 +200,10 @@ impl Router {
         Ok(answer)
     }
 
-    /// Takes a descriptor in, unless something newer is known of any part of its span.
-    pub fn learn(&self, descriptor: RangeDescriptor, leader: NodeId) {
+    /// Takes a descriptor in, unless something newer is known of any part of its span; whether it
+    /// was taken. Without a word on the leader it is taken to be who led the span before: a child
+    /// is first led by the leader of its parent.
+    pub fn learn(&self, descriptor: RangeDescriptor, leader: NodeId) -> bool {
         let mut state = self.state.write();
         let span = &descriptor.span;
         let before = state.by_start.range(..=span.start().clone()).next_back();
@@ -194,15 +216,19 @@ impl Router {
             .collect();
         let is_old = |route: &Route| {
             let known = route.descriptor.epoch;
+            let order = |e: RangeEpoch| (e.version, e.conf_ver);
             known.version > descriptor.epoch.version
-                || (route.descriptor.id == descriptor.id && known == descriptor.epoch)
+                || (route.descriptor.id == descriptor.id && order(known) >= order(descriptor.epoch))
         };
         if let Some((_, known)) = overlapping.iter().find(|(_, route)| is_old(route)) {
             if known.descriptor.id == descriptor.id && leader != NodeId(0) {
                 known.led_by(leader);
             }
-            return;
+            return false;
         }
+        let before = overlapping.first().map(|(_, route)| route.leader.load(Ordering::Relaxed));
+        let before = before.filter(|node| descriptor.replica_on(NodeId(*node)).is_some());
+        let leader = if leader == NodeId(0) { NodeId(before.unwrap_or(0)) } else { leader };
         for (start, _) in overlapping {
             state.by_start.remove(&start);
         }
@@ -212,12 +238,26 @@ impl Router {
             descriptor,
         };
         state.by_start.insert(route.descriptor.span.start().clone(), Arc::new(route));
+        true
     }
 
     /// Forgets a route that led nowhere, so that the next lookup asks meta.
     pub fn forget(&self, range: RangeId) {
         self.state.write().by_start.retain(|_, route| route.descriptor.id != range);
     }
+}
+
+/// The last key that sorts before `end` (empty: of the key space). Ranges start at keys of a
+/// limited length only, so the range that holds it reaches `end`.
+fn last_key_before(end: &Key) -> Key {
+    let mut key = end.to_vec();
+    match key.pop() {
+        None => {}
+        Some(0) => return key.into(),
+        Some(last) => key.push(last - 1),
+    }
+    key.resize(key.len().max(KEY_BYTES_MAX), 0xff);
+    key.into()
 }
 
 fn unknown() -> ClientError {
@@ -256,6 +296,40 @@ mod tests {
         assert_eq!(last.descriptor.id, RangeId(2));
         let first = router.cached_before(&Key::from_static(b"m")).expect("known");
         assert_eq!(first.descriptor.id, RangeId(1));
+    }
+
+    #[test]
+    fn an_older_membership_does_not_replace_a_newer_one() {
+        let router = Router::new(Arc::new(MetaLink::new(Vec::new())));
+        let with_conf_ver = |conf_ver| {
+            let mut d = range(1, "", "", 2);
+            d.epoch.conf_ver = conf_ver;
+            d
+        };
+        assert!(router.learn(with_conf_ver(3), NodeId(0)));
+        assert!(!router.learn(with_conf_ver(2), NodeId(0)));
+        assert!(router.learn(with_conf_ver(4), NodeId(0)));
+    }
+
+    #[test]
+    fn a_child_is_first_looked_for_at_the_leader_of_its_parent() {
+        let router = Router::new(Arc::new(MetaLink::new(Vec::new())));
+        router.learn(range(1, "", "", 1), NodeId(2));
+        router.learn(range(1, "", "m", 2), NodeId(0));
+        assert_eq!(router.cached(b"a").expect("known").target(), NodeId(2));
+    }
+
+    #[test]
+    fn the_last_key_before_an_end_lies_behind_every_start_of_a_range_before_it() {
+        let before = |end: &'static [u8]| last_key_before(&Key::from_static(end));
+        assert_eq!(before(b"a\0"), Key::from_static(b"a"));
+        assert_eq!(before(b"\0"), Key::new());
+        for end in [&b"b"[..], b"ab", b"\x01"] {
+            let last = before(end);
+            assert!(last[..] < *end && last.len() == KEY_BYTES_MAX);
+            assert!(last.ends_with(&[0xff; 16]) && last[end.len() - 1] == end[end.len() - 1] - 1);
+        }
+        assert!(before(b"").iter().all(|byte| *byte == 0xff));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::types::{Write, WriteResult};
 use super::write::{Sent, check};
 use crate::client::Client;
+use crate::retry::Attempts;
 use crate::{ClientError, ErrorKind};
 use futures::future::join_all;
 use isotherm_types::RangeId;
@@ -13,21 +14,37 @@ const REGROUPS_MAX: usize = 32;
 
 impl Client {
     /// Applies `writes`: in the order given and atomically on each range that they touch; different
-    /// ranges are independent of each other. If any range fails, the error is that of the first,
-    /// and the writes of other ranges may have been applied.
+    /// ranges are independent of each other. The error is definite only if nothing of the batch
+    /// was applied; if a part of it was, or may have been, it is `Indeterminate` and says so.
     pub async fn batch(&self, writes: Vec<Write>) -> Result<Vec<WriteResult>, ClientError> {
         check(&writes)?;
         let mut results: Vec<Option<WriteResult>> = vec![None; writes.len()];
+        match self.batch_rounds(&writes, &mut results).await {
+            Ok(()) => Ok(results.into_iter().flatten().collect()),
+            Err(error) => {
+                let applied = results.iter().flatten().count();
+                Err(if applied == 0 { error } else { partial(error, applied, writes.len()) })
+            }
+        }
+    }
+
+    /// Groups and sends what has no result yet, until all of it has one.
+    async fn batch_rounds(
+        &self,
+        writes: &[Write],
+        results: &mut [Option<WriteResult>],
+    ) -> Result<(), ClientError> {
+        let deadline = self.inner.attempts().deadline;
         let mut left: Vec<usize> = (0..writes.len()).collect();
         for _ in 0..REGROUPS_MAX {
-            let groups = self.group(&writes, &left).await?;
+            let groups = self.group(writes, &left, self.inner.attempts_until(deadline)).await?;
             let sent = groups.into_iter().map(|positions| async {
                 let group: Vec<Write> = positions.iter().map(|at| writes[*at].clone()).collect();
-                let sent = self.send_group(&group).await;
+                let sent = self.send_group(&group, self.inner.attempts_until(deadline)).await;
                 (positions, sent)
             });
             left.clear();
-            let mut failed = None;
+            let mut failed: Option<ClientError> = None;
             for (positions, sent) in join_all(sent).await {
                 match sent {
                     Ok(Sent::Done(done)) => {
@@ -36,14 +53,18 @@ impl Client {
                         }
                     }
                     Ok(Sent::Regroup) => left.extend(positions),
-                    Err(error) => failed = failed.or(Some(error)),
+                    // One that may have been applied outweighs all that certainly were not.
+                    Err(error) if failed.as_ref().is_none_or(ClientError::is_definite) => {
+                        failed = Some(error);
+                    }
+                    Err(_) => {}
                 }
             }
             if let Some(error) = failed {
                 return Err(error);
             }
             if left.is_empty() {
-                return Ok(results.into_iter().flatten().collect());
+                return Ok(());
             }
             left.sort_unstable();
         }
@@ -52,17 +73,20 @@ impl Client {
     }
 
     /// The positions `of` writes, by range, each in its order.
-    async fn group(&self, writes: &[Write], of: &[usize]) -> Result<Vec<Vec<usize>>, ClientError> {
-        let inner = &self.inner;
-        let mut attempts = inner.attempts();
+    async fn group(
+        &self,
+        writes: &[Write],
+        of: &[usize],
+        mut attempts: Attempts<'_>,
+    ) -> Result<Vec<Vec<usize>>, ClientError> {
         let mut groups: HashMap<RangeId, Vec<usize>> = HashMap::new();
         for at in of {
             let route = loop {
-                match inner.router.locate(writes[*at].key()).await {
+                match self.inner.locate(&attempts, writes[*at].key()).await {
                     Ok(route) => break route,
                     Err(error) => {
-                        let (error, pause) = super::read::retry_routing(error)?;
-                        if !attempts.pause(pause).await {
+                        let (error, next) = super::read::retry_routing(error)?;
+                        if !attempts.again(next).await {
                             return Err(error);
                         }
                     }
@@ -72,4 +96,11 @@ impl Client {
         }
         Ok(groups.into_values().collect())
     }
+}
+
+/// The error of a batch that was not applied as a whole, nor certainly not at all.
+fn partial(error: ClientError, applied: usize, of: usize) -> ClientError {
+    let why = error.message;
+    let message = format!("{applied} of the {of} writes of the batch were applied, then: {why}");
+    ClientError::new(ErrorKind::Indeterminate, message)
 }

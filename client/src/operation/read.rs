@@ -3,12 +3,12 @@
 use super::types::Row;
 use crate::client::{Client, Failed};
 use crate::limits::check_key;
+use crate::retry::Next;
 use crate::{ClientError, ErrorKind};
-use isotherm_proto::Retry;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{PointResult, ReadPoint, range_request, range_response};
+use isotherm_proto::{Retry, WireError};
 use isotherm_types::{Key, Timestamp};
-use std::time::Duration;
 
 impl Client {
     /// The newest value of `key`.
@@ -30,7 +30,7 @@ impl Client {
         let inner = &self.inner;
         let mut attempts = inner.attempts();
         loop {
-            let (error, pause) = match inner.router.locate(&key).await {
+            let (error, next) = match inner.locate(&attempts, &key).await {
                 Ok(route) => {
                     let read = ReadPoint {
                         key: key.clone(),
@@ -46,7 +46,7 @@ impl Client {
                 }
                 Err(error) => retry_routing(error)?,
             };
-            if !attempts.pause(pause).await {
+            if !attempts.again(next).await {
                 return Err(error);
             }
         }
@@ -64,31 +64,31 @@ pub(super) fn odd_answer() -> ClientError {
 }
 
 /// An error of routing: whether to try on.
-pub(super) fn retry_routing(error: ClientError) -> Result<(ClientError, Duration), ClientError> {
+pub(super) fn retry_routing(error: ClientError) -> Result<(ClientError, Next), ClientError> {
     match error.kind {
-        ErrorKind::Unreachable | ErrorKind::Unavailable => Ok((error, Duration::ZERO)),
+        ErrorKind::Unreachable | ErrorKind::Unavailable => Ok((error, Next::PAUSE)),
         _ => Err(error),
     }
 }
 
 /// What to do after an attempt at a read failed: an error that is final, or one to keep in case
-/// there is no time for another attempt, with the pause before that.
-pub(super) fn retry_read(failed: Failed) -> Result<(ClientError, Duration), ClientError> {
+/// there is no time for another attempt, with when that is due.
+pub(super) fn retry_read(failed: Failed) -> Result<(ClientError, Next), ClientError> {
     match failed {
-        Failed::Definite(error) => {
-            let pause = Duration::from_millis(error.0.retry_after_ms);
-            match error.retry() {
-                Retry::Reroute | Retry::Later => {
-                    let kind = match error.code() {
-                        Code::Busy => ErrorKind::Busy,
-                        _ => ErrorKind::Unavailable,
-                    };
-                    Ok((ClientError::new(kind, error.0.message.clone()), pause))
-                }
-                Retry::SameWriteOnly | Retry::NewBirth | Retry::Never => Err(error.into()),
-            }
-        }
+        Failed::Definite { error, next } => match error.retry() {
+            Retry::Reroute | Retry::Later => Ok((not_applied(&error), next)),
+            Retry::SameWriteOnly | Retry::NewBirth | Retry::Never => Err(error.into()),
+        },
         // A read changes nothing: it can always be repeated.
-        Failed::Unknown(why) => Ok((ClientError::new(ErrorKind::Unavailable, why), Duration::ZERO)),
+        Failed::Unknown(why) => Ok((ClientError::new(ErrorKind::Unavailable, why), Next::PAUSE)),
     }
+}
+
+/// What to report if a refusal after which one can try again was the last.
+pub(super) fn not_applied(error: &WireError) -> ClientError {
+    let kind = match error.code() {
+        Code::Busy => ErrorKind::Busy,
+        _ => ErrorKind::Unavailable,
+    };
+    ClientError::new(kind, error.0.message.clone())
 }

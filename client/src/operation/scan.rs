@@ -5,8 +5,8 @@
 
 use super::read::{odd_answer, retry_read, retry_routing};
 use super::types::{Row, ScanOptions, ScanPage};
-use crate::ClientError;
 use crate::client::Client;
+use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::{PageResult, ReadPage, range_request, range_response};
 use isotherm_types::{Key, KeyRange, Timestamp};
 
@@ -40,11 +40,23 @@ impl Scan {
     pub async fn next_page(&mut self) -> Result<Option<ScanPage>, ClientError> {
         let room = self.options.limit.map(|limit| limit.saturating_sub(self.returned));
         let Some(span) = self.left.clone().filter(|_| room != Some(0)) else { return Ok(None) };
+        if self.options.at == Some(Timestamp::ZERO) {
+            // On the wire it stands for "now".
+            let message = "no timestamp is 0: leave it out to read as of now";
+            return Err(ClientError::new(ErrorKind::Invalid, message));
+        }
         let page = self.fetch(&span, room.unwrap_or(PAGE_KEYS).min(PAGE_KEYS)).await?;
         let covered: KeyRange =
             page.covered.ok_or_else(odd_answer)?.try_into().map_err(|_| odd_answer())?;
-        self.left = rest(&span, &covered, self.options.reverse)?;
+        let left = rest(&span, &covered, self.options.reverse)?;
         let at = Timestamp(page.at);
+        if self.options.at.is_some_and(|asked| asked != at) {
+            return Err(odd_answer());
+        }
+        if page.rows.iter().any(|row| !covered.contains(&row.key)) {
+            return Err(odd_answer());
+        }
+        self.left = left;
         self.options.at = Some(at);
         self.client.inner.saw(at);
         let mut rows: Vec<(Key, Row)> = page
@@ -64,12 +76,12 @@ impl Scan {
         let mut attempts = inner.attempts();
         loop {
             let route = if self.options.reverse {
-                inner.router.locate_before(span.end()).await
+                attempts.within(inner.router.locate_before(span.end())).await
             } else {
                 // The empty key stands for the first one.
-                inner.router.locate(span.start()).await
+                inner.locate(&attempts, span.start()).await
             };
-            let (error, pause) = match route {
+            let (error, next) = match route {
                 Ok(route) => {
                     let read = ReadPage {
                         span: Some(span.into()),
@@ -89,7 +101,7 @@ impl Scan {
                 }
                 Err(error) => retry_routing(error)?,
             };
-            if !attempts.pause(pause).await {
+            if !attempts.again(next).await {
                 return Err(error);
             }
         }

@@ -5,19 +5,18 @@
 //! answers with the result of whichever attempt took effect. What stays unknown is reported as
 //! such, never as failed.
 
-use super::read::{odd_answer, retry_routing};
+use super::read::{not_applied, odd_answer, retry_routing};
 use super::types::{CasOutcome, Deleted, Incremented, Write, WriteResult};
 use crate::client::{Client, Failed};
 use crate::limits::{check_batch, check_key, check_value};
+use crate::retry::{Attempts, Next};
 use crate::{ClientError, ErrorKind};
 use bytes::Bytes;
 use isotherm_proto::Retry;
-use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{
     self as pb, WriteBatch, WriteBatchResult, op_result, range_request, range_response, write_op,
 };
 use isotherm_types::{Key, Timestamp};
-use std::time::Duration;
 
 /// What became of a group of writes.
 pub(super) enum Sent {
@@ -73,22 +72,26 @@ impl Client {
 
     async fn write(&self, write: Write) -> Result<WriteResult, ClientError> {
         check(std::slice::from_ref(&write))?;
-        match self.send_group(std::slice::from_ref(&write)).await? {
+        let attempts = self.inner.attempts();
+        match self.send_group(std::slice::from_ref(&write), attempts).await? {
             Sent::Done(mut results) => results.pop().ok_or_else(odd_answer),
             Sent::Regroup => Err(odd_answer()),
         }
     }
 
-    /// Sends writes that belong to one range, until they are answered.
-    pub(super) async fn send_group(&self, writes: &[Write]) -> Result<Sent, ClientError> {
+    /// Sends writes that belong to one range, until they are answered or the time is over.
+    pub(super) async fn send_group(
+        &self,
+        writes: &[Write],
+        mut attempts: Attempts<'_>,
+    ) -> Result<Sent, ClientError> {
         let inner = &self.inner;
-        let mut attempts = inner.attempts();
         let session = loop {
-            match inner.session().await {
+            match attempts.within(inner.session()).await {
                 Ok(session) => break session,
                 Err(error) => {
-                    let (error, pause) = retry_routing(error)?;
-                    if !attempts.pause(pause).await {
+                    let (error, next) = retry_routing(error)?;
+                    if !attempts.again(next).await {
                         return Err(error);
                     }
                 }
@@ -96,16 +99,24 @@ impl Client {
         };
         let ticket = session.begin();
         let mut birth = inner.newest_ts();
+        // Whether the range has forgotten writes as old as the birth.
+        let mut is_expired = false;
         let ops: Vec<pb::WriteOp> = writes.iter().map(write_op).collect();
         let first = writes[0].key();
         // Whether an attempt may have been, or may still be, applied.
         let mut unknown = false;
         loop {
-            let route = match inner.router.locate(first).await {
+            let prepared = async {
+                if is_expired {
+                    attempts.within(inner.fetch_timestamp()).await?;
+                }
+                inner.locate(&attempts, first).await
+            };
+            let route = match prepared.await {
                 Ok(route) => route,
                 Err(error) => {
-                    let (error, pause) = retry_routing(error).map_err(|e| settle(e, unknown))?;
-                    if !attempts.pause(pause).await {
+                    let (error, next) = retry_routing(error).map_err(|e| settle(e, unknown))?;
+                    if !attempts.again(next).await {
                         return Err(settle(error, unknown));
                     }
                     continue;
@@ -118,6 +129,10 @@ impl Client {
                 }
                 return Ok(Sent::Regroup);
             }
+            if is_expired {
+                // No attempt of it took effect: a newer birth is as true.
+                (birth, is_expired) = (inner.newest_ts(), false);
+            }
             let id = ticket.id(birth);
             let batch = WriteBatch {
                 session_issuer: id.session.issuer,
@@ -129,36 +144,27 @@ impl Client {
                 txn: 0,
             };
             let body = range_request::Body::Write(batch);
-            let (error, pause) = match inner.attempt(&route, attempts.left(), body).await {
+            let (error, next) = match inner.attempt(&route, attempts.left(), body).await {
                 Ok(range_response::Body::Write(done)) => {
                     inner.saw(Timestamp(done.ts));
-                    return Ok(Sent::Done(results(writes, done)?));
+                    // It was applied, whatever is odd about the answer.
+                    return results(writes, done).map(Sent::Done).map_err(|e| settle(e, true));
                 }
                 Ok(_) => return Err(settle(odd_answer(), true)),
                 Err(Failed::Unknown(why)) => {
                     unknown = true;
-                    (ClientError::new(ErrorKind::Indeterminate, why), Duration::ZERO)
+                    (ClientError::new(ErrorKind::Indeterminate, why), Next::PAUSE)
                 }
-                Err(Failed::Definite(error)) => {
-                    let pause = Duration::from_millis(error.0.retry_after_ms);
-                    let kind = match error.code() {
-                        Code::Busy => ErrorKind::Busy,
-                        _ => ErrorKind::Unavailable,
-                    };
-                    match error.retry() {
-                        Retry::Reroute | Retry::Later => {
-                            (ClientError::new(kind, error.0.message.clone()), pause)
-                        }
-                        Retry::NewBirth if !unknown => {
-                            // Nothing of it was sent before: a newer birth is as true.
-                            birth = inner.fetch_timestamp().await?;
-                            (ClientError::new(kind, error.0.message.clone()), Duration::ZERO)
-                        }
-                        _ => return Err(settle(error.into(), unknown)),
+                Err(Failed::Definite { error, next }) => match error.retry() {
+                    Retry::Reroute | Retry::Later => (not_applied(&error), next),
+                    Retry::NewBirth if !unknown => {
+                        is_expired = true;
+                        (not_applied(&error), Next::AtOnce)
                     }
-                }
+                    _ => return Err(settle(error.into(), unknown)),
+                },
             };
-            if !attempts.pause(pause).await {
+            if !attempts.again(next).await {
                 return Err(settle(error, unknown));
             }
         }
