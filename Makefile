@@ -48,7 +48,7 @@ test: build
 check: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(ALL) --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc $(ALL) --no-deps --document-private-items --quiet
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	  $(CARGO) deny --log-level error check; \
 	else \

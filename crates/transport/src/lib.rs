@@ -3,11 +3,11 @@
 //! * [`Peers`]: the calling side of the one long-lived link to each other process, on which calls
 //!   and streams of all Raft groups are multiplexed (`isotherm.internal.v1.RaftService`);
 //! * [`raft_server`], [`FrameHandler`]: the answering side;
-//! * [`channel`]: a gRPC channel with the settings that all of our connections share;
+//! * [`channel()`]: a gRPC channel with the settings that all of our connections share;
 //! * [`MetaLink`]: the way to the meta service's leader, for nodes and clients;
 //! * [`bind`], [`serve`]: a gRPC server with the same settings.
 //!
-//! * [`gather`]: what waits in a queue as messages of bounded size.
+//! * [`gather()`]: what waits in a queue as messages of bounded size.
 //!
 //! Payloads are opaque here.
 

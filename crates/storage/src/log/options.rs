@@ -46,7 +46,7 @@ impl Default for LogOptions {
         Self {
             ops_max: 4096,
             bytes_max: 8 << 20,
-            write_buffer_bytes: 32 << 20,
+            write_buffer_bytes: 16 << 20,
             block_cache_bytes: 16 << 20,
             sync_delay: Duration::ZERO,
             on_fatal: Arc::new(abort),

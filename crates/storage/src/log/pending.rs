@@ -10,7 +10,7 @@ pub(super) type Seq = u64;
 /// The difference between the logs as submitted and as written, per replica.
 ///
 /// Invariant: for every replica, what the database shows after the operations up to any `Seq` that
-/// was not trimmed yet, with [`View::cut`] and [`View::rows`] laid over it, is its log after
+/// was not trimmed yet, with its `cuts` and `rows` laid over it, is its log after
 /// everything submitted. So a reader may take the view and a database snapshot at once, in either
 /// state of the writer.
 #[derive(Debug, Default)]
