@@ -25,8 +25,6 @@ mod operation;
 mod receive;
 mod snapshot;
 mod supervise;
-#[cfg(test)]
-mod tests;
 
 pub use applied::Machine;
 pub use error::{GroupError, GroupOpenError};

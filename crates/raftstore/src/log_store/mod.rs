@@ -19,8 +19,6 @@ mod sizes;
 mod state;
 mod storage;
 mod tail;
-#[cfg(test)]
-mod tests;
 mod view;
 
 pub use reader::LogReader;

@@ -80,8 +80,13 @@ impl SnapshotSender for SnapshotSource {
                 sent
             });
             if let Err(error) = sent {
-                // The stream ends without `DONE`: the receiver throws it away.
-                tracing::warn!(error = %error, "a snapshot was not sent to its end");
+                // The stream ends without `DONE`: the receiver throws it away. One that is down, or
+                // busy with other snapshots, is asked again and again: nothing to wake anybody for.
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    tracing::debug!(error = %error, "a snapshot was not taken");
+                } else {
+                    tracing::warn!(error = %error, "a snapshot was not sent to its end");
+                }
             }
         });
         Ok(ReceiverStream::new(chunks).boxed())
@@ -111,7 +116,7 @@ fn produce(
     sender: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
     let send = |kind, body: &[u8]| {
-        let gone = |_| io::Error::other("the receiver went away");
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver went away");
         sender.blocking_send(chunk(kind, body)).map_err(gone)
     };
     let Outgoing { header, data } = outgoing;

@@ -5,7 +5,8 @@ use super::{RangeError, StoreTuning};
 use crate::command::{OpResult, Refusal, WriteOp};
 use crate::testing::{Cluster, ORACLE_START_MS, put, value};
 use isotherm_types::{Key, NodeId, RangeId, Timestamp, WriteId};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn incr(key: &str, by: i64) -> WriteOp {
@@ -249,4 +250,48 @@ async fn a_leader_that_is_cut_off_answers_no_read_after_its_lease() {
     assert!(read().await.is_err(), "the old leader {old} still answers beside the new one, {new}");
     cluster.net.isolate(NodeId(old), false);
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_instance_is_rebuilt_and_every_increment_counts_once() {
+    let cluster = Arc::new(Cluster::start(3, small()).await);
+    let range = cluster.seed(&[("", "")]).await[0].id;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (cluster, stop) = (cluster.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut acknowledged = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    cluster.write(vec![incr("n", 1)]).await;
+                    acknowledged += 1;
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    let mut rebuilt = 0;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let leader = cluster.leader(range).await;
+        let replica = cluster.store(leader).replica(range).unwrap();
+        let instance = replica.instance.load_full().unwrap();
+        // Its next append fails, which ends this consensus instance with work in flight.
+        instance.log.close();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while replica.instance.load_full().is_none_or(|i| i.generation <= instance.generation) {
+            assert!(Instant::now() < deadline, "the instance of node {leader} was not rebuilt");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        rebuilt += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = 0;
+    for writer in writers {
+        acknowledged += writer.await.unwrap();
+    }
+    assert_eq!(rebuilt, 4);
+    assert!(acknowledged > 50, "only {acknowledged} increments");
+    assert_eq!(cluster.get("n").await, Some(acknowledged.to_string()));
+    cluster.assert_replicas_agree("n").await;
 }
