@@ -19,7 +19,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps build faults demo test check fix bench jepsen clean
+.PHONY: deps build faults demo test check fix bench jepsen negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
 deps:
@@ -66,6 +66,11 @@ jepsen: build
 	$(CARGO) build $(ALL) --bins
 	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen --workload $(WORKLOAD) \
 	  --nemesis $(NEMESIS) --seconds $(SECONDS) --seed $(SEED) $(if $(HISTORY),--history $(HISTORY))
+
+# Builds without a rule must be caught: the check that cannot fail is no check.
+negative-controls: faults
+	ISOTHERM_BIN=$(BIN) ISOTHERM_FAULTS_BIN=$(FAULTS_BIN) $(CARGO) test $(ALL) \
+	  --test negative_controls -- --nocapture
 
 clean:
 	$(CARGO) clean

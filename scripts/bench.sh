@@ -22,6 +22,7 @@ load() {
     [ "$s2" = "$s" ] || echo "  appends per sync: $(awk "BEGIN { printf \"%.1f\", ($a2 - $a) / ($s2 - $s) }")"
 }
 
+echo "one sync on this disk: $("$(dirname "$BIN")/disk-sync" "$DIR")"
 "$BIN" up --detach --dir "$DIR" --base-port "$PORT" --nodes 3 --ranges 8
 load put --clients 256
 load get --clients 256

@@ -34,7 +34,8 @@ fn node_status(
         http_address: record.details.http_address.clone(),
         state: state.to_string(),
         replicas: numbers.replicas,
-        leaders: numbers.leaders,
+        // A node that is down leads nothing, whatever it said last.
+        leaders: if state.counts_as_alive() { numbers.leaders } else { 0 },
         labels: record.details.labels.clone().into_iter().collect(),
         last_heartbeat_ms_ago: silent
             .map_or(0, |silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
