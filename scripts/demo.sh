@@ -71,7 +71,7 @@ run status
 run range list
 
 step "kill -9 of a node while 64 clients write"
-"$BIN" bench put --clients 64 --seconds 14 --keys 100000 --prefix load/ -o json \
+"$BIN" bench put --clients 64 --seconds 14 --keys 100000 -o json \
     >"$WORK/bench.json" 2>/dev/null &
 LOAD=$!
 sleep 4
