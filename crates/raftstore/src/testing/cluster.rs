@@ -66,6 +66,19 @@ fn timing() -> RaftTiming {
     RaftTiming { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 700 }
 }
 
+/// Opens a database. The last handle of the one before can outlive its store's stop for a moment;
+/// between processes the kernel sees to that.
+async fn open_when_free<T>(open: impl Fn() -> isotherm_storage::Result<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open() {
+            Ok(opened) => return opened,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().flatten().collect();
@@ -104,9 +117,10 @@ impl Cluster {
     /// Starts one store over what is in its directory.
     pub async fn start_node(&mut self, node: u64) {
         let dir = DataDir::open(&self.paths[&node], "node").unwrap();
-        let log = Arc::new(RocksLog::open(dir.raft_dir(), LogOptions::default()).unwrap());
+        let open_log = || RocksLog::open(dir.raft_dir(), LogOptions::default());
+        let log = Arc::new(open_when_free(open_log).await);
         let small = DataOptions { block_cache_bytes: 8 << 20, ..DataOptions::default() };
-        let data = DataEngine::open(dir.data_dir(), &small).unwrap();
+        let data = open_when_free(|| DataEngine::open(dir.data_dir(), &small)).await;
         let options = StoreOptions {
             node: NodeId(node),
             cluster: ClusterId(7),
