@@ -52,7 +52,7 @@ pub struct NodeStatus {
     pub disk_total_bytes: u64,
     /// What is free of it.
     pub disk_free_bytes: u64,
-    /// How busy it is.
+    /// Cores that it keeps busy.
     pub load: f64,
     /// Its software.
     pub version: String,

@@ -10,14 +10,12 @@
 //! | `settings` | the settings that a cluster has |
 //! | `member` | one member: its shared state, what it does while it leads, how it runs |
 //! | `service` | the RPCs |
-//! | `links` | consensus over the transport |
 //!
 //! Every answer that decides something comes from the leader; the other members say who that is.
 
 mod bootstrap;
 mod config;
 mod error;
-mod links;
 mod machine;
 mod member;
 mod metrics;

@@ -6,10 +6,12 @@
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Set when the cluster is founded; shown, not changed.
 pub const REPLICA_COUNT: &str = "replica.count";
+
+/// How reads are confirmed; every node follows it.
+const READ_CONFIRM: &str = "read.confirm";
 
 /// One setting.
 struct Definition {
@@ -20,25 +22,13 @@ struct Definition {
     check: fn(&str) -> Result<(), String>,
 }
 
-const DEFINITIONS: [Definition; 4] = [
+const DEFINITIONS: [Definition; 2] = [
     Definition {
-        name: "history.retention",
-        default: "10m",
-        help: "How long older versions stay readable (10s to 30d).",
-        check: |value| duration(value, Duration::from_secs(10), Duration::from_secs(30 * 86_400)),
-    },
-    Definition {
-        name: "read.confirm",
+        name: READ_CONFIRM,
         default: "lease",
         help: "How a leader confirms that it leads before a read: `lease` trusts that monotonic \
                clocks drift by less than 20 %, `quorum` asks a quorum each time.",
         check: |value| one_of(value, &["lease", "quorum"]),
-    },
-    Definition {
-        name: "replica.dead_after",
-        default: "5m",
-        help: "How long a node may be silent before its replicas count as lost (10s to 7d).",
-        check: |value| duration(value, Duration::from_secs(10), Duration::from_secs(7 * 86_400)),
     },
     Definition {
         name: REPLICA_COUNT,
@@ -47,16 +37,6 @@ const DEFINITIONS: [Definition; 4] = [
         check: |_| Err("it was fixed when the cluster was founded".to_owned()),
     },
 ];
-
-fn duration(value: &str, min: Duration, max: Duration) -> Result<(), String> {
-    let parsed = humantime::parse_duration(value)
-        .map_err(|e| format!("{value:?} is not a duration such as 90s, 10m or 2h: {e}"))?;
-    if parsed < min || parsed > max {
-        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-        return Err(format!("{value} is not between {min} and {max}"));
-    }
-    Ok(())
-}
 
 fn one_of(value: &str, known: &[&str]) -> Result<(), String> {
     if known.contains(&value) {
@@ -99,17 +79,13 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
-        let error = check("history.retentoin", "1h").unwrap_err();
+        let error = check("read.confrim", "lease").unwrap_err();
         assert_eq!(error.code(), pb::error::Code::Invalid);
-        assert!(error.to_string().contains("history.retention"));
+        assert!(error.to_string().contains("read.confirm"));
     }
 
     #[test]
     fn bad_values_are_refused_and_good_ones_taken() {
-        assert!(check("history.retention", "1h").is_ok());
-        for bad in ["", "1", "1s", "99d", "soon"] {
-            assert!(check("history.retention", bad).is_err(), "{bad}");
-        }
         assert!(check("read.confirm", "quorum").is_ok());
         assert!(check("read.confirm", "hope").is_err());
         assert!(check(REPLICA_COUNT, "3").is_err());

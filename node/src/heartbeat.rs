@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
+use isotherm_telemetry::CpuLoad;
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
@@ -83,11 +84,13 @@ impl Heartbeat {
         let mut splits: HashMap<RangeId, Vec<RangeDescriptor>> = HashMap::new();
         let mut interval = FIRST_INTERVAL;
         let mut beat = 0;
+        let mut load = CpuLoad::default();
         loop {
             if self.state.report_all.swap(false, Ordering::AcqRel) {
                 reported.clear();
             }
-            match stop.run_until_cancelled(self.beat(beat, &reported, &splits)).await {
+            let load = load.cores();
+            match stop.run_until_cancelled(self.beat(beat, load, &reported, &splits)).await {
                 None => return,
                 Some(Ok((told, acknowledged))) => {
                     interval = told;
@@ -143,6 +146,7 @@ impl Heartbeat {
     async fn beat(
         &self,
         beat: u64,
+        load: f64,
         reported: &HashMap<RangeId, Reported>,
         splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
     ) -> Result<(Duration, Vec<(RangeId, Reported)>), WireError> {
@@ -182,7 +186,7 @@ impl Heartbeat {
             read_only: self.disk.is_full(),
             draining: self.state.draining.load(Ordering::Acquire),
             seeded: self.state.seeded.load(Ordering::Acquire),
-            load: 0.0,
+            load,
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
@@ -198,6 +202,8 @@ impl Heartbeat {
                 self.peers.set_address(NodeId(node.id), &node.address);
             }
         }
+        let confirm = answer.settings.get("read.confirm").map(String::as_str);
+        self.store.set_read_quorum(confirm == Some("quorum"));
         if answer.report_all {
             acknowledged.clear();
             self.state.report_all.store(true, Ordering::Release);

@@ -5,7 +5,6 @@
 //! | `run` | the life of the process, from its data directory to its last flush |
 //! | `oracle` | timestamps: requests gathered into batches, never fetched ahead |
 //! | `heartbeat` | what the node reports and what it is told |
-//! | `peers` | consensus over the transport |
 //! | `disk` | the free-space watermark |
 //! | `service` | the RPCs: ranges for clients that route, `isotherm.v1` for everybody |
 
@@ -14,7 +13,6 @@ mod disk;
 mod error;
 mod heartbeat;
 mod oracle;
-mod peers;
 mod run;
 mod service;
 

@@ -14,10 +14,10 @@
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
-use crate::peers::{Inbox, PeerLinks};
 use crate::service::{KvGateway, RangeRpc, Ready};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
+use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeServiceServer;
 use isotherm_proto::internal::{RegisterNodeRequest, RegisterNodeResponse};
@@ -207,7 +207,7 @@ async fn open_store(
         tuning: tuning.store(),
     };
     let engine: Arc<dyn LogEngine> = log.clone();
-    let sender = Arc::new(PeerLinks(peers.clone()));
+    let sender = Arc::new(Outbox(peers.clone()));
     let store = Store::open(options, dir, engine, data, sender, Arc::new(oracle)).await?;
     Ok((log, store))
 }

@@ -10,3 +10,4 @@ pub use build_info::{BuildInfo, build_info};
 pub use http::{Health, serve_http};
 pub use logs::{LogFormat, init_logs};
 pub use metrics::MetricsHandle;
+pub use process::CpuLoad;

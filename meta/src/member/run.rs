@@ -4,11 +4,11 @@ use super::leader;
 use super::meta::Meta;
 use crate::config::MetaConfig;
 use crate::error::MetaError;
-use crate::links::{Receiver, Sender};
 use crate::machine::{Founding, MetaMachine};
 use crate::metrics as names;
 use crate::oracle::Oracle;
 use crate::service::Service;
+use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::DESCRIPTORS;
 use isotherm_proto::internal::meta_service_server::MetaServiceServer;
 use isotherm_raftstore::{Group, GroupOptions};
@@ -87,7 +87,7 @@ impl Member {
         let options =
             GroupOptions { member: me, timing: RaftTiming::META, snapshot_every: SNAPSHOT_EVERY };
         let machine = Arc::new(RwLock::new(MetaMachine::default()));
-        let sender = Arc::new(Sender::new(peers.clone()));
+        let sender = Arc::new(Outbox(peers.clone()));
         let group = Group::open(options, log.clone(), machine, sender).await?;
         if is_new {
             let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
@@ -140,8 +140,9 @@ impl Member {
         let service = MetaServiceServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let frames = Arc::new(Receiver(self.meta.group.clone()));
-        let links = raft_server(frames, self.cluster.clone(), self.meta.me, until);
+        let frames = Inbox::default();
+        frames.open(self.meta.group.clone());
+        let links = raft_server(Arc::new(frames), self.cluster.clone(), self.meta.me, until);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<MetaServiceServer<Service>>().await;
         let reflection = tonic_reflection::server::Builder::configure()

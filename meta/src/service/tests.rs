@@ -165,17 +165,15 @@ async fn a_silent_node_is_down_and_its_ranges_are_counted() {
 async fn settings_change_and_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let first = member(dir.path()).await;
-    let set = |value: &str| pb::SetSettingRequest {
-        name: "history.retention".into(),
-        value: value.into(),
-    };
-    first.meta.set_setting(set("1h")).await.unwrap();
+    let set =
+        |value: &str| pb::SetSettingRequest { name: "read.confirm".into(), value: value.into() };
+    first.meta.set_setting(set("quorum")).await.unwrap();
     assert_eq!(first.meta.set_setting(set("no")).await.unwrap_err().code(), Code::Invalid);
     let registered = register(&first.meta, 0, "node:1").await;
     first.close().await;
     let second = member(dir.path()).await;
     let settings = second.meta.get_settings().unwrap().settings;
-    assert!(settings.iter().any(|s| s.name == "history.retention" && s.value == "1h"));
+    assert!(settings.iter().any(|s| s.name == "read.confirm" && s.value == "quorum"));
     let again = register(&second.meta, registered.node_id, "node:1").await;
     assert_eq!(again.cluster_id, registered.cluster_id);
     assert!(again.incarnation > registered.incarnation && again.ts > registered.ts);

@@ -72,8 +72,7 @@ impl Replica {
         if self.ctx.faults.skip_read_confirmation() {
             return Ok(leadership);
         }
-        let tuning = &self.ctx.tuning;
-        let age = if tuning.read_quorum || self.ctx.clocks_jumped() {
+        let age = if self.ctx.reads_by_quorum() || self.ctx.clocks_jumped() {
             Duration::ZERO
         } else {
             self.ctx.timing.lease()

@@ -72,6 +72,8 @@ pub struct StoreContext {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) read_only: AtomicBool,
+    /// As the cluster is set; the node's own tuning can only be stricter.
+    pub(crate) read_quorum: AtomicBool,
     newest_ts: AtomicU64,
     clocks: Mutex<Clocks>,
 }
@@ -119,9 +121,15 @@ impl StoreContext {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             read_only: AtomicBool::new(false),
+            read_quorum: AtomicBool::new(false),
             newest_ts: AtomicU64::new(0),
             clocks: Mutex::new(Clocks { suspended_ns: suspended_ns(), no_lease_until: None }),
         })
+    }
+
+    /// Whether reads are confirmed by a quorum round each time.
+    pub(crate) fn reads_by_quorum(&self) -> bool {
+        self.tuning.read_quorum || self.read_quorum.load(Ordering::Relaxed)
     }
 
     /// A timestamp requested after this call began.

@@ -6,9 +6,15 @@
 
 use super::Store;
 use crate::replica::{Replica, durable_state};
+use isotherm_storage::DataBatch;
+use isotherm_types::{RangeId, Timestamp};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// Up to where remembered results of a range may go.
+type Floors = HashMap<RangeId, Timestamp>;
 
 impl Store {
     /// Runs until the store stops.
@@ -18,6 +24,7 @@ impl Store {
         let every = (tuning.flush_interval / 20)
             .clamp(Duration::from_millis(20), Duration::from_millis(500));
         let mut clean_since = Instant::now();
+        let mut collected = Floors::new();
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             let unflushed = self.ctx.data.unflushed_bytes();
             let dirty = self.all().iter().any(|r| r.applied_index() > r.durable_index());
@@ -29,13 +36,12 @@ impl Store {
                 continue;
             }
             clean_since = Instant::now();
-            self.flush_and_purge().await;
+            self.flush_and_purge(&mut collected).await;
         }
     }
 
     /// Flushes, notes what is durable, and purges what no one needs.
-    pub async fn flush_and_purge(self: &Arc<Self>) {
-        let started = Instant::now();
+    async fn flush_and_purge(self: &Arc<Self>, collected: &mut Floors) {
         let data = self.ctx.data.clone();
         match tokio::task::spawn_blocking(move || data.flush()).await {
             Ok(Ok(())) => {}
@@ -47,14 +53,14 @@ impl Store {
             }
             Err(_) => return,
         }
-        metrics::histogram!("isotherm_data_flush_seconds").record(started.elapsed().as_secs_f64());
         let replicas = self.all();
-        let noted = replicas.clone();
-        let note = move || noted.iter().for_each(|r| note_durable(r));
+        let is_dirty = |r: &&Arc<Replica>| r.applied_index() > r.durable_index();
+        let dirty: Vec<_> = replicas.iter().filter(is_dirty).cloned().collect();
+        let note = move || dirty.iter().for_each(|r| note_durable(r));
         if tokio::task::spawn_blocking(note).await.is_err() {
             return;
         }
-        self.collect_session_rows(&replicas);
+        self.collect_session_rows(&replicas, collected);
         let share = self.ctx.tuning.log_retain_node_bytes / (replicas.len().max(1) as u64);
         let keep = self.ctx.tuning.log_retain_bytes.min(share.max(1 << 16));
         for replica in replicas {
@@ -64,9 +70,9 @@ impl Store {
 
     /// Drops rows of remembered results that no local range consults any more. Whoever descends
     /// from an origin holds them back until its own floor has passed.
-    fn collect_session_rows(&self, replicas: &[Arc<Replica>]) {
-        use isotherm_types::{RangeId, Timestamp};
-        let mut floors: std::collections::HashMap<RangeId, Timestamp> = Default::default();
+    /// `collected` is how far that went before: a floor that did not move costs nothing.
+    fn collect_session_rows(&self, replicas: &[Arc<Replica>], collected: &mut Floors) {
+        let mut floors = Floors::new();
         for replica in replicas {
             // Held for long only by a split or an install; without its floor nothing may go.
             let Some(core) = replica.core.try_lock() else { return };
@@ -77,14 +83,13 @@ impl Store {
                 *floor = (*floor).min(memory.floor);
             }
         }
-        let mut batch = isotherm_storage::DataBatch::new();
-        for (origin, floor) in floors {
-            if floor > Timestamp::ZERO {
-                batch.delete_dedup_below(origin, floor);
-            }
-        }
-        if let Err(error) = self.ctx.data.write(batch) {
-            tracing::error!(error = %error, "old session rows cannot be dropped");
+        let moved = |origin, floor| floor > collected.get(origin).copied().unwrap_or_default();
+        let due = floors.iter().filter(|(origin, floor)| moved(origin, **floor));
+        let mut batch = DataBatch::new();
+        due.for_each(|(origin, floor)| batch.delete_dedup_below(*origin, *floor));
+        match self.ctx.data.write(batch) {
+            Ok(()) => *collected = floors,
+            Err(error) => tracing::error!(error = %error, "old session rows cannot be dropped"),
         }
     }
 }

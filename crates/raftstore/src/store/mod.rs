@@ -65,6 +65,11 @@ impl Store {
         self.ctx.read_only.store(read_only, Ordering::Release);
     }
 
+    /// While set, every read is confirmed by a quorum round instead of a lease.
+    pub fn set_read_quorum(&self, read_quorum: bool) {
+        self.ctx.read_quorum.store(read_quorum, Ordering::Relaxed);
+    }
+
     /// An answer "the range has changed" is worth more with what lies next to it now: the children
     /// of its splits are usually here too.
     fn with_neighbours(&self, error: RangeError) -> RangeError {
