@@ -114,6 +114,8 @@ pub enum Command {
     },
     /// List keys and values in key order
     Scan(Scan),
+    /// Count, sum, … over all keys of a span, at one instant
+    Aggregate(Aggregate),
     /// Write many rows from a file
     Import(Import),
     /// Read many rows into a file, all at one instant
@@ -312,6 +314,35 @@ pub struct Scan {
     /// As of a past time: a timestamp, -30s, or an RFC 3339 time
     #[arg(long, allow_hyphen_values = true)]
     pub at: Option<At>,
+}
+
+/// `aggregate`
+#[derive(Debug, ClapArgs)]
+pub struct Aggregate {
+    #[command(flatten)]
+    pub span: Span,
+    /// What to compute: any of count, sum, avg, min, max, stddev, distinct, p50, p99.9, …
+    #[arg(long = "fn", value_name = "FUNCTIONS", default_value = "count")]
+    pub functions: String,
+    /// How values become numbers: text, i64, f64 (as text), i64le, i64be, f64le, f64be (8 bytes),
+    /// json:PATH, json-f64:PATH
+    #[arg(long, value_name = "KIND", default_value = "text")]
+    pub value: String,
+    /// Which rows count, such as: value > 10 and not json:country = 'CH'
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub filter: Option<String>,
+    /// One answer for each: prefix:BYTES, split:SEPARATOR:FIELD (the first is 1), json:PATH
+    #[arg(long, value_name = "GROUP")]
+    pub group_by: Option<String>,
+    /// Most groups; more are an error [default: 10000]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub max_groups: u32,
+    /// As of a past time: a timestamp, -30s, or an RFC 3339 time
+    #[arg(long, allow_hyphen_values = true)]
+    pub at: Option<At>,
+    /// Show what was read where, and how long it took
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// The form of files.

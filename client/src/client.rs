@@ -215,7 +215,7 @@ impl Inner {
     }
 
     /// Takes in what a refusal says of the route, and whether it pays to ask again at once.
-    fn learn_from(&self, route: &Route, node: NodeId, error: &WireError) -> Next {
+    pub(crate) fn learn_from(&self, route: &Route, node: NodeId, error: &WireError) -> Next {
         let is_redirected = match error.code() {
             Code::NotLeader => {
                 let leader = Some(NodeId(error.0.leader_node)).filter(|n| *n != NodeId(0));

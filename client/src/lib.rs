@@ -17,7 +17,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `operation` | reads, writes, batches, scans: one file each |
+//! | `operation` | reads, writes, batches, scans, aggregates: one file each |
 //! | `router` | which node leads the range of a key, as far as is known |
 //! | `node_link` | one long-lived stream per node |
 //! | `session` | identities of writes |
@@ -42,7 +42,9 @@ pub use admin::{
 };
 pub use client::Client;
 pub use error::{ClientError, ErrorKind};
+pub use isotherm_aggregate as aggregate;
 pub use operation::{
-    CasOutcome, Deleted, Incremented, Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
+    AggregateOptions, AggregateProgress, Aggregated, CasOutcome, Deleted, Incremented, RangeWork,
+    Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
 };
 pub use options::ClientOptions;

@@ -51,6 +51,14 @@ pub(crate) enum Next {
 impl Next {
     /// After the usual pause.
     pub const PAUSE: Next = Next::AfterPause(Duration::ZERO);
+
+    /// The one that comes first.
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::AfterPause(a), Self::AfterPause(b)) => Self::AfterPause(a.min(b)),
+            _ => Self::AtOnce,
+        }
+    }
 }
 
 /// The attempts of one operation.
@@ -90,30 +98,41 @@ impl<'a> Attempts<'a> {
 
     /// Waits until the next attempt is due; `false` if there is no time for one.
     pub async fn again(&mut self, next: Next) -> bool {
+        let Some(delay) = self.delay(next) else { return false };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        true
+    }
+
+    /// How long to wait before the next attempt; `None` if there is no time for one.
+    pub fn delay(&mut self, next: Next) -> Option<Duration> {
         let at_least = match next {
             Next::AtOnce if self.redirects < REDIRECTS_MAX && self.budget.take() => {
                 self.redirects += 1;
-                return !self.left().is_zero();
+                return (!self.left().is_zero()).then_some(Duration::ZERO);
             }
             Next::AtOnce => Duration::ZERO,
             Next::AfterPause(at_least) => at_least,
         };
         self.redirects = 0;
-        self.pause(at_least).await
+        self.pause_length(at_least)
     }
 
     /// Pauses before the next attempt, at least for `at_least`; `false` if there is no time for
     /// one.
     pub async fn pause(&mut self, at_least: Duration) -> bool {
+        let Some(pause) = self.pause_length(at_least) else { return false };
+        tokio::time::sleep(pause).await;
+        true
+    }
+
+    fn pause_length(&mut self, at_least: Duration) -> Option<Duration> {
         let pause = if self.budget.take() { self.pause } else { PAUSE_MAX };
         let jittered = pause.mul_f64(0.5 + fastrand::f64());
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         let pause = jittered.max(at_least);
-        if pause >= self.left() {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-        true
+        (pause < self.left()).then_some(pause)
     }
 }
 

@@ -118,6 +118,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         cluster: identity.cluster,
         incarnation,
         sessions: AtomicU64::new(0),
+        aggregates: Arc::default(),
     };
     let _ = range_rpc.0.set(ready);
     let watched = Arc::new(Disk::default());

@@ -1,6 +1,7 @@
 //! The commands, one file per group.
 
 mod admin;
+mod aggregate;
 mod data;
 mod export;
 mod import;
@@ -44,6 +45,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             }
             Command::Incr { key, by } => data::incr(&global, &key, by).await,
             Command::Scan(scan) => scan::run(&global, scan).await,
+            Command::Aggregate(aggregate) => aggregate::run(&global, aggregate).await,
             Command::Import(import) => import::run(&global, import).await,
             Command::Export(export) => export::run(&global, export).await,
             Command::Status => admin::status(&global).await,

@@ -1,10 +1,12 @@
 //! What a client does with data, one file per kind.
 
+mod aggregate;
 mod batch;
 mod read;
 mod scan;
 mod types;
 mod write;
 
+pub use aggregate::{AggregateOptions, AggregateProgress, Aggregated, RangeWork};
 pub use scan::Scan;
 pub use types::{CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult};

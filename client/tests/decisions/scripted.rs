@@ -56,7 +56,14 @@ pub enum Reply {
 /// An answer to the `n`-th request (from 0).
 pub type Script = Box<dyn FnMut(usize, &Asked) -> Reply + Send>;
 
+/// Messages of a node for the `n`-th aggregate that is asked (from 0), then the end of the stream.
+pub type AggregateScript =
+    Box<dyn FnMut(usize, u64, &pb::AggregateRequest) -> Vec<pb::AggregateResponse> + Send>;
+
 pub struct State {
+    /// What nodes do about aggregates.
+    pub aggregate_script: Mutex<Option<AggregateScript>>,
+    aggregates: Mutex<Vec<(u64, pb::AggregateRequest)>>,
     script: Mutex<Script>,
     asked: Mutex<Vec<Asked>>,
     ranges: Mutex<Vec<pb::RangeLocation>>,
@@ -80,6 +87,11 @@ impl State {
     /// Everything that was asked so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// Every aggregate that was asked so far, and of which node.
+    pub fn aggregates(&self) -> Vec<(u64, pb::AggregateRequest)> {
+        self.aggregates.lock().unwrap().clone()
     }
 
     /// Changes where meta says that a node is; returns where that was.
@@ -157,6 +169,8 @@ impl Scripted {
             ..pb::RangeLocation::default()
         };
         let state = Arc::new(State {
+            aggregate_script: Mutex::default(),
+            aggregates: Mutex::default(),
             script: Mutex::new(Box::new(script)),
             asked: Mutex::default(),
             ranges: Mutex::new(ranges.into_iter().map(located).collect()),
@@ -227,6 +241,25 @@ async fn answer(
 #[tonic::async_trait]
 impl RangeService for Node {
     type StreamStream = ReceiverStream<Result<pb::RangeResponses, Status>>;
+    type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
+
+    async fn aggregate(
+        &self,
+        request: Request<pb::AggregateRequest>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
+        let request = request.into_inner();
+        let number = {
+            let mut all = self.state.aggregates.lock().unwrap();
+            all.push((self.id, request.clone()));
+            all.len() - 1
+        };
+        let mut script = self.state.aggregate_script.lock().unwrap();
+        let script = script.as_mut().ok_or_else(|| Status::unimplemented("not scripted"))?;
+        let messages = script(number, self.id, &request);
+        let (outbound, answers) = mpsc::channel(messages.len().max(1));
+        messages.into_iter().for_each(|m| outbound.try_send(Ok(m)).unwrap());
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
 
     async fn stream(
         &self,

@@ -95,6 +95,17 @@ pub fn decode_whole(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(key)
 }
 
+/// The user key of a row of `live`, in place if nothing in it was escaped, in `unescaped` otherwise.
+pub(crate) fn borrow<'a>(bytes: &'a [u8], unescaped: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    if let Some(plain) = bytes.strip_suffix(&[ESCAPE, TERMINATOR])
+        && !plain.contains(&ESCAPE)
+    {
+        return Ok(plain);
+    }
+    *unescaped = decode_whole(bytes)?;
+    Ok(unescaped)
+}
+
 /// The encoded bounds `[start, end)` of `span`, good in every column family that is keyed by
 /// enc(user key).
 pub fn bounds(span: &KeyRange) -> Range<Vec<u8>> {
@@ -242,6 +253,8 @@ mod tests {
         fn a_key_survives_the_round_trip(key in user_key(), tail in user_key()) {
             let encoded = encode(&key);
             prop_assert_eq!(&decode_whole(&encoded).unwrap(), &key);
+            let mut unescaped = Vec::new();
+            prop_assert_eq!(borrow(&encoded, &mut unescaped).unwrap(), &key[..]);
             let followed = [&encoded[..], &tail].concat();
             prop_assert_eq!(decode(&followed).unwrap(), (key.clone(), encoded.len()));
             with_encoded(&key, |on_stack| assert_eq!(on_stack, encoded));

@@ -8,7 +8,7 @@ use isotherm_raftstore::{
     OpResult, Page, PageRead, PointRead, RangeError, WriteOp, WriteOutcome, WriteRequest,
 };
 use isotherm_storage::Row;
-use isotherm_types::{Key, Timestamp, limits};
+use isotherm_types::{Key, KeyRange, Timestamp, limits};
 use std::time::Duration;
 
 pub(super) fn invalid(why: impl Into<String>) -> RangeError {
@@ -107,13 +107,17 @@ pub(super) fn point_result(row: Option<Row>) -> pb::PointResult {
     }
 }
 
+pub(super) fn key_range(span: Option<pb::KeyRange>) -> Result<KeyRange, RangeError> {
+    let span = span.ok_or_else(|| invalid("a read names no span"))?;
+    span.try_into().map_err(|e: isotherm_proto::ConvertError| invalid(e.to_string()))
+}
+
 pub(super) fn page_read(read: pb::ReadPage) -> Result<PageRead, RangeError> {
     if read.txn != 0 {
         return Err(invalid("transactions are not known to this version"));
     }
-    let span = read.span.ok_or_else(|| invalid("a page names no span"))?;
     Ok(PageRead {
-        span: span.try_into().map_err(|e: isotherm_proto::ConvertError| invalid(e.to_string()))?,
+        span: key_range(read.span)?,
         at: (read.at != 0).then_some(Timestamp(read.at)),
         max_keys: read.max_keys,
         max_bytes: read.max_bytes,

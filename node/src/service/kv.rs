@@ -3,9 +3,10 @@
 //! The gateway is the Rust client inside the node, with sessions of its own: what a thin client
 //! sends once takes effect at most once, and an answer that was lost stays unknown.
 
+use isotherm_aggregate::{Figure, Function, GroupAnswer, QueryText};
 use isotherm_client::{
-    CasOutcome, Client, ClientError, Deleted, ErrorKind, Incremented, ScanOptions, Write,
-    WriteResult,
+    AggregateOptions, Aggregated, CasOutcome, Client, ClientError, Deleted, ErrorKind, Incremented,
+    ScanOptions, Write, WriteResult,
 };
 use isotherm_proto::v1::kv_server::Kv;
 use isotherm_proto::v1::{self as pb, write, write_result};
@@ -16,6 +17,8 @@ use tonic::{Request, Response, Status};
 
 /// Pages that wait for a slow client; the scan waits then.
 const PAGES_AHEAD: usize = 2;
+/// Groups in one message: thin clients take 4 MiB by default, and a name has up to 4 KiB.
+const GROUPS_PER_MESSAGE: usize = 500;
 
 /// The public API.
 #[derive(Clone)]
@@ -76,9 +79,58 @@ fn to_result(result: WriteResult) -> pb::WriteResult {
     pb::WriteResult { kind: Some(kind) }
 }
 
+fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, Status> {
+    let span = KeyRange::new(request.start, request.end)
+        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let query = QueryText {
+        functions: request.functions.join(","),
+        value: request.value,
+        filter: request.r#where,
+        group_by: request.group_by,
+        groups_max: request.groups_max,
+    };
+    Ok(AggregateOptions { span, query, at: request.at.map(Timestamp) })
+}
+
+fn aggregate_messages(done: Aggregated) -> impl Iterator<Item = pb::AggregateResponse> {
+    let first = pb::AggregateResponse {
+        at: done.at.get(),
+        ranges: done.ranges(),
+        rows: done.answer.rows,
+        skipped: done.answer.skipped,
+        groups: Vec::new(),
+    };
+    let groups: Vec<_> = done.answer.groups.into_iter().map(aggregate_group).collect();
+    let pages = groups.chunks(GROUPS_PER_MESSAGE).map(<[_]>::to_vec).collect::<Vec<_>>();
+    let mut totals = Some(first);
+    // Totals come with the first groups, and alone if there are none.
+    let pages = if pages.is_empty() { vec![Vec::new()] } else { pages };
+    pages
+        .into_iter()
+        .map(move |groups| pb::AggregateResponse { groups, ..totals.take().unwrap_or_default() })
+}
+
+fn aggregate_group(group: GroupAnswer) -> pb::AggregateGroup {
+    let figure = |(function, figure): (Function, Figure)| pb::AggregateFigure {
+        function: function.to_string(),
+        number: match figure {
+            Figure::None => None,
+            Figure::Number(digits) => Some(digits),
+            Figure::Special(name) => Some(name.to_owned()),
+        },
+    };
+    pb::AggregateGroup {
+        name: group.name.map(Into::into),
+        rows: group.rows,
+        skipped: group.skipped,
+        figures: group.figures.into_iter().map(figure).collect(),
+    }
+}
+
 #[tonic::async_trait]
 impl Kv for KvGateway {
     type ScanStream = ReceiverStream<Result<pb::ScanPage, Status>>;
+    type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
 
     async fn get(&self, r: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let pb::GetRequest { key, at } = r.into_inner();
@@ -173,6 +225,24 @@ impl Kv for KvGateway {
                 let failed = page.is_err();
                 // A client that went away ends its scan here.
                 if pages.send(page).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(taken)))
+    }
+
+    async fn aggregate(
+        &self,
+        r: Request<pb::AggregateRequest>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
+        let options = aggregate_options(r.into_inner())?;
+        // Dropped with the call, and with it all that nodes do for it.
+        let done = self.client.aggregate(options).await.map_err(status)?;
+        let (messages, taken) = mpsc::channel(PAGES_AHEAD);
+        tokio::spawn(async move {
+            for message in aggregate_messages(done) {
+                if messages.send(Ok(message)).await.is_err() {
                     return;
                 }
             }

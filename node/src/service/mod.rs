@@ -1,9 +1,11 @@
 //! The RPCs of a node.
 //!
 //! * `range`, `range_stream`: what clients that route ask of the node that leads a range;
+//! * `aggregate`: what the rows of ranges that this node leads come to;
 //! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `convert`: messages to what the store takes, and back.
 
+mod aggregate;
 mod convert;
 mod kv;
 mod range;

@@ -1,5 +1,6 @@
 //! What clients that route, and operators, ask of the node that leads a range.
 
+use super::aggregate::{Admission, Aggregate};
 use super::convert::{check_key, wire_error};
 use super::range_stream;
 use isotherm_proto::WireError;
@@ -20,6 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages of answers that wait for the wire.
 const ANSWERS_WAITING_MAX: usize = 64;
+/// Partial aggregates that wait for the wire; reading waits then.
+const PARTIALS_WAITING_MAX: usize = 2;
 
 /// What is known once the node is open.
 pub struct Ready {
@@ -30,6 +33,8 @@ pub struct Ready {
     pub incarnation: Incarnation,
     /// Sessions issued so far.
     pub sessions: AtomicU64,
+    /// How many aggregates are read at a time.
+    pub aggregates: Arc<Admission>,
 }
 
 impl Ready {
@@ -73,7 +78,8 @@ impl RangeRpc {
     }
 }
 
-fn status(error: RangeError) -> Status {
+/// The error as it ends an RPC.
+pub(super) fn status(error: RangeError) -> Status {
     // The details travel in the message's binary form, so that a client can route by them.
     let wire = wire_error(error);
     let details = prost_bytes(&wire);
@@ -89,6 +95,7 @@ fn prost_bytes(wire: &WireError) -> bytes::Bytes {
 #[tonic::async_trait]
 impl RangeService for RangeRpc {
     type StreamStream = ReceiverStream<Result<pb::RangeResponses, Status>>;
+    type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
 
     async fn stream(
         &self,
@@ -97,6 +104,18 @@ impl RangeService for RangeRpc {
         let store = self.ready()?.store.clone();
         let (outbound, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
         tokio::spawn(range_stream::serve(store, request.into_inner(), outbound));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn aggregate(
+        &self,
+        request: Request<pb::AggregateRequest>,
+    ) -> Result<Response<Self::AggregateStream>, Status> {
+        let ready = self.ready()?;
+        let aggregate =
+            Aggregate::new(ready.store.clone(), request.into_inner()).map_err(status)?;
+        let (outbound, answers) = mpsc::channel(PARTIALS_WAITING_MAX);
+        tokio::spawn(aggregate.run(ready.aggregates.clone(), outbound));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 

@@ -83,15 +83,34 @@ impl Replica {
         version: u64,
         read: PageRead,
     ) -> Result<Page, RangeError> {
+        let (span, at) = (read.span.clone(), read.at);
+        self.read_span(version, &span, at, move |snapshot, span, at| {
+            page_of(snapshot, span, at, &read)
+        })
+        .await
+    }
+
+    /// Shows a snapshot to `read` that holds, of the part of `span` inside the range, everything up
+    /// to `at` (or to a timestamp requested now), together with that part and timestamp. `read` runs
+    /// on a scan thread and is to be short.
+    pub async fn read_span<T: Send + 'static>(
+        self: &Arc<Self>,
+        version: u64,
+        span: &KeyRange,
+        at: Option<Timestamp>,
+        read: impl FnOnce(&DataSnapshot, KeyRange, Timestamp) -> isotherm_storage::Result<T>
+        + Send
+        + 'static,
+    ) -> Result<T, RangeError> {
         let mark = self.pending.mark();
-        let at = match read.at {
+        let at = match at {
             Some(at) => {
                 self.ctx.check_issued(at).await?;
                 at
             }
             None => self.ctx.timestamp().await?,
         };
-        let span = self.descriptor().span.intersect(&read.span);
+        let span = self.descriptor().span.intersect(span);
         let Some(span) = span else { return Err(self.epoch_mismatch()) };
         // Batches that requested their timestamp before this read arrived may lie at or below `at`.
         let settle = self.pending.settle(mark, at);
@@ -100,11 +119,8 @@ impl Replica {
             .map_err(|_| RangeError::NotLeader { leader: None })?;
         let snapshot =
             self.snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()]).await?;
-        let run = move || page_of(&snapshot, span, at, &read);
-        tokio::task::spawn_blocking(run)
-            .await
-            .map_err(|e| RangeError::Internal(e.to_string()))?
-            .map_err(|e| RangeError::Internal(e.to_string()))
+        let read = self.ctx.scans.run(move || read(&snapshot, span, at)).await?;
+        read.map_err(|e| RangeError::Internal(e.to_string()))
     }
 
     /// A snapshot of the data that this replica may answer from as the leader.

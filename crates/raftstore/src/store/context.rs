@@ -1,6 +1,6 @@
 //! What every replica of a node shares.
 
-use super::{RangeError, SpanTable, StoreOptions, StoreTuning};
+use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
 use crate::faults::Faults;
 use crate::replica::Core;
 use crate::sender::PeerSender;
@@ -65,6 +65,7 @@ pub struct StoreContext {
     pub(crate) sender: Arc<dyn PeerSender>,
     pub(crate) oracle: Arc<dyn TimestampSource>,
     pub(crate) spans: SpanTable,
+    pub(crate) scans: ScanPool,
     pub(crate) events: broadcast::Sender<StoreEvent>,
     pub(crate) births: mpsc::UnboundedSender<Birth>,
     pub(crate) staging: PathBuf,
@@ -114,6 +115,7 @@ impl StoreContext {
             sender,
             oracle,
             spans: SpanTable::default(),
+            scans: ScanPool::start(),
             events: broadcast::Sender::new(4096),
             births,
             staging,

@@ -8,6 +8,7 @@ mod open;
 mod operation;
 mod options;
 mod receive;
+mod scan_pool;
 mod span_table;
 mod start;
 mod stop;
@@ -18,6 +19,7 @@ mod tests;
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
+pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaStatus};

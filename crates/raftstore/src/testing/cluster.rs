@@ -79,17 +79,38 @@ async fn open_when_free<T>(open: impl Fn() -> isotherm_storage::Result<T>) -> T 
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().flatten().collect();
-    entries.sort_by_key(|e| e.file_name());
-    for entry in entries {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_dir(&source, &target);
-        } else if entry.file_name() != "LOCK" {
-            std::fs::copy(&source, &target).unwrap();
+/// Every file below `dir` with its size; a log's grows all the time and may be cut anywhere.
+fn listing(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(listing(&path)?);
+        } else if entry.file_name() != "LOCK" && entry.file_name() != "LOG" {
+            let is_log = path.extension().is_some_and(|e| e == "log");
+            files.insert(path, if is_log { 0 } else { entry.metadata()?.len() });
         }
+    }
+    Ok(files)
+}
+
+/// Copies a directory as a crash would leave it. Flushes and compactions go on meanwhile: a copy
+/// during which files came or went is of no one moment, and is made again.
+fn copy_dir(from: &Path, to: &Path) {
+    let copy_once = || -> std::io::Result<bool> {
+        let before = listing(from)?;
+        for source in before.keys() {
+            let target = to.join(source.strip_prefix(from).unwrap());
+            std::fs::create_dir_all(target.parent().unwrap())?;
+            std::fs::copy(source, target)?;
+        }
+        Ok(listing(from)? == before)
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !copy_once().unwrap_or(false) {
+        assert!(Instant::now() < deadline, "the directory never stands still");
+        let _ = std::fs::remove_dir_all(to);
     }
 }
 

@@ -24,6 +24,7 @@ mod scan;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 pub use batch::DataBatch;
 pub use engine::{DataEngine, DataOptions};

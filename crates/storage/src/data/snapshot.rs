@@ -41,10 +41,23 @@ impl DataSnapshot {
     }
 
     pub(super) fn iterate(&self, cf: &str, bounds: Range<Vec<u8>>) -> DBRawIterator<'_> {
-        let mut options = ReadOptions::default();
+        self.iterate_with(cf, bounds, ReadOptions::default())
+    }
+
+    pub(super) fn iterate_with(
+        &self,
+        cf: &str,
+        bounds: Range<Vec<u8>>,
+        mut options: ReadOptions,
+    ) -> DBRawIterator<'_> {
         options.set_iterate_lower_bound(bounds.start);
         options.set_iterate_upper_bound(bounds.end);
         self.inner.raw_iterator_cf_opt(self.engine.cf(cf), options)
+    }
+
+    /// Bytes that a span takes on disk, roughly.
+    pub fn approximate_size(&self, span: &KeyRange) -> u64 {
+        self.engine.approximate_size(span)
     }
 
     /// Key `key` at `at`, or at its newest.
@@ -138,13 +151,23 @@ pub(super) fn version_at(
     encoded: &[u8],
     at: Timestamp,
 ) -> Result<Option<Row>> {
+    Ok(raw_version_at(history, encoded, at)?.and_then(|row| row.visible()))
+}
+
+/// The same with its parts still in place.
+pub(super) fn raw_version_at<'i>(
+    history: &'i mut DBRawIterator<'_>,
+    encoded: &[u8],
+    at: Timestamp,
+) -> Result<Option<RawRow<'i>>> {
     history.seek(key::history(encoded, at));
-    let Some((key, value)) = history.item() else {
+    if !history.valid() {
         history.status()?;
         return Ok(None);
-    };
+    }
+    let Some((key, value)) = history.item() else { return Ok(None) };
     let Some(start) = key::history_start(key, encoded) else { return Ok(None) };
     let row = RawRow::decode(value)?;
     let end = row.ts;
-    Ok(if end > at { RawRow { ts: start, ..row }.visible() } else { None })
+    Ok((end > at).then_some(RawRow { ts: start, ..row }))
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 fn open(dir: &std::path::Path) -> DataEngine {
     let options = DataOptions { write_buffer_bytes: 1 << 20, ..DataOptions::default() };
@@ -142,6 +143,53 @@ fn remembered_results_are_listed_by_origin_and_age() {
     assert_eq!(listed(0), [9]);
 }
 
+#[test]
+fn a_visit_stops_where_it_is_told_to() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    let mut overlay = Overlay::new(&engine);
+    for key in ["a", "b", "c"] {
+        let value = Some(Bytes::from_static(b"1"));
+        overlay.set(&Key::from(key), value, Timestamp(1), 0).expect("in memory");
+    }
+    let mut batch = DataBatch::new();
+    overlay.drain_into(&mut batch);
+    engine.write(batch).expect("in memory");
+    let mut seen = 0;
+    let stopped = engine.snapshot().visit(&KeyRange::all(), Timestamp(1), false, |_, _| {
+        seen += 1;
+        if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.expect("readable"), seen), (Some(Key::from("b")), 2));
+}
+
+#[test]
+fn cuts_divide_what_is_on_disk_evenly() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    assert!(engine.snapshot().cuts(&KeyRange::all(), 4).expect("readable").is_empty());
+    let mut overlay = Overlay::new(&engine);
+    for number in 0..40_000_u32 {
+        // Crowded at the end, and with something in common.
+        let number = if number < 1000 { number } else { 3_000_000 + number };
+        let (key, value) =
+            (format!("prefix/{number:08}"), Some(Bytes::from(vec![number as u8; 100])));
+        overlay.set(&Key::from(key), value, Timestamp(1), 0).expect("in memory");
+    }
+    let mut batch = DataBatch::new();
+    overlay.drain_into(&mut batch);
+    engine.write(batch).expect("in memory");
+    engine.flush().expect("flushed");
+    let snapshot = engine.snapshot();
+    let cuts = snapshot.cuts(&KeyRange::all(), 4).expect("readable");
+    let spans = KeyRange::all().split_at(&cuts).expect("ascending and inside");
+    assert_eq!(spans.len(), 4);
+    for span in spans {
+        let rows = snapshot.scan(&span, Timestamp(1), false, true).count();
+        assert!((5_000..15_000).contains(&rows), "{rows} rows in {span:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
@@ -185,6 +233,13 @@ proptest! {
                 }).collect()
             };
             prop_assert_eq!(&read(false), &expected);
+            let mut visited = Vec::new();
+            let seen_all = snapshot.visit(&KeyRange::all(), Timestamp(at), at % 2 == 0, |key, value| {
+                visited.push((key.to_vec(), String::from_utf8(value.to_vec()).expect("text")));
+                ControlFlow::Continue(())
+            });
+            prop_assert_eq!(seen_all.expect("readable"), None);
+            prop_assert_eq!(&visited, &expected);
             let mut reversed = read(true);
             reversed.reverse();
             prop_assert_eq!(&reversed, &expected);

@@ -2,8 +2,8 @@
 
 use crate::replica::{Page, PageRead, PointRead};
 use crate::store::{RangeError, Store};
-use isotherm_storage::Row;
-use isotherm_types::RangeId;
+use isotherm_storage::{DataSnapshot, Row};
+use isotherm_types::{KeyRange, RangeId, Timestamp};
 use std::time::Duration;
 
 fn late<T>(_: T) -> RangeError {
@@ -47,5 +47,44 @@ impl Store {
         let replica = self.find(range)?;
         let page = tokio::time::timeout(timeout, replica.read_page(version, read)).await;
         page.map_err(late)?.map_err(|e| self.with_neighbours(e))
+    }
+
+    /// Shows a snapshot of a part of a range at `at` to `read`, on a scan thread. `read` is to be
+    /// short: who has more to read comes back for the rest.
+    pub async fn read_span<T: Send + 'static>(
+        &self,
+        range: RangeId,
+        version: u64,
+        span: &KeyRange,
+        at: Timestamp,
+        timeout: Duration,
+        read: impl FnOnce(&DataSnapshot, KeyRange, Timestamp) -> isotherm_storage::Result<T>
+        + Send
+        + 'static,
+    ) -> Result<T, RangeError> {
+        let replica = self.find(range)?;
+        let read = replica.read_span(version, span, Some(at), read);
+        let read = tokio::time::timeout(timeout, read).await;
+        read.map_err(late)?.map_err(|e| self.with_neighbours(e))
+    }
+
+    /// Cuts a span that holds much, so that its parts can be read at the same time.
+    pub async fn cut_span(&self, span: KeyRange, part_bytes: u64) -> Vec<KeyRange> {
+        let (data, whole) = (self.ctx.data.clone(), span.clone());
+        let threads = self.scan_threads();
+        let cut = move || {
+            let parts = data.approximate_size(&whole) / part_bytes.max(1) + 1;
+            let parts = usize::try_from(parts).unwrap_or(threads).min(threads);
+            if parts < 2 {
+                return None;
+            }
+            whole.split_at(&data.snapshot().cuts(&whole, parts).ok()?)
+        };
+        self.ctx.scans.run(cut).await.ok().flatten().unwrap_or_else(|| vec![span])
+    }
+
+    /// How many reads of many rows run at a time.
+    pub fn scan_threads(&self) -> usize {
+        self.ctx.scans.threads()
     }
 }

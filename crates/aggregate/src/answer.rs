@@ -1,0 +1,165 @@
+//! The end of an aggregate: numbers to be shown.
+
+use crate::decimal::format_units;
+use crate::function::Function;
+use crate::numbers::{Kind, Numbers};
+use crate::partial::Group;
+use crate::{Partial, Query, ratio};
+use num_bigint::{BigInt, Sign};
+
+/// What all groups come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Rows that the condition accepted.
+    pub rows: u64,
+    /// Of them, those whose value is no number although a function needed one.
+    pub skipped: u64,
+    /// Groups, `null` first, then by name. One without a name if nothing was grouped.
+    pub groups: Vec<GroupAnswer>,
+}
+
+/// What one group comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupAnswer {
+    /// None is the group `null`.
+    pub name: Option<Vec<u8>>,
+    /// Its rows.
+    pub rows: u64,
+    /// Its rows whose value is no number although a function needed one.
+    pub skipped: u64,
+    /// What each function gives.
+    pub figures: Vec<(Function, Figure)>,
+}
+
+/// A number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Figure {
+    /// Of no values.
+    None,
+    /// Its decimal digits, exact unless the function says otherwise; never an exponent for a
+    /// decimal.
+    Number(String),
+    /// `NaN`, `Infinity` or `-Infinity`.
+    Special(&'static str),
+}
+
+impl Partial {
+    /// The answer that this comes to.
+    pub fn finish(mut self, query: &Query) -> Answer {
+        if query.group_by.is_none() && self.groups() == 0 {
+            let needs = crate::numbers::Needs::of(&query.functions, query.source.is_float());
+            self.find(None, needs, 1).expect("room for one");
+        }
+        self.groups.sort_by(|a, b| a.name.cmp(&b.name));
+        let groups: Vec<_> = self.groups.iter().map(|group| finish(group, query)).collect();
+        Answer {
+            rows: groups.iter().map(|g| g.rows).sum(),
+            skipped: groups.iter().map(|g| g.skipped).sum(),
+            groups,
+        }
+    }
+}
+
+fn finish(group: &Group, query: &Query) -> GroupAnswer {
+    let figure = |function| match (function, &group.numbers, &group.distinct) {
+        (Function::Count, ..) => Figure::Number(group.rows.to_string()),
+        (Function::Distinct, _, Some(distinct)) => Figure::Number(distinct.estimate().to_string()),
+        (_, Some(numbers), _) => number(function, numbers),
+        _ => Figure::None,
+    };
+    GroupAnswer {
+        name: group.name.clone(),
+        rows: group.rows,
+        skipped: group.skipped,
+        figures: query.functions.iter().map(|f| (f, figure(f))).collect(),
+    }
+}
+
+fn number(function: Function, numbers: &Numbers) -> Figure {
+    let n = BigInt::from(numbers.count);
+    if numbers.count == 0 {
+        // Nothing adds up to nothing.
+        return if function == Function::Sum {
+            Figure::Number("0".to_owned())
+        } else {
+            Figure::None
+        };
+    }
+    if let Function::Quantile(millionths) = function {
+        let quantile = numbers.quantiles.as_ref().and_then(|q| q.quantile(millionths));
+        return quantile.map_or(Figure::None, float);
+    }
+    let is_sample = numbers.count > 1;
+    match &numbers.kind {
+        Kind::Decimal { sum, squares, .. } => {
+            let sum = sum.units();
+            let (min, max) = numbers.decimal_bounds().expect("there are numbers");
+            Figure::Number(match function {
+                Function::Sum => units(&sum),
+                Function::Min => min.to_string(),
+                Function::Max => max.to_string(),
+                Function::Avg => units(&divide_half_up(&sum, &n)),
+                _ => {
+                    let (Some(squares), true) = (squares, is_sample) else { return Figure::None };
+                    let (numerator, denominator) = variance(&n, &sum, squares.units());
+                    // Units of 10⁻³⁶, whose root is one of 10⁻¹⁸; one more bit decides the rounding.
+                    let radicand: BigInt = (numerator << 2) / denominator;
+                    let root = radicand.sqrt();
+                    units(&((root + 1_u8) >> 1))
+                }
+            })
+        }
+        Kind::Float { sum, squares, min, max, infinite } => match function {
+            Function::Min => float(*min),
+            Function::Max => float(*max),
+            Function::Stddev if !is_sample => Figure::None,
+            Function::Sum | Function::Avg if *infinite != [0, 0] => match infinite {
+                [_, 0] => float(f64::NEG_INFINITY),
+                [0, _] => float(f64::INFINITY),
+                _ => float(f64::NAN),
+            },
+            Function::Sum => float(sum.to_f64()),
+            Function::Avg => {
+                let (sum, exponent) = sum.exact();
+                float(ratio::round(&sum, &n, exponent))
+            }
+            _ if *infinite != [0, 0] => float(f64::NAN),
+            _ => {
+                let Some(squares) = squares else { return Figure::None };
+                // Both counted in the unit of the squares, which is that of the sums squared.
+                let ((sum, _), (squares, exponent)) = (sum.exact(), squares.exact());
+                let (numerator, denominator) = variance(&n, &sum, squares);
+                float(ratio::round_root(&numerator, &denominator, exponent))
+            }
+        },
+    }
+}
+
+/// (n·Σx² − (Σx)²) / (n·(n − 1)), as numerator and denominator.
+fn variance(n: &BigInt, sum: &BigInt, squares: BigInt) -> (BigInt, BigInt) {
+    (n * squares - sum * sum, n * (n - 1))
+}
+
+/// To the nearest, halves away from zero (as PostgreSQL rounds decimals).
+fn divide_half_up(numerator: &BigInt, denominator: &BigInt) -> BigInt {
+    let sign = if numerator.sign() == Sign::Minus { -1 } else { 1 };
+    let magnitude = BigInt::from(numerator.magnitude().clone());
+    ((magnitude * 2 + denominator) / (denominator * 2_u8)) * sign
+}
+
+fn units(units: &BigInt) -> String {
+    format_units(&units.magnitude().to_string(), units.sign() == Sign::Minus)
+}
+
+fn float(value: f64) -> Figure {
+    if value.is_nan() {
+        Figure::Special("NaN")
+    } else if value.is_infinite() {
+        Figure::Special(if value > 0.0 { "Infinity" } else { "-Infinity" })
+    } else if value != 0.0 && !(1e-7..1e21).contains(&value.abs()) {
+        // The shortest digits that read back as the same double.
+        Figure::Number(format!("{value:e}"))
+    } else {
+        Figure::Number(format!("{value}"))
+    }
+}

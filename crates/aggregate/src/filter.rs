@@ -1,0 +1,380 @@
+//! Conditions on rows.
+//!
+//! ```text
+//! condition  = and { "or" and }
+//! and        = not { "and" not }
+//! not        = "not" not | "(" condition ")" | operand comparison operand
+//! operand    = "value" | "key" | "json:" path | number | 'text' | "text" | true | false | null
+//! ```
+//! A comparison of things that are missing or of different types is false.
+
+use crate::lexer::{Token, tokens};
+use crate::value::{Number, is_json_number, json_text};
+use crate::{AggregateError, Decimal, JsonPath, Result, ValueSource};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// Conditions inside conditions at most: evaluation recurses.
+const DEPTH_MAX: usize = 64;
+/// Bytes of a condition at most.
+const TEXT_MAX: usize = 16 << 10;
+
+/// A condition on a row.
+#[derive(Debug, Clone)]
+pub struct Filter(Node);
+
+#[derive(Debug, Clone)]
+enum Node {
+    Or(Vec<Node>),
+    And(Vec<Node>),
+    Not(Box<Node>),
+    Compare(Operand, &'static str, Operand),
+}
+
+#[derive(Debug, Clone)]
+enum Operand {
+    Value,
+    Key,
+    Json(JsonPath),
+    Literal(Literal),
+}
+
+#[derive(Debug, Clone)]
+enum Literal {
+    Number { exact: Option<Decimal>, float: f64 },
+    Text(Vec<u8>),
+    Bool(bool),
+    Null,
+}
+
+/// What an operand is in one row.
+enum Scalar<'a> {
+    Number {
+        exact: Option<Decimal>,
+        float: f64,
+    },
+    Text(Cow<'a, [u8]>),
+    Bool(bool),
+    Null,
+    /// The value of a row: a number if it is compared with one, its text otherwise.
+    Value(Option<Number>, Cow<'a, [u8]>),
+}
+
+impl Filter {
+    /// Reads a condition.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > TEXT_MAX {
+            return Err(bad(format!("the condition has more than {TEXT_MAX} bytes")));
+        }
+        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
+        let node = parser.or()?;
+        match parser.next() {
+            None => Ok(Self(node)),
+            Some(token) => {
+                Err(bad(format!("{} stands where the condition should end", shown(&token))))
+            }
+        }
+    }
+
+    /// Whether a row satisfies it.
+    pub(crate) fn accepts(&self, key: &[u8], value: &[u8], source: &ValueSource) -> bool {
+        self.0.holds(key, value, source)
+    }
+}
+
+impl Node {
+    fn holds(&self, key: &[u8], value: &[u8], source: &ValueSource) -> bool {
+        match self {
+            Self::Or(any) => any.iter().any(|node| node.holds(key, value, source)),
+            Self::And(all) => all.iter().all(|node| node.holds(key, value, source)),
+            Self::Not(node) => !node.holds(key, value, source),
+            Self::Compare(left, operator, right) => {
+                let scalar = |operand: &Operand| operand.scalar(key, value, source).map(own);
+                let (Some(left), Some(right)) = (scalar(left), scalar(right)) else { return false };
+                compare(&left, &right).is_some_and(|order| match *operator {
+                    "=" => order == Ordering::Equal,
+                    "!=" => order != Ordering::Equal,
+                    "<" => order == Ordering::Less,
+                    "<=" => order != Ordering::Greater,
+                    ">" => order == Ordering::Greater,
+                    _ => order != Ordering::Less,
+                })
+            }
+        }
+    }
+}
+
+/// Ends the borrow of the row that a scalar has.
+fn own(scalar: Scalar<'_>) -> Scalar<'static> {
+    match scalar {
+        Scalar::Number { exact, float } => Scalar::Number { exact, float },
+        Scalar::Text(text) => Scalar::Text(Cow::Owned(text.into_owned())),
+        Scalar::Bool(value) => Scalar::Bool(value),
+        Scalar::Null => Scalar::Null,
+        Scalar::Value(number, text) => Scalar::Value(number, Cow::Owned(text.into_owned())),
+    }
+}
+
+impl Operand {
+    fn scalar<'a>(
+        &'a self,
+        key: &'a [u8],
+        value: &'a [u8],
+        source: &ValueSource,
+    ) -> Option<Scalar<'a>> {
+        match self {
+            Self::Key => Some(Scalar::Text(key.into())),
+            Self::Value => {
+                let part = source.part(value)?;
+                Some(Scalar::Value(source.number(part), source.text(part)))
+            }
+            Self::Json(path) => Some(match path.find(value)? {
+                "true" => Scalar::Bool(true),
+                "false" => Scalar::Bool(false),
+                "null" => Scalar::Null,
+                text if is_json_number(text.as_bytes()) => Scalar::Number {
+                    exact: Decimal::parse_json(text.as_bytes()),
+                    float: text.parse().ok()?,
+                },
+                text if text.starts_with('"') => Scalar::Text(json_text(text.as_bytes())),
+                // Arrays and objects compare with nothing.
+                _ => return None,
+            }),
+            Self::Literal(literal) => Some(match literal {
+                Literal::Number { exact, float } => Scalar::Number { exact: *exact, float: *float },
+                Literal::Text(text) => Scalar::Text(text.into()),
+                Literal::Bool(value) => Scalar::Bool(*value),
+                Literal::Null => Scalar::Null,
+            }),
+        }
+    }
+}
+
+fn compare(left: &Scalar<'_>, right: &Scalar<'_>) -> Option<Ordering> {
+    let as_number = |scalar: &Scalar<'_>| match scalar {
+        Scalar::Number { exact, float } => Some((*exact, *float)),
+        Scalar::Value(Some(Number::Decimal(exact)), _) => Some((Some(*exact), exact.to_f64())),
+        Scalar::Value(Some(Number::Float(float)), _) => Some((None, *float)),
+        _ => None,
+    };
+    let as_text = |scalar: &Scalar<'_>| match scalar {
+        Scalar::Text(text) | Scalar::Value(_, text) => Some(text.to_vec()),
+        _ => None,
+    };
+    match (left, right) {
+        (Scalar::Bool(a), Scalar::Bool(b)) => Some(a.cmp(b)),
+        (Scalar::Null, Scalar::Null) => Some(Ordering::Equal),
+        (Scalar::Text(_), _) | (_, Scalar::Text(_)) => Some(as_text(left)?.cmp(&as_text(right)?)),
+        _ => match (as_number(left)?, as_number(right)?) {
+            ((Some(a), _), (Some(b), _)) => Some(a.cmp(&b)),
+            ((_, a), (_, b)) => a.partial_cmp(&b),
+        },
+    }
+}
+
+fn bad(why: impl std::fmt::Display) -> AggregateError {
+    AggregateError::query(format!(
+        "{why}; a condition looks like: value >= 10 and not (json:country = 'CH' or key < 'm')"
+    ))
+}
+
+fn shown(token: &Token) -> String {
+    match token {
+        Token::Word(word) => format!("{word:?}"),
+        Token::Text(text) => format!("the text {text:?}"),
+        Token::Compare(operator) => format!("{operator:?}"),
+        Token::Open => "\"(\"".to_owned(),
+        Token::Close => "\")\"".to_owned(),
+    }
+}
+
+struct Parser {
+    tokens: Vec<Token>,
+    at: usize,
+    depth: usize,
+}
+
+impl Parser {
+    fn next(&mut self) -> Option<Token> {
+        let token = self.tokens.get(self.at).cloned();
+        self.at += 1;
+        token
+    }
+
+    fn take_word(&mut self, word: &str) -> bool {
+        let is_it = matches!(self.tokens.get(self.at), Some(Token::Word(w)) if w.eq_ignore_ascii_case(word));
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn or(&mut self) -> Result<Node> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(bad(format!("the condition is nested deeper than {DEPTH_MAX}")));
+        }
+        let mut any = vec![self.and()?];
+        while self.take_word("or") {
+            any.push(self.and()?);
+        }
+        self.depth -= 1;
+        Ok(if any.len() == 1 { any.remove(0) } else { Node::Or(any) })
+    }
+
+    fn and(&mut self) -> Result<Node> {
+        let mut all = vec![self.not()?];
+        while self.take_word("and") {
+            all.push(self.not()?);
+        }
+        Ok(if all.len() == 1 { all.remove(0) } else { Node::And(all) })
+    }
+
+    fn not(&mut self) -> Result<Node> {
+        let mut negations = 0;
+        while self.take_word("not") {
+            negations += 1;
+        }
+        let mut node = if matches!(self.tokens.get(self.at), Some(Token::Open)) {
+            self.at += 1;
+            let inner = self.or()?;
+            match self.next() {
+                Some(Token::Close) => inner,
+                _ => return Err(bad("a ( is not closed")),
+            }
+        } else {
+            let left = self.operand()?;
+            let operator = match self.next() {
+                Some(Token::Compare(operator)) => operator,
+                Some(token) => {
+                    return Err(bad(format!("{} stands where a comparison should", shown(&token))));
+                }
+                None => return Err(bad("the condition ends where a comparison should stand")),
+            };
+            Node::Compare(left, operator, self.operand()?)
+        };
+        if negations % 2 == 1 {
+            node = Node::Not(Box::new(node));
+        }
+        Ok(node)
+    }
+
+    fn operand(&mut self) -> Result<Operand> {
+        let word = match self.next() {
+            Some(Token::Text(text)) => {
+                return Ok(Operand::Literal(Literal::Text(text.into_bytes())));
+            }
+            Some(Token::Word(word)) => word,
+            Some(token) => {
+                return Err(bad(format!(
+                    "{} stands where value, key, json:PATH or a literal should",
+                    shown(&token)
+                )));
+            }
+            None => {
+                return Err(bad(
+                    "the condition ends where value, key, json:PATH or a literal should stand",
+                ));
+            }
+        };
+        if let Some(path) = word.strip_prefix("json:") {
+            return Ok(Operand::Json(JsonPath::parse(path)?));
+        }
+        Ok(match word.as_str() {
+            "value" => Operand::Value,
+            "key" => Operand::Key,
+            "true" => Operand::Literal(Literal::Bool(true)),
+            "false" => Operand::Literal(Literal::Bool(false)),
+            "null" => Operand::Literal(Literal::Null),
+            _ => match word.parse::<f64>() {
+                Ok(float) if !float.is_nan() => {
+                    let exact = Decimal::parse_json(word.as_bytes());
+                    Operand::Literal(Literal::Number { exact, float })
+                }
+                _ => {
+                    return Err(bad(format!(
+                        "{word:?} is no value, key, json:PATH or literal (text stands in quotes)"
+                    )));
+                }
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn holds(condition: &str, key: &str, value: &str, source: &str) -> bool {
+        let filter = Filter::parse(condition).unwrap();
+        filter.accepts(key.as_bytes(), value.as_bytes(), &source.parse().unwrap())
+    }
+
+    #[test]
+    fn numbers_compare_exactly() {
+        assert!(holds("value = 1.50", "k", "1.5", "text"));
+        assert!(
+            holds("value > 9007199254740992", "k", "9007199254740993", "text"),
+            "not as doubles"
+        );
+        assert!(holds("value>=-3 and value<=-3", "k", "-3", "i64"));
+        assert!(holds("value < inf", "k", "1e300", "f64"));
+        assert!(holds("10 > value", "k", "9", "text"));
+        assert!(!holds("value > 10", "k", "9", "text"), "not as text");
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_type_is_false() {
+        for condition in [
+            "json:b = 1",
+            "json:b != 1",
+            "json:a = '1'",
+            "json:a = true",
+            "value = null",
+            "json:c > 0",
+        ] {
+            assert!(!holds(condition, "k", r#"{"a":1,"c":[1]}"#, "text"), "{condition}");
+        }
+        assert!(holds("not json:b = 1", "k", "{}", "text"));
+        assert!(!holds("value > 1", "k", "abc", "text"));
+        assert!(holds("value = 'abc'", "k", "abc", "text"));
+    }
+
+    #[test]
+    fn conditions_combine() {
+        let row = r#"{"country":"CH","n":5,"ok":true,"no":null}"#;
+        let h = |condition: &str| holds(condition, "user/42", row, "json:n");
+        assert!(h("value = 5 and json:country = 'CH' and json:ok = true and json:no = null"));
+        assert!(h("key >= \"user/\" and key < 'user0'"));
+        assert!(h("value = 1 or value = 2 or not (value = 3 or value = 4)"));
+        assert!(h("value = 1 and value = 2 or value = 5"), "and binds before or");
+        assert!(h("not not value = 5"));
+        assert!(!h("NOT (value = 5 AND key != 'x')"));
+        assert!(h(r#"json:["country"] = 'C\H'"#));
+    }
+
+    #[test]
+    fn a_malformed_condition_says_what_is_wrong() {
+        for bad in [
+            "",
+            "value",
+            "value =",
+            "value = 1 and",
+            "(value = 1",
+            "value = 1)",
+            "value ! 1",
+            "= 1",
+            "size = 1",
+            "value = 'x",
+            "value 1",
+            "value = 1 value = 2",
+            "json:a..b = 1",
+            "value = nan",
+        ] {
+            let error = Filter::parse(bad).map(|_| ()).unwrap_err();
+            assert!(error.to_string().len() > 20, "{bad}: {error}");
+        }
+        let deep = format!("{}value = 1{}", "(".repeat(100), ")".repeat(100));
+        assert!(Filter::parse(&deep).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! Words of a condition.
+
+use crate::{AggregateError, Result};
+
+/// One word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// `value`, `and`, `json:a.b`, `-12.5`, …
+    Word(String),
+    /// A quoted literal.
+    Text(String),
+    /// `=`, `!=`, `<`, `<=`, `>`, `>=`
+    Compare(&'static str),
+    Open,
+    Close,
+}
+
+/// Cuts a condition into words.
+pub(crate) fn tokens(text: &str) -> Result<Vec<Token>> {
+    let mut tokens = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (token, len) = match first {
+            '(' => (Token::Open, 1),
+            ')' => (Token::Close, 1),
+            '\'' | '"' => quoted(rest, first)?,
+            '=' | '!' | '<' | '>' => compare(rest)?,
+            _ => word(rest),
+        };
+        tokens.push(token);
+        rest = rest[len..].trim_start();
+    }
+    Ok(tokens)
+}
+
+fn compare(rest: &str) -> Result<(Token, usize)> {
+    // The longer ones first.
+    for (typed, operator) in [
+        ("!=", "!="),
+        ("<>", "!="),
+        ("<=", "<="),
+        (">=", ">="),
+        ("==", "="),
+        ("=", "="),
+        ("<", "<"),
+        (">", ">"),
+    ] {
+        if rest.starts_with(typed) {
+            return Ok((Token::Compare(operator), typed.len()));
+        }
+    }
+    Err(AggregateError::query(format!("{rest:?} begins with no comparison: use = != < <= > >=")))
+}
+
+fn quoted(rest: &str, quote: char) -> Result<(Token, usize)> {
+    let mut text = String::new();
+    let mut chars = rest.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        if c == quote {
+            return Ok((Token::Text(text), at + 1));
+        }
+        // A backslash takes the next character as it is.
+        let c = if c == '\\' { chars.next().map(|(_, next)| next) } else { Some(c) };
+        text.extend(c);
+    }
+    Err(AggregateError::query(format!("the text {rest} is not closed with {quote}")))
+}
+
+fn word(rest: &str) -> (Token, usize) {
+    // A JSON path may hold quoted names in brackets.
+    let mut in_brackets = false;
+    let end = rest.char_indices().find(|(_, c)| {
+        match c {
+            '[' => in_brackets = true,
+            ']' => in_brackets = false,
+            _ => {}
+        }
+        !in_brackets && (c.is_whitespace() || "()=!<>'\"".contains(*c))
+    });
+    let end = end.map_or(rest.len(), |(at, _)| at);
+    (Token::Word(rest[..end].to_owned()), end)
+}

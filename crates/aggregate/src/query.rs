@@ -1,0 +1,75 @@
+//! What is asked.
+
+use crate::{AggregateError, Filter, Functions, GroupBy, Result, ValueSource};
+
+/// Groups of one answer, unless the query says otherwise.
+pub const GROUPS_MAX_DEFAULT: u32 = 10_000;
+/// Groups that a query may ask for at most.
+pub const GROUPS_MAX: u32 = 1_000_000;
+
+/// A query as it is typed and as it travels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueryText {
+    /// `count,sum,…`
+    pub functions: String,
+    /// How values become numbers; empty: `text`.
+    pub value: String,
+    /// Which rows count; empty: all.
+    pub filter: String,
+    /// What they are grouped by; empty: nothing.
+    pub group_by: String,
+    /// Most groups; 0: [`GROUPS_MAX_DEFAULT`].
+    pub groups_max: u32,
+}
+
+/// What to compute over the rows of a span.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub(crate) functions: Functions,
+    pub(crate) source: ValueSource,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) group_by: Option<GroupBy>,
+    pub(crate) groups_max: usize,
+}
+
+impl Query {
+    /// Reads a query.
+    pub fn parse(text: &QueryText) -> Result<Self> {
+        let or = |text: &String, default: &str| {
+            if text.is_empty() { default.to_owned() } else { text.clone() }
+        };
+        if text.groups_max > GROUPS_MAX {
+            return Err(AggregateError::query(format!(
+                "the limit of groups is {}: at most {GROUPS_MAX} are allowed",
+                text.groups_max
+            )));
+        }
+        let some = |text: &String| (!text.trim().is_empty()).then_some(()).is_some();
+        Ok(Self {
+            functions: text.functions.parse()?,
+            source: or(&text.value, "text").parse()?,
+            filter: some(&text.filter).then(|| Filter::parse(&text.filter)).transpose()?,
+            group_by: some(&text.group_by).then(|| text.group_by.parse()).transpose()?,
+            groups_max: match text.groups_max {
+                0 => GROUPS_MAX_DEFAULT as usize,
+                max => max as usize,
+            },
+        })
+    }
+
+    /// What is computed.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// Whether there is one group for all rows.
+    pub fn is_grouped(&self) -> bool {
+        self.group_by.is_some()
+    }
+
+    /// Whether nothing but the keys of rows is looked at.
+    pub fn is_keys_only(&self) -> bool {
+        let keys_group = !matches!(self.group_by, Some(GroupBy::Json(..)));
+        keys_group && self.filter.is_none() && !self.functions.any(|f| f != crate::Function::Count)
+    }
+}
