@@ -435,6 +435,12 @@ pub enum Workload {
     Mixed,
     /// Increments
     Incr,
+    /// Short scans, of --scan-rows rows each
+    Scan,
+    /// count,sum,avg,min,max over all keys, whose values are decimal numbers
+    Aggregate,
+    /// Writes of new keys at the end
+    Append,
 }
 
 /// Which keys a load meets.
@@ -466,6 +472,13 @@ pub struct Bench {
     /// Bytes of a value
     #[arg(long, default_value_t = 128)]
     pub value_size: usize,
+    /// Begin so many operations each second, whether or not those before are done, and measure from
+    /// when each should have begun; --clients is then the most at a time
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Rows of one scan
+    #[arg(long, default_value_t = 100)]
+    pub scan_rows: u64,
     /// Share of reads in a mixed load, in percent
     #[arg(long, default_value_t = 50)]
     pub read_percent: u8,

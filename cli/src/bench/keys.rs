@@ -5,6 +5,7 @@ use isotherm_types::Key;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, Zipf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const KEY_BYTES: usize = 16;
 const FIRST: u8 = 0x21;
@@ -17,6 +18,8 @@ pub struct Keys {
     /// Keeps counters apart from keys that hold other values.
     suffix: &'static str,
     choice: Choice,
+    /// Keys that were appended.
+    appended: AtomicU64,
 }
 
 enum Choice {
@@ -25,6 +28,8 @@ enum Choice {
     Latest(Zipf<f64>),
     /// Share of the keys that is hot.
     Hotspot(u64),
+    /// Always a new one, behind all others.
+    Append,
 }
 
 /// Spreads numbers so that neighbours are far apart (splitmix64, Steele et al. 2014).
@@ -45,8 +50,15 @@ impl Keys {
             Distribution::Latest => Choice::Latest(zipf()),
             Distribution::Hotspot => Choice::Hotspot((args.keys / 100).max(1)),
         };
+        let choice = if args.workload == Workload::Append { Choice::Append } else { choice };
         let suffix = if args.workload == Workload::Incr { "#" } else { "" };
-        Self { count: args.keys, prefix: args.prefix.clone(), suffix, choice }
+        Self {
+            count: args.keys,
+            prefix: args.prefix.clone(),
+            suffix,
+            choice,
+            appended: AtomicU64::new(0),
+        }
     }
 
     pub fn count(&self) -> u64 {
@@ -70,6 +82,10 @@ impl Keys {
     pub fn pick(&self, rng: &mut SmallRng) -> Key {
         let last = self.count - 1;
         let n = match &self.choice {
+            Choice::Append => {
+                let n = self.appended.fetch_add(1, Ordering::Relaxed);
+                return format!("{}{:020}", self.prefix, n).into();
+            }
             Choice::Uniform => rng.random_range(0..self.count),
             Choice::Zipfian(zipf) => (zipf.sample(rng) as u64 - 1).min(last),
             Choice::Latest(zipf) => last - (zipf.sample(rng) as u64 - 1).min(last),

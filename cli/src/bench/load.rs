@@ -6,8 +6,9 @@ use crate::command::client_presplit;
 use crate::failure::Failure;
 use bytes::Bytes;
 use futures::StreamExt;
-use isotherm_client::{Client, ClientError, Write};
-use isotherm_types::Key;
+use isotherm_client::aggregate::QueryText;
+use isotherm_client::{AggregateOptions, Client, ClientError, ScanOptions, Write};
+use isotherm_types::{Key, KeyRange};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
@@ -20,11 +21,15 @@ pub enum Kind {
     Put,
     Get,
     Incr,
+    Scan,
+    Aggregate,
 }
 
 pub fn pick(workload: Workload, read_percent: u8, rng: &mut SmallRng) -> Kind {
     match workload {
-        Workload::Put => Kind::Put,
+        Workload::Put | Workload::Append => Kind::Put,
+        Workload::Scan => Kind::Scan,
+        Workload::Aggregate => Kind::Aggregate,
         Workload::Get => Kind::Get,
         Workload::Incr => Kind::Incr,
         Workload::Mixed if rng.random_range(0..100) < read_percent => Kind::Get,
@@ -39,16 +44,32 @@ pub fn value(size: usize, rng: &mut SmallRng) -> Bytes {
     value.into()
 }
 
+/// Does one operation. Scans and aggregates stay below `prefix`.
 pub async fn operate(
     client: &Client,
     kind: Kind,
     key: Key,
     value: Bytes,
+    prefix: &str,
+    scan_rows: u64,
 ) -> Result<(), ClientError> {
     match kind {
         Kind::Put => client.put(key, value).await.map(|_| ()),
         Kind::Get => client.get(key).await.map(|_| ()),
         Kind::Incr => client.incr(key, 1).await.map(|_| ()),
+        Kind::Scan => {
+            let all = KeyRange::prefix(prefix.as_bytes());
+            let span = KeyRange::new(key, all.end().clone()).unwrap_or(all);
+            let options = ScanOptions { span, limit: Some(scan_rows), ..ScanOptions::default() };
+            client.scan(options).collect().await.map(|_| ())
+        }
+        Kind::Aggregate => {
+            let query =
+                QueryText { functions: "count,sum,avg,min,max".to_owned(), ..QueryText::default() };
+            let span = KeyRange::prefix(prefix.as_bytes());
+            let options = AggregateOptions { span, query, at: None };
+            client.aggregate(options).await.map(|_| ())
+        }
     }
 }
 
@@ -58,13 +79,21 @@ pub async fn presplit(client: &Client, keys: &Keys, pieces: usize) -> Result<(),
     client_presplit(client, sample, pieces).await
 }
 
-/// Writes every key once.
-pub async fn fill(client: &Client, keys: &Keys, value_size: usize) -> Result<(), Failure> {
+/// Writes every key once; with decimal numbers if they are to be summed.
+pub async fn fill(
+    client: &Client,
+    keys: &Keys,
+    workload: Workload,
+    value_size: usize,
+) -> Result<(), Failure> {
+    let value = |n: u64| match workload {
+        Workload::Aggregate => format!("{}.{:02}", n % 1_000_003, n % 97).into_bytes(),
+        _ => vec![b'.'; value_size],
+    };
     let starts = (0..keys.count()).step_by(FILL_BATCH as usize);
     let batches = starts.map(|start| {
         let end = (start + FILL_BATCH).min(keys.count());
-        let writes: Vec<_> =
-            (start..end).map(|n| Write::put(keys.key(n), vec![b'.'; value_size])).collect();
+        let writes: Vec<_> = (start..end).map(|n| Write::put(keys.key(n), value(n))).collect();
         client.batch(writes)
     });
     let mut running = futures::stream::iter(batches).buffer_unordered(FILLS_AT_ONCE);

@@ -1,7 +1,10 @@
-//! The load generator: a closed loop of so many operations at a time.
+//! The load generator.
 //!
-//! Latencies go into HDR histograms, one per task, merged at the end. The JSON at the end is what
-//! scripts read; the live line is for people.
+//! A closed loop keeps so many operations going; an open one (`--rate`) begins so many each second
+//! and measures from when each should have begun, so that an answer that is late delays no
+//! question that should have been asked meanwhile (no coordinated omission). Latencies go into HDR
+//! histograms, one per task, merged at the end. The JSON at the end is what scripts read; the live
+//! line is for people.
 
 mod keys;
 mod load;
@@ -10,6 +13,7 @@ mod result;
 use crate::args::{Bench, Global, Workload};
 use crate::command::client;
 use crate::failure::Failure;
+use isotherm_client::Client;
 use keys::Keys;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -22,38 +26,36 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
     if args.clients == 0 || args.keys == 0 {
         return Err(Failure::usage("--clients and --keys must be at least 1"));
     }
+    if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+        return Err(Failure::usage("--rate must be above 0"));
+    }
     let client = client(global)?;
     let keys = Arc::new(Keys::new(&args));
     if let Some(pieces) = args.presplit {
         load::presplit(&client, &keys, pieces).await?;
     }
-    let needs_rows = matches!(args.workload, Workload::Get | Workload::Mixed);
+    let needs_rows = matches!(
+        args.workload,
+        Workload::Get | Workload::Mixed | Workload::Scan | Workload::Aggregate
+    );
     if needs_rows && !args.no_load {
-        load::fill(&client, &keys, args.value_size).await?;
+        load::fill(&client, &keys, args.workload, args.value_size).await?;
     }
     let done = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let deadline = started + Duration::from_secs(args.seconds);
     let progress = tokio::spawn(result::progress(done.clone(), started, deadline));
+    let args = Arc::new(args);
     let tasks: Vec<_> = (0..args.clients)
-        .map(|task| {
-            let (client, keys, done) = (client.clone(), keys.clone(), done.clone());
-            let workload = args.workload;
-            let (size, read_percent) = (args.value_size, args.read_percent);
-            let mut rng = SmallRng::seed_from_u64(args.seed ^ ((task as u64 + 1) << 32));
-            tokio::spawn(async move {
-                let mut recorder = Recorder::new();
-                while Instant::now() < deadline {
-                    let kind = load::pick(workload, read_percent, &mut rng);
-                    let key = keys.pick(&mut rng);
-                    let value = load::value(size, &mut rng);
-                    let begun = Instant::now();
-                    let outcome = load::operate(&client, kind, key, value).await;
-                    recorder.record(begun.elapsed(), outcome);
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-                recorder
-            })
+        .map(|number| {
+            let task = Task {
+                number,
+                client: client.clone(),
+                keys: keys.clone(),
+                args: args.clone(),
+                done: done.clone(),
+            };
+            tokio::spawn(task.run(started, deadline))
         })
         .collect();
     let mut total = Recorder::new();
@@ -65,4 +67,45 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
     let elapsed = started.elapsed();
     let timeline = progress.await.unwrap_or_default();
     result::print(global, &args, &total, elapsed, &timeline)
+}
+
+/// One of the clients.
+struct Task {
+    number: usize,
+    client: Client,
+    keys: Arc<Keys>,
+    args: Arc<Bench>,
+    done: Arc<AtomicU64>,
+}
+
+impl Task {
+    async fn run(self, started: Instant, deadline: Instant) -> Recorder {
+        let args = &self.args;
+        let mut recorder = Recorder::new();
+        let mut rng = SmallRng::seed_from_u64(args.seed ^ ((self.number as u64 + 1) << 32));
+        // In an open loop each client begins every so often, one after the other.
+        let step = args.rate.map(|rate| Duration::from_secs_f64(args.clients as f64 / rate));
+        let offset = step.unwrap_or_default().mul_f64(self.number as f64 / args.clients as f64);
+        let mut due = started + offset;
+        loop {
+            if step.is_some() {
+                tokio::time::sleep_until(due.min(deadline).into()).await;
+            }
+            let begun = if step.is_some() { due } else { Instant::now() };
+            if begun >= deadline {
+                return recorder;
+            }
+            let kind = load::pick(args.workload, args.read_percent, &mut rng);
+            let key = self.keys.pick(&mut rng);
+            let value = match kind {
+                load::Kind::Put => load::value(args.value_size, &mut rng),
+                _ => bytes::Bytes::new(),
+            };
+            let (prefix, rows) = (args.prefix.as_str(), args.scan_rows);
+            let outcome = load::operate(&self.client, kind, key, value, prefix, rows).await;
+            recorder.record(begun.elapsed(), outcome);
+            self.done.fetch_add(1, Ordering::Relaxed);
+            due += step.unwrap_or_default();
+        }
+    }
 }

@@ -75,6 +75,7 @@ pub fn print(
         Format::Json => output::json(&json!({
             "workload": name,
             "clients": args.clients,
+            "rate": args.rate,
             "seconds": elapsed.as_secs_f64(),
             "ops": ops,
             "ops_per_s": per_s,
