@@ -61,6 +61,7 @@ fix:
 
 bench: build
 	@BIN=$(BIN) scripts/bench.sh
+	@BIN=$(BIN) scripts/bench-aggregate.sh
 
 jepsen: build
 	$(CARGO) build $(ALL) --bins

@@ -154,6 +154,8 @@ struct Request {
     begun: Partial,
     /// When to ask for the rest.
     next: Option<Next>,
+    /// The node has not begun: it is busy with others.
+    is_waiting: bool,
 }
 
 struct Coordinator {
@@ -218,6 +220,10 @@ impl Coordinator {
             }
         }
         if !self.open.is_empty() || !self.requests.is_empty() {
+            if self.requests.values().any(|request| request.is_waiting) {
+                let message = "too many aggregates wait for the same nodes: try again later";
+                return Err(ClientError::new(ErrorKind::Busy, message));
+            }
             let message = "no part of the aggregate was answered within the time limit";
             let error = || ClientError::new(ErrorKind::Unavailable, message);
             return Err(last_error.unwrap_or_else(error));
@@ -298,7 +304,8 @@ impl Coordinator {
         let routes = parts.iter().map(|(route, _)| (route.descriptor.id, route.clone()));
         let routes = routes.collect();
         let open = parts.iter().map(|(_, span)| span.clone()).collect();
-        let request_state = Request { node, routes, open, begun: Partial::new(), next: None };
+        let request_state =
+            Request { node, routes, open, begun: Partial::new(), next: None, is_waiting: false };
         self.requests.insert(id, request_state);
         let (inner, events) = (self.inner.clone(), self.events.clone());
         self.streams.spawn(async move {
@@ -311,6 +318,7 @@ impl Coordinator {
     fn accept(&mut self, id: u64, message: AggregateResponse) -> Result<bool, ClientError> {
         // A request that was given up: its spans belong to another one by now.
         let Some(request) = self.requests.get_mut(&id) else { return Ok(false) };
+        request.is_waiting = message.is_waiting;
         let too_much = |e: isotherm_aggregate::AggregateError| {
             ClientError::new(ErrorKind::Invalid, e.to_string())
         };

@@ -165,3 +165,11 @@ async fn without_any_answer_it_ends_within_the_time_limit() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(begun.elapsed() < std::time::Duration::from_secs(3));
 }
+
+#[tokio::test]
+async fn a_node_that_has_not_begun_is_busy() {
+    let waiting = pb::AggregateResponse { is_waiting: true, ..Default::default() };
+    let cluster = start(vec![range(1, "", "", 1)], move |_, _, _| vec![waiting.clone()]).await;
+    cluster.state.hold_aggregates.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(count(&cluster).await.unwrap_err().kind, ErrorKind::Busy);
+}

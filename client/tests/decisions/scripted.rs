@@ -64,6 +64,8 @@ pub struct State {
     /// What nodes do about aggregates.
     pub aggregate_script: Mutex<Option<AggregateScript>>,
     aggregates: Mutex<Vec<(u64, pb::AggregateRequest)>>,
+    /// Streams of aggregates stay open after their messages.
+    pub hold_aggregates: AtomicBool,
     script: Mutex<Script>,
     asked: Mutex<Vec<Asked>>,
     ranges: Mutex<Vec<pb::RangeLocation>>,
@@ -171,6 +173,7 @@ impl Scripted {
         let state = Arc::new(State {
             aggregate_script: Mutex::default(),
             aggregates: Mutex::default(),
+            hold_aggregates: AtomicBool::new(false),
             script: Mutex::new(Box::new(script)),
             asked: Mutex::default(),
             ranges: Mutex::new(ranges.into_iter().map(located).collect()),
@@ -258,6 +261,9 @@ impl RangeService for Node {
         let messages = script(number, self.id, &request);
         let (outbound, answers) = mpsc::channel(messages.len().max(1));
         messages.into_iter().for_each(|m| outbound.try_send(Ok(m)).unwrap());
+        if self.state.hold_aggregates.load(Ordering::SeqCst) {
+            tokio::spawn(async move { outbound.closed().await });
+        }
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 

@@ -177,10 +177,9 @@ async fn scans_and_totals_cover_every_key_once_while_ranges_split_and_leaders_mo
     }
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     let (splits, transfers) = moving.await.unwrap();
+    // Else nothing moved under any of the reads.
     assert!(splits > 5 && transfers > 5 && rounds > 5, "{splits} {transfers} {rounds}");
-    println!(
-        "{rounds} rounds, {repeated} parts asked again, {splits} splits, {transfers} transfers"
-    );
+    assert!(repeated > 0, "no read met a range that had moved");
 
     // One that cannot be answered says so instead of an answer without some ranges.
     let nodes = cluster.nodes();

@@ -118,7 +118,7 @@ impl Aggregate {
         }
         let permit = tokio::select! {
             permit = admission.active.acquire() => permit.ok(),
-            () = say_alive(&answers) => None,
+            () = say_alive(&answers, true) => None,
         };
         admission.waiting.fetch_sub(1, Ordering::AcqRel);
         // The client went away while it waited.
@@ -128,7 +128,7 @@ impl Aggregate {
         active.increment(1.0);
         tokio::select! {
             () = self.answer(&answers) => {}
-            () = say_alive(&answers) => {}
+            () = say_alive(&answers, false) => {}
         }
         active.decrement(1.0);
     }
@@ -346,13 +346,14 @@ impl Aggregate {
 }
 
 /// Says now and then that somebody is at it, until the client goes away.
-async fn say_alive(answers: &mpsc::Sender<Message>) {
+async fn say_alive(answers: &mpsc::Sender<Message>, is_waiting: bool) {
     loop {
         tokio::select! {
             () = answers.closed() => return,
             () = tokio::time::sleep(SEND_EVERY) => {
                 // If it does not fit there is something better to read.
-                let _ = answers.try_send(Ok(pb::AggregateResponse::default()));
+                let alive = pb::AggregateResponse { is_waiting, ..Default::default() };
+                let _ = answers.try_send(Ok(alive));
             }
         }
     }
