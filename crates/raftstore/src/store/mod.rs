@@ -7,6 +7,8 @@ mod flush;
 mod open;
 mod operation;
 mod options;
+#[cfg(test)]
+mod read_tests;
 mod receive;
 mod scan_pool;
 mod span_table;

@@ -1,0 +1,76 @@
+//! Point reads and snapshots together: what was requested a timestamp decides, not what was
+//! applied.
+#![allow(clippy::unwrap_used)]
+
+use super::{RangeError, StoreTuning, TimestampSource};
+use crate::command::WriteRequest;
+use crate::replica::{PageRead, PointRead};
+use crate::testing::{Cluster, put};
+use isotherm_types::{Key, KeyRange};
+use std::time::{Duration, Instant};
+
+/// Far below the lease, so that nothing here ends because leadership cannot be confirmed.
+const SOON: Duration = Duration::from_millis(150);
+
+fn page(span: KeyRange, at: Option<isotherm_types::Timestamp>) -> PageRead {
+    PageRead { span, at, max_keys: 0, max_bytes: 0, reverse: false, keys_only: false }
+}
+
+/// A write W of `k` has its timestamp (5, say) and is not committed. A snapshot at 6, on another
+/// range, is answered. A point read of `k` that begins now must not show the value before W: W will
+/// have taken effect at 5, before the snapshot that was answered before the read began. So it waits
+/// for W, and so does a snapshot at 6 of `k` itself; reads of other keys do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_waits_for_a_write_whose_timestamp_was_requested_before_it() {
+    let cluster = Cluster::start(3, StoreTuning::default()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("k", "before"), put("other", "x")]).await;
+    let range = cluster.locate(b"k");
+    let leader = cluster.leader(range.id).await;
+    let store = cluster.store(leader).clone();
+    let version = range.epoch.version;
+    let followers: Vec<u64> = (1..=3).filter(|n| *n != leader).collect();
+
+    // Fresh, so that the lease outlives what follows; then nobody answers the leader any more.
+    cluster.write(vec![put("fresh", "x")]).await;
+    for node in &followers {
+        cluster.net.isolate(isotherm_types::NodeId(*node), true);
+    }
+    let begun = Instant::now();
+    let write = {
+        let (store, id) = (store.clone(), cluster.write_id());
+        let request = WriteRequest { id, ops: vec![put("k", "after")] };
+        tokio::spawn(async move {
+            store.write(range.id, version, request, Duration::from_secs(20)).await
+        })
+    };
+    let replica = store.replica(range.id).unwrap();
+    while replica.pending.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let later = cluster.oracle.timestamp().await.unwrap();
+
+    let read = |key: &'static str| {
+        let read = PointRead { key: Key::from_static(key.as_bytes()), at: None };
+        store.read(range.id, version, read, SOON)
+    };
+    let (k, other) = tokio::join!(read("k"), read("other"));
+    assert_eq!(other.unwrap().unwrap().value, "x", "the lease holds");
+    assert!(matches!(k, Err(RangeError::Unavailable(_))), "not before W is settled: {k:?}");
+    let snapshot = page(KeyRange::point(b"k"), Some(later));
+    let snapshot = store.scan(range.id, version, snapshot, SOON).await;
+    assert!(matches!(snapshot, Err(RangeError::Unavailable(_))), "likewise: {snapshot:?}");
+    assert!(begun.elapsed() < Duration::from_millis(500), "too slow to mean anything");
+
+    for node in &followers {
+        cluster.net.isolate(isotherm_types::NodeId(*node), false);
+    }
+    // W's outcome may be unknown to its caller by now; it has one that every read agrees on.
+    let _ = write.await.unwrap();
+    let now = cluster.get("k").await;
+    assert_eq!(cluster.get("k").await, now);
+    let at = cluster.read("k", Some(later)).await.unwrap();
+    assert_eq!(std::str::from_utf8(&at.value).unwrap(), now.unwrap());
+    cluster.stop().await;
+}
