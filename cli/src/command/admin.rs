@@ -118,6 +118,8 @@ fn range_json(global: &Global, range: &RangeLocation) -> Value {
         let role = match r.role {
             ReplicaRole::Voter => "voter",
             ReplicaRole::Learner => "learner",
+            ReplicaRole::Incoming => "incoming",
+            ReplicaRole::Outgoing => "outgoing",
         };
         let live = range.live_replicas.contains(&r.id);
         json!({"id": r.id.get(), "node": r.node.get(), "role": role, "live": live})

@@ -57,6 +57,8 @@ impl From<&ReplicaDescriptor> for pb::Replica {
         let role = match replica.role {
             ReplicaRole::Voter => pb::Role::Voter,
             ReplicaRole::Learner => pb::Role::Learner,
+            ReplicaRole::Incoming => pb::Role::Incoming,
+            ReplicaRole::Outgoing => pb::Role::Outgoing,
         };
         Self { id: replica.id.get(), node: replica.node.get(), role: role.into() }
     }
@@ -68,6 +70,8 @@ impl TryFrom<pb::Replica> for ReplicaDescriptor {
         let role = match pb::Role::try_from(replica.role) {
             Ok(pb::Role::Voter) => ReplicaRole::Voter,
             Ok(pb::Role::Learner) => ReplicaRole::Learner,
+            Ok(pb::Role::Incoming) => ReplicaRole::Incoming,
+            Ok(pb::Role::Outgoing) => ReplicaRole::Outgoing,
             _ => return Err(ConvertError::Unknown { field: "role", value: replica.role }),
         };
         Ok(Self { id: ReplicaId(replica.id), node: NodeId(replica.node), role })

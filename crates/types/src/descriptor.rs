@@ -10,6 +10,22 @@ pub enum ReplicaRole {
     Voter,
     /// Receives the log, does not vote.
     Learner,
+    /// Votes in the new of the two sets of a change that is under way.
+    Incoming,
+    /// Votes in the old of the two sets of a change that is under way.
+    Outgoing,
+}
+
+impl ReplicaRole {
+    /// Whether it votes now.
+    pub fn votes(self) -> bool {
+        self != Self::Learner
+    }
+
+    /// Whether leadership may be handed to it: it votes, and still will after the change.
+    pub fn may_lead(self) -> bool {
+        matches!(self, Self::Voter | Self::Incoming)
+    }
 }
 
 /// One replica in a descriptor.
@@ -70,6 +86,67 @@ impl RangeDescriptor {
 
     /// The replicas that vote.
     pub fn voters(&self) -> impl Iterator<Item = &ReplicaDescriptor> {
-        self.replicas.iter().filter(|r| r.role == ReplicaRole::Voter)
+        self.replicas.iter().filter(|r| r.role.votes())
+    }
+
+    /// Whether no change of members is under way: every replica is a voter.
+    pub fn is_settled(&self) -> bool {
+        self.replicas.iter().all(|r| r.role == ReplicaRole::Voter)
+    }
+
+    /// Whether `id` was a replica, or could have become one, and never will be (again): ids only
+    /// rise.
+    pub fn has_passed(&self, id: ReplicaId) -> bool {
+        id < self.next_replica_id && self.replica(id).is_none()
+    }
+
+    /// Whether `newer`, another copy of this range's descriptor, proves to the replica `id`, which
+    /// knows this one, that it was removed. An older copy never does: it may be from before the
+    /// replica was added.
+    pub fn is_removed_by(&self, id: ReplicaId, newer: &Self) -> bool {
+        // One that applied its own removal knows a descriptor without itself: it was a member up to
+        // the one before.
+        let conf_ver = self.epoch.conf_ver;
+        let member_until = if self.has_passed(id) { conf_ver.saturating_sub(1) } else { conf_ver };
+        newer.id == self.id && newer.epoch.conf_ver > member_until && newer.has_passed(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(conf_ver: u64, replicas: &[u64], next: u64) -> RangeDescriptor {
+        let replica = |id: &u64| ReplicaDescriptor {
+            id: ReplicaId(*id),
+            node: NodeId(*id),
+            role: ReplicaRole::Voter,
+        };
+        RangeDescriptor {
+            id: RangeId(1),
+            span: KeyRange::all(),
+            epoch: RangeEpoch { version: 1, conf_ver },
+            replicas: replicas.iter().map(replica).collect(),
+            next_replica_id: ReplicaId(next),
+        }
+    }
+
+    #[test]
+    fn only_a_newer_descriptor_without_it_removes_a_replica() {
+        let (before, with, after) = (
+            descriptor(1, &[1, 2, 3], 4),
+            descriptor(4, &[1, 2, 4], 5),
+            descriptor(7, &[1, 2, 5], 6),
+        );
+        let (old, new) = (ReplicaId(3), ReplicaId(4));
+        assert!(!with.is_removed_by(new, &before), "from before it was added");
+        assert!(!with.is_removed_by(new, &with));
+        assert!(with.is_removed_by(new, &after));
+        assert!(before.is_removed_by(old, &with));
+        assert!(with.is_removed_by(old, &with), "it applied its own removal");
+        assert!(with.is_removed_by(old, &after));
+        assert!(!with.is_removed_by(old, &before));
+        let elsewhere = RangeDescriptor { id: RangeId(2), ..after };
+        assert!(!before.is_removed_by(old, &elsewhere), "of another range");
     }
 }

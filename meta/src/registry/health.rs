@@ -39,7 +39,8 @@ impl<'a> RangeHealth<'a> {
         let live_voters = d.voters().filter(|r| live.contains(&r.id)).count();
         Self {
             is_unavailable: leader.is_none() && live_voters < voters / 2 + 1,
-            is_under_replicated: live.len() < d.replicas.len().max(wanted),
+            // A learner counts for nothing before it votes.
+            is_under_replicated: live_voters < voters.max(wanted),
             leader,
             live,
         }
