@@ -122,7 +122,10 @@ impl Heartbeat {
                             }
                             return;
                         }
-                        Ok(StoreEvent::LeaderChanged { .. }) | Err(RecvError::Lagged(_)) => return,
+                        Ok(
+                            StoreEvent::LeaderChanged { .. } | StoreEvent::ReplicaRemoved { .. },
+                        )
+                        | Err(RecvError::Lagged(_)) => return,
                         Err(RecvError::Closed) => std::future::pending().await,
                     }
                 }

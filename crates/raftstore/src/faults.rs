@@ -26,6 +26,9 @@ mod switches {
         no_split_gate: bool,
         no_vote_hold: bool,
         kill_at_install_step: Option<u64>,
+        kill_at_destroy_step: Option<u64>,
+        trust_any_map: bool,
+        stall_joint_ms: Option<u64>,
     }
 
     impl Default for Faults {
@@ -38,6 +41,9 @@ mod switches {
                 no_split_gate: is_set("ISOTHERM_FAULT_NO_SPLIT_GATE"),
                 no_vote_hold: is_set("ISOTHERM_FAULT_NO_VOTE_HOLD"),
                 kill_at_install_step: number("ISOTHERM_FAULT_KILL_AT_INSTALL_STEP"),
+                kill_at_destroy_step: number("ISOTHERM_FAULT_KILL_AT_DESTROY_STEP"),
+                trust_any_map: is_set("ISOTHERM_FAULT_TRUST_ANY_MAP"),
+                stall_joint_ms: number("ISOTHERM_FAULT_STALL_JOINT_MS"),
             }
         }
     }
@@ -82,6 +88,26 @@ mod switches {
             false
         }
 
+        /// A replica is destroyed by any map that lacks it, however old.
+        pub fn trust_any_map(&self) -> bool {
+            self.trust_any_map
+        }
+
+        /// A change of members stalls while two sets vote.
+        pub async fn joint_entered(&self, _range: RangeId) {
+            if let Some(ms) = self.stall_joint_ms {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+        }
+
+        /// The process dies at a step of a replica's destruction.
+        pub fn destroy_step(&self, step: u64) -> std::io::Result<()> {
+            if self.kill_at_destroy_step == Some(step) {
+                std::process::abort();
+            }
+            Ok(())
+        }
+
         /// The process dies at a step of a snapshot install.
         pub fn install_step(&self, step: u64) {
             if self.kill_at_install_step == Some(step) {
@@ -100,6 +126,12 @@ mod switches {
     pub struct Faults {
         #[cfg(test)]
         pub suite: std::sync::atomic::AtomicBool,
+        #[cfg(test)]
+        pub trust_any_map: std::sync::atomic::AtomicBool,
+        #[cfg(test)]
+        pub fail_at_destroy_step: std::sync::atomic::AtomicU64,
+        #[cfg(test)]
+        pub stall_joint: std::sync::atomic::AtomicBool,
     }
 
     impl Faults {
@@ -144,6 +176,45 @@ mod switches {
 
         /// Nothing.
         pub fn install_step(&self, _step: u64) {}
+
+        /// Off.
+        #[cfg(not(test))]
+        pub const fn trust_any_map(&self) -> bool {
+            false
+        }
+
+        /// Set by the test that shows what the rule is for.
+        #[cfg(test)]
+        pub fn trust_any_map(&self) -> bool {
+            self.trust_any_map.load(std::sync::atomic::Ordering::Relaxed)
+        }
+
+        /// Nothing.
+        #[cfg(not(test))]
+        pub async fn joint_entered(&self, _range: RangeId) {}
+
+        /// Stands still while two sets vote, if a test says so.
+        #[cfg(test)]
+        pub async fn joint_entered(&self, _range: RangeId) {
+            while self.stall_joint.load(std::sync::atomic::Ordering::Relaxed) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }
+
+        /// Nothing.
+        #[cfg(not(test))]
+        pub fn destroy_step(&self, _step: u64) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        /// Goes no further than the step that a test names.
+        #[cfg(test)]
+        pub fn destroy_step(&self, step: u64) -> std::io::Result<()> {
+            if self.fail_at_destroy_step.load(std::sync::atomic::Ordering::Relaxed) == step {
+                return Err(std::io::Error::other("stopped by a test"));
+            }
+            Ok(())
+        }
     }
 }
 

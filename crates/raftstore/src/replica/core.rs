@@ -5,6 +5,7 @@
 //! or the cutting of entries into write batches.
 
 use super::applied::{AppliedState, Origin, SessionMemory};
+use super::members::described;
 use super::sessions::{DedupRow, Sessions};
 use crate::command::{
     Body, Envelope, NotApplied, OpResult, RangeReply, Refusal, Split, WriteEntry, WriteOp,
@@ -117,9 +118,13 @@ impl Core {
 
     /// Adds the rows of descriptor and applied state.
     pub fn persist_into(&self, batch: &mut DataBatch) {
+        self.persist_descriptor_into(batch);
+        self.persist_applied_into(batch);
+    }
+
+    fn persist_descriptor_into(&self, batch: &mut DataBatch) {
         let range = self.descriptor.id;
         batch.put_local(&LocalKey::Descriptor(range), &codec::encode(&*self.descriptor));
-        self.persist_applied_into(batch);
     }
 
     fn persist_applied_into(&self, batch: &mut DataBatch) {
@@ -154,6 +159,8 @@ impl Core {
             let reply = match work {
                 Work::Blank => RangeReply::Writes(Vec::new()),
                 Work::Membership(m) => {
+                    self.descriptor = Arc::new(described(&self.descriptor, &m));
+                    self.persist_descriptor_into(&mut batch);
                     self.applied.membership = StoredMembership::new(Some(log_id), m);
                     RangeReply::Writes(Vec::new())
                 }
@@ -266,10 +273,8 @@ impl Core {
                 "a split key is not strictly inside the range, or they are not ascending",
             );
         };
-        let membership = self.applied.membership.membership();
-        let joint = membership.get_joint_config().len() > 1;
-        if joint || membership.learner_ids().next().is_some() {
-            return refuse("the range's membership is changing");
+        if !parent.is_settled() {
+            return refuse("the members of the range are changing");
         }
         if split.children.len() != split.keys.len()
             || split.children.iter().any(|c| c.replicas.len() != parent.replicas.len())

@@ -12,11 +12,13 @@ use super::Replica;
 use super::core::{ApplyRules, Born, Core, Work};
 use super::snapshot::{SnapshotBuilder, SnapshotData};
 use crate::command::{Envelope, RangeReply};
+use crate::store::{StoreContext, is_buried};
 use crate::type_config::{
     ApplyResponder, Entry, EntryPayload, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership,
     TypeConfig,
 };
 use futures::{Stream, StreamExt};
+use isotherm_storage::{DataBatch, LocalKey, ReplicaKey, StorageError};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use std::io;
@@ -112,6 +114,7 @@ fn apply_plain(
     let (replies, born) =
         core.apply(&replica.ctx.data, work, rules(replica), bytes_max).map_err(io::Error::other)?;
     assert!(born.is_none(), "a split is applied as a structural change");
+    publish_members(replica, &core);
     replica.applied.send_replace(core.applied.index());
     Ok(replies)
 }
@@ -132,6 +135,7 @@ fn apply_structural(
     if let Some(born) = born {
         publish_split(replica, &core, born)?;
     }
+    publish_members(replica, &core);
     let index = core.applied.index();
     if matches!(replies.last(), Some(RangeReply::ChecksumOrdered)) {
         let snapshot = ctx.data.snapshot();
@@ -150,24 +154,66 @@ fn apply_structural(
     Ok(replies)
 }
 
+/// Shows the descriptor that a change of members made. Nothing is flushed for it: a crash goes back
+/// to an older `conf_ver` of the same range, and the log brings it forward again.
+fn publish_members(replica: &Replica, core: &Core) {
+    let descriptor = &core.descriptor;
+    if replica.descriptor.load().epoch == descriptor.epoch {
+        return;
+    }
+    replica.descriptor.store(descriptor.clone());
+    let members: Vec<_> = descriptor.replicas.iter().map(|r| (r.id.get(), r.role)).collect();
+    tracing::info!(
+        range_id = %descriptor.id,
+        replica_id = %replica.id,
+        epoch = %descriptor.epoch,
+        ?members,
+        "members changed"
+    );
+    replica.ctx.descriptor_changed(descriptor.clone());
+}
+
 fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
     let ctx = &replica.ctx;
     ctx.faults.before_split_flush(replica.range);
+    let children: Vec<_> = born.children.iter().map(|(d, _)| d.clone()).collect();
+    let living = without_buried(ctx, born).map_err(io::Error::other)?;
     ctx.data.flush().map_err(io::Error::other)?;
     let parent = core.descriptor.clone();
     let mut owners = vec![(parent.id, parent.span.clone())];
-    owners.extend(born.children.iter().map(|(d, _)| (d.id, d.span.clone())));
+    owners.extend(living.iter().map(|core| (core.descriptor.id, core.descriptor.span.clone())));
     ctx.spans.replace(&owners).map_err(io::Error::other)?;
     replica.descriptor.store(parent.clone());
-    let children: Vec<_> = born.children.iter().map(|(d, _)| d.clone()).collect();
     tracing::info!(
         range_id = %parent.id,
         epoch = %parent.epoch,
         children = children.len(),
         "range split applied"
     );
-    ctx.born(parent, children, born.children.into_iter().map(|(_, core)| core).collect());
+    ctx.born(parent, children, living);
     Ok(())
+}
+
+/// The children that start here: the rows of one whose replica here was removed for good, while this
+/// node had not applied the split yet, go at once.
+fn without_buried(ctx: &StoreContext, born: Born) -> Result<Vec<Core>, StorageError> {
+    let mut living = Vec::with_capacity(born.children.len());
+    for (descriptor, core) in born.children {
+        let range = descriptor.id;
+        let me = descriptor.replica_on(ctx.node).map(|r| r.id);
+        let key = me.map(|replica| ReplicaKey { range, replica });
+        if key.map(|key| is_buried(ctx, key)).transpose()? != Some(true) {
+            living.push(core);
+            continue;
+        }
+        tracing::info!(range_id = %range, "a child of a split was removed from here before it began");
+        let mut batch = DataBatch::new();
+        batch.delete_span(&descriptor.span);
+        batch.delete_local(&LocalKey::Descriptor(range));
+        batch.delete_local(&LocalKey::Applied(range));
+        ctx.data.write(batch)?;
+    }
+    Ok(living)
 }
 
 fn decode(entry: &Entry) -> io::Result<Work> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `core.rs` | the applied state and how entries change it; all of it behind one lock |
 //! | `machine.rs` | openraft's state machine over the core |
+//! | `members.rs` | how the descriptor follows the membership |
 //! | `sequencer.rs` | the one task that gives writes their timestamp and proposes them |
 //! | `pending.rs` | writes on their way, for reads |
 //! | `confirm.rs` | confirmation of leadership for reads, one round for many |
@@ -16,6 +17,7 @@ mod confirm;
 mod core;
 mod instance;
 mod machine;
+mod members;
 mod pending;
 mod read;
 mod sequencer;
@@ -30,6 +32,7 @@ pub use applied::{AppliedState, SessionMemory};
 pub use core::Core;
 pub use instance::Instance;
 pub use machine::RangeMachine;
+pub use members::{is_joint, uniform};
 pub use pending::{BatchNumber, Pending};
 pub use read::{Page, PageRead, PointRead};
 pub use sequencer::{Proposal, Sequencer};
@@ -78,9 +81,13 @@ pub struct Replica {
     /// The span that this leader serves no reads of, and the leadership that it holds for: from
     /// proposing a split until it is applied here.
     pub(crate) gate: Mutex<Option<(u64, KeyRange)>>,
+    /// Set while this leader changes the members: one change at a time.
+    pub(crate) changing: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
     pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
     pub(crate) stop: CancellationToken,
+    /// Set when nobody supervises it any more: no further instance of it will be built.
+    pub(crate) ended: CancellationToken,
 }
 
 impl Replica {
@@ -107,6 +114,8 @@ impl Replica {
             confirm: Confirm::default(),
             transferring: AtomicBool::new(false),
             gate: Mutex::new(None),
+            changing: AtomicBool::new(false),
+            ended: CancellationToken::new(),
             proposals,
             checksums: Mutex::new(VecDeque::new()),
         });

@@ -132,6 +132,10 @@ impl Replica {
     ) -> Result<DataSnapshot, RangeError> {
         let leadership = self.confirm_leadership().await?;
         let snapshot = self.ctx.data.snapshot();
+        if self.stop.is_cancelled() {
+            // It is being destroyed: the snapshot may lack rows that others still serve.
+            return Err(RangeError::NotLeader { leader: None });
+        }
         let descriptor = self.descriptor();
         if descriptor.epoch.version != version || !covers(&descriptor.span) {
             return Err(self.epoch_mismatch());

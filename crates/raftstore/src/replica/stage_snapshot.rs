@@ -134,6 +134,7 @@ fn produce(
                 break;
             }
             crc = crc32c::crc32c_append(crc, &buffer[..n]);
+            ctx.snapshot_pace.pass(n);
             send(DATA, &buffer[..n])?;
         }
         send(END, &crc.to_be_bytes())?;
@@ -176,6 +177,10 @@ pub async fn receive(
     if header.descriptor.id != replica.range {
         return Err("a snapshot of another range".into());
     }
+    if header.descriptor.replica(replica.id).is_none() {
+        // Its leader has not applied yet that this replica was added: the next one will name it.
+        return Err("the snapshot is from before this replica was added".into());
+    }
     // Before anything is staged: a span that overlaps another range here is refused, and openraft
     // sees a transport error, not a success.
     let spans = &replica.ctx.spans;
@@ -186,9 +191,8 @@ pub async fn receive(
         Ok(staged) => staged,
         Err(error) => {
             let _ = tokio::fs::remove_dir_all(&dir).await;
-            let own = (replica.range, replica.descriptor().span.clone());
             // Back to what it had: that never overlaps anything.
-            let _ = spans.replace(&[own]);
+            spans.restore(replica.range, &replica.descriptor().span);
             return Err(error);
         }
     };

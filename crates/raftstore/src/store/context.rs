@@ -1,6 +1,7 @@
 //! What every replica of a node shares.
 
 use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
+use super::pace::Pace;
 use crate::faults::Faults;
 use crate::replica::Core;
 use crate::sender::PeerSender;
@@ -39,6 +40,11 @@ pub enum StoreEvent {
         /// Children of the same split.
         split_children: Vec<RangeDescriptor>,
     },
+    /// A replica was destroyed here: it had been removed from its range.
+    ReplicaRemoved {
+        /// Of which range.
+        range: RangeId,
+    },
     /// This node became or ceased to be the leader of a range.
     LeaderChanged {
         /// Which.
@@ -66,6 +72,7 @@ pub struct StoreContext {
     pub(crate) oracle: Arc<dyn TimestampSource>,
     pub(crate) spans: SpanTable,
     pub(crate) scans: ScanPool,
+    pub(crate) snapshot_pace: Pace,
     pub(crate) events: broadcast::Sender<StoreEvent>,
     pub(crate) births: mpsc::UnboundedSender<Birth>,
     pub(crate) staging: PathBuf,
@@ -109,6 +116,7 @@ impl StoreContext {
         Arc::new(Self {
             node: options.node,
             timing: options.timing,
+            snapshot_pace: Pace::new(options.tuning.snapshot_bytes_per_second),
             tuning: options.tuning,
             data,
             log,

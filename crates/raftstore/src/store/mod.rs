@@ -1,9 +1,14 @@
 //! The replica host: one per node. Opens, starts, supervises and stops replicas, receives what
 //! other nodes send them, and carries out operations on ranges (`operation/`).
 
+mod claims;
 mod context;
+mod create;
+mod destroy;
 mod error;
 mod flush;
+#[cfg(test)]
+mod move_tests;
 mod open;
 mod operation;
 mod options;
@@ -11,6 +16,8 @@ mod options;
 mod read_tests;
 mod receive;
 mod scan_pool;
+mod pace;
+mod removal_tests;
 mod span_table;
 mod start;
 mod stop;
@@ -19,12 +26,14 @@ mod tend;
 mod tests;
 
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
+pub(crate) use destroy::is_buried;
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
 pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaStatus};
+use claims::Claims;
 use isotherm_types::RangeId;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -37,6 +46,7 @@ pub struct Store {
     pub(crate) ctx: Arc<StoreContext>,
     replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
     snapshots: Arc<Semaphore>,
+    claims: Claims,
 }
 
 impl Store {

@@ -6,23 +6,17 @@
 //! record; an install that was cut off is done again from its delete, before any replica starts.
 
 use super::context::Birth;
+use super::create::CreationRecord;
+use super::destroy::{finish_destructions, is_buried};
 use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
 use futures::StreamExt;
 use isotherm_storage::{DataBatch, DataDir, DataEngine, LogEngine, ReplicaKey, StateKind, codec};
 use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
-
-/// Synced before a replica that a message asked for may vote or accept anything.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CreationRecord {
-    /// As its leader knew it.
-    pub descriptor: RangeDescriptor,
-}
 
 /// Replicas started at a time when a store opens.
 const STARTS_AT_ONCE: usize = 16;
@@ -49,6 +43,7 @@ impl Store {
         let store = Arc::new(Self {
             snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
             replicas: Default::default(),
+            claims: Default::default(),
             ctx,
         });
         tracing::info!(replicas = found.len(), "store opened");
@@ -136,7 +131,12 @@ impl Core {
 fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreError> {
     let mut found: HashMap<RangeId, (ReplicaId, Core)> = HashMap::new();
     let mut in_log: HashMap<RangeId, Vec<ReplicaKey>> = HashMap::new();
-    for key in ctx.log.replicas()? {
+    let keys = ctx.log.replicas()?;
+    finish_destructions(ctx, &keys)?;
+    for key in keys {
+        if is_buried(ctx, key)? {
+            continue;
+        }
         in_log.entry(key.range).or_default().push(key);
         if let Some(bytes) = ctx.log.state(key, StateKind::InstallMarker)? {
             let marker: InstallMarker = codec::decode(&bytes)?;
@@ -151,7 +151,7 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
                 "{range} has a descriptor but no applied state"
             )));
         };
-        let Some(me) = core.descriptor.replica_on(ctx.node).map(|r| r.id) else {
+        let Some(me) = own_id(ctx, &core.descriptor, in_log.get(&range))? else {
             return Err(StoreError::Corrupt(format!(
                 "{range} does not name this node ({})",
                 ctx.node
@@ -165,9 +165,6 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
             if found.contains_key(&range) {
                 continue;
             }
-            if ctx.log.state(key, StateKind::Tombstone)?.is_some() {
-                continue;
-            }
             if let Some(bytes) = ctx.log.state(key, StateKind::Creation)? {
                 let record: CreationRecord = codec::decode(&bytes)?;
                 ctx.spans.reserve(range, &record.descriptor.span)?;
@@ -178,6 +175,23 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
         }
     }
     Ok(found.into_values().collect())
+}
+
+/// Which replica of the range this node has: the newest that was not destroyed. The descriptor alone
+/// does not say: one that applied its own removal, and waits for meta's word, is no longer in it.
+fn own_id(
+    ctx: &StoreContext,
+    descriptor: &RangeDescriptor,
+    in_log: Option<&Vec<ReplicaKey>>,
+) -> Result<Option<ReplicaId>, StoreError> {
+    let mut ids: Vec<_> = in_log.into_iter().flatten().map(|key| key.replica).collect();
+    if let Some(named) = descriptor.replica_on(ctx.node) {
+        let key = ReplicaKey { range: descriptor.id, replica: named.id };
+        if !is_buried(ctx, key)? {
+            ids.push(named.id);
+        }
+    }
+    Ok(ids.into_iter().max())
 }
 
 /// Removes what snapshots left behind. Blocking.

@@ -44,6 +44,10 @@ pub struct StoreTuning {
     pub session_results_max: u32,
     /// Largest file of a snapshot.
     pub snapshot_file_bytes: u64,
+    /// All outgoing snapshots together; 0 is no limit.
+    pub snapshot_bytes_per_second: u64,
+    /// A learner becomes a voter when it lacks at most this many entries.
+    pub promote_lag_max: u64,
     /// Snapshots sent and received at a time.
     pub snapshots_at_once: usize,
     /// Reads are confirmed by a quorum round each time instead of a lease.
@@ -67,6 +71,8 @@ impl Default for StoreTuning {
             session_retention: Duration::from_secs(60),
             session_results_max: 128 << 10,
             snapshot_file_bytes: 16 << 20,
+            snapshot_bytes_per_second: 64 << 20,
+            promote_lag_max: 256,
             snapshots_at_once: 2,
             read_quorum: false,
             oracle_timeout: Duration::from_secs(2),

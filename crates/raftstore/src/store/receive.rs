@@ -39,7 +39,11 @@ impl FrameReceiver for Store {
                 return answer;
             }
             let method = Method::try_from(header.method)?;
-            let (_, instance) = self.addressee(&header)?;
+            let (replica, instance) = self.addressee(&header)?;
+            if method.is_election() && replica.descriptor().has_passed(header.from_replica) {
+                // It never votes again: whatever it missed, it disturbs nobody.
+                return Err(format!("replica {} was removed from its range", header.from_replica));
+            }
             let gate = VoteGate { hold_until: instance.vote_hold_until };
             serve_call(&instance.raft, method, payload, gate).await
         })

@@ -9,7 +9,8 @@ use thiserror::Error;
 /// their way.
 ///
 /// Invariant: no two spans overlap. A span is shown here only after what it stands for is durable
-/// (a split is flushed first), and is taken out before its data is deleted.
+/// (a split is flushed first), and stays until the deletion of its data is durable: nobody else's rows
+/// may come in between.
 #[derive(Debug, Default)]
 pub struct SpanTable {
     by_start: Mutex<BTreeMap<Key, (KeyRange, RangeId)>>,
@@ -69,6 +70,16 @@ impl SpanTable {
         Ok(())
     }
 
+    /// Makes `span` all that `range` has, unless it has nothing: then it was released meanwhile.
+    pub fn restore(&self, range: RangeId, span: &KeyRange) {
+        let mut spans = self.by_start.lock();
+        let before = spans.len();
+        spans.retain(|_, (_, owner)| *owner != range);
+        if spans.len() < before {
+            spans.insert(span.start().clone(), (span.clone(), range));
+        }
+    }
+
     /// Takes everything from `range`.
     pub fn release(&self, range: RangeId) {
         self.by_start.lock().retain(|_, (_, owner)| *owner != range);
@@ -95,7 +106,10 @@ mod tests {
         assert!(table.reserve(RangeId(4), &span("g", "h")).is_err());
         table.reserve(RangeId(3), &span("f", "g")).expect("a smaller snapshot of the same range");
         assert!(table.reserve(RangeId(4), &span("k", "l")).is_err(), "its rows are still there");
+        table.restore(RangeId(3), &span("f", "m"));
+        assert!(table.reserve(RangeId(4), &span("k", "l")).is_err(), "it had it before");
         table.release(RangeId(3));
+        table.restore(RangeId(3), &span("f", "m"));
         table.reserve(RangeId(4), &span("g", "h")).expect("free again");
     }
 }

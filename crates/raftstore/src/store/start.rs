@@ -47,7 +47,10 @@ impl Store {
         let sequencer = Sequencer::new(replica.clone(), queue);
         self.ctx.tasks.spawn(sequencer.run());
         let supervised = replica.clone();
-        self.ctx.tasks.spawn(async move { supervise(supervised).await });
+        self.ctx.tasks.spawn(async move {
+            let _ended = supervised.ended.clone().drop_guard();
+            supervise(supervised).await;
+        });
         Ok(replica)
     }
 
@@ -60,6 +63,13 @@ impl Store {
             let Some(me) = descriptor.replica_on(self.ctx.node).map(|r| r.id) else {
                 tracing::error!(range_id = %range, "a split names no replica of its child here");
                 continue;
+            };
+            // Its leader may be asking for it at this moment, and is being refused.
+            let _claim = loop {
+                match self.claims.take(range) {
+                    Some(claim) => break claim,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
             };
             if self.replica(range).is_some() {
                 continue;
@@ -140,7 +150,10 @@ async fn supervise(replica: Arc<Replica>) {
         } else {
             (pause * 2).min(Duration::from_secs(10))
         };
-        tokio::time::sleep(pause).await;
+        let pausing = tokio::time::sleep(pause);
+        if replica.stop.run_until_cancelled(pausing).await.is_none() {
+            return;
+        }
         if let Err(error) = rebuild(&replica, &instance).await {
             tracing::error!(range_id = %replica.range, error = %error, "a replica cannot be rebuilt");
         }

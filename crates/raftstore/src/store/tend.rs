@@ -1,4 +1,5 @@
-//! What leaders do beside serving: have new ranges led soon, and help replicas that are missing.
+//! What leaders do beside serving: have new ranges led soon, help replicas that are missing, finish
+//! changes of members that an earlier leader began.
 //!
 //! These are calls between stores, beside openraft's own:
 //! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
@@ -6,13 +7,13 @@
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
-use super::open::CreationRecord;
-use super::{Store, StoreEvent};
-use crate::replica::{Core, Replica};
+use super::Store;
+use super::create::CreationRecord;
+use crate::replica::Replica;
 use crate::sender::FrameHeader;
 use bytes::Bytes;
-use isotherm_storage::{LogOp, ReplicaKey, StateKind, codec};
-use isotherm_types::{NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_storage::codec;
+use isotherm_types::{NodeId, RangeId, ReplicaId};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -129,6 +130,7 @@ impl Store {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             for replica in self.all() {
                 self.help_missing(&replica).await;
+                self.settle_members(&replica).await;
             }
         }
     }
@@ -142,59 +144,19 @@ impl Store {
             let matched = metrics.replication.iter().flatten();
             matched.filter(|(_, id)| id.is_none()).map(|(follower, _)| *follower).collect()
         };
-        let descriptor = replica.descriptor();
         for follower in silent.into_iter().map(ReplicaId).filter(|id| *id != replica.id) {
-            let Some(follower) = descriptor.replica(follower) else { continue };
-            let payload = codec::encode(&CreationRecord { descriptor: (*descriptor).clone() });
-            let asked = self.ask(replica, (follower.id, follower.node), CREATE, payload.into());
-            if let Err(error) = asked.await {
-                tracing::debug!(range_id = %replica.range, node_id = %follower.node, error = %error, "a missing replica was not created");
-            }
+            self.ask_to_create(replica, follower).await;
         }
     }
 
-    /// Creates an empty replica that a leader names. Refused if its span overlaps another range
-    /// here: then the local split or removal has to come first.
-    async fn create_replica(
-        self: &Arc<Self>,
-        from: NodeId,
-        header: &FrameHeader,
-        payload: &Bytes,
-    ) -> Result<(), String> {
-        if self.replica(header.range).is_some() {
-            return Ok(());
+    /// Asks the node of `follower` to create it, if the descriptor names it.
+    pub(super) async fn ask_to_create(&self, replica: &Replica, follower: ReplicaId) {
+        let descriptor = replica.descriptor();
+        let Some(follower) = descriptor.replica(follower) else { return };
+        let payload = codec::encode(&CreationRecord { descriptor: (*descriptor).clone() });
+        let asked = self.ask(replica, (follower.id, follower.node), CREATE, payload.into());
+        if let Err(error) = asked.await {
+            tracing::debug!(range_id = %replica.range, node_id = %follower.node, error = %error, "a missing replica was not created");
         }
-        let record: CreationRecord = codec::decode(payload).map_err(|e| e.to_string())?;
-        let descriptor: RangeDescriptor = record.descriptor.clone();
-        let named = descriptor.replica_on(self.ctx.node).map(|r| r.id);
-        if descriptor.id != header.range || named != Some(header.to_replica) {
-            return Err("the descriptor does not name this replica here".into());
-        }
-        let key = ReplicaKey { range: header.range, replica: header.to_replica };
-        let tombstone = self.ctx.log.state(key, StateKind::Tombstone).map_err(|e| e.to_string())?;
-        if tombstone.is_some() {
-            return Err("this replica was removed for good".into());
-        }
-        self.ctx.spans.reserve(header.range, &descriptor.span).map_err(|e| e.to_string())?;
-        let (sender, synced) = tokio::sync::oneshot::channel();
-        self.ctx.log.submit(LogOp::PutState {
-            replica: key,
-            kind: StateKind::Creation,
-            bytes: codec::encode(&record),
-            done: Box::new(move |result| {
-                let _ = sender.send(result.is_ok());
-            }),
-        });
-        if !synced.await.unwrap_or(false) {
-            self.ctx.spans.release(header.range);
-            return Err("the creation record was not synced".into());
-        }
-        tracing::info!(range_id = %header.range, replica_id = %header.to_replica, from_node = %from, "replica created for its leader");
-        let descriptor = Arc::new(descriptor);
-        let core = Core::empty((*descriptor).clone());
-        self.start_replica(header.to_replica, core).await.map_err(|e| e.to_string())?;
-        let event = StoreEvent::DescriptorChanged { descriptor, split_children: Vec::new() };
-        let _ = self.ctx.events.send(event);
-        Ok(())
     }
 }

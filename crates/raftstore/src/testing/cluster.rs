@@ -176,6 +176,19 @@ impl Cluster {
         self.net.isolate(NodeId(node), false);
     }
 
+    /// Copies a stopped store's disk; [`Cluster::replace_disk`] puts the copy into its place.
+    pub fn copy_disk(&mut self, node: u64) -> PathBuf {
+        self.crashes += 1;
+        let copy = self.root.path().join(format!("n{node}-{}", self.crashes));
+        copy_dir(&self.paths[&node], &copy);
+        copy
+    }
+
+    /// The next start of `node` finds what is in `path`.
+    pub fn replace_disk(&mut self, node: u64, path: PathBuf) {
+        self.paths.insert(node, path);
+    }
+
     /// One store.
     pub fn store(&self, node: u64) -> &Arc<Store> {
         &self.nodes[&node].store
@@ -188,14 +201,25 @@ impl Cluster {
 
     /// Seeds one range per span on all nodes and waits until each is led.
     pub async fn seed(&self, spans: &[(&str, &str)]) -> Vec<RangeDescriptor> {
-        let nodes: Vec<NodeId> = self.nodes.keys().map(|n| NodeId(*n)).collect();
+        let nodes: Vec<u64> = self.nodes.keys().copied().collect();
+        self.seed_on(&nodes, spans, 1).await
+    }
+
+    /// The same on some of the nodes, with range ids from `first` on.
+    pub async fn seed_on(
+        &self,
+        nodes: &[u64],
+        spans: &[(&str, &str)],
+        first: u64,
+    ) -> Vec<RangeDescriptor> {
+        let nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
         let span = |(a, b): &(&str, &str)| KeyRange::new((*a).to_owned(), (*b).to_owned()).unwrap();
-        let descriptors: Vec<_> = (1..)
+        let descriptors: Vec<_> = (first..)
             .zip(spans)
             .map(|(id, s)| RangeDescriptor::first(RangeId(id), span(s), &nodes))
             .collect();
-        for (_, store) in self.stores() {
-            store.seed(&descriptors).await.unwrap();
+        for node in nodes {
+            self.store(node.get()).seed(&descriptors).await.unwrap();
         }
         for descriptor in &descriptors {
             self.leader(descriptor.id).await;
@@ -232,7 +256,7 @@ impl Cluster {
     pub fn locate(&self, key: &[u8]) -> RangeDescriptor {
         let all = self.stores().flat_map(|(_, store)| store.replicas());
         let found = all.map(|r| r.descriptor).filter(|d| d.span.contains(key));
-        found.max_by_key(|d| d.epoch.version).expect("the key space is covered")
+        found.max_by_key(|d| (d.epoch.version, d.epoch.conf_ver)).expect("the key space is covered")
     }
 
     /// Writes under `id`, with retries as a client does them.
@@ -338,16 +362,19 @@ impl Cluster {
     pub async fn assert_replicas_agree(&self, key: &str) {
         let range = self.locate(key.as_bytes()).id;
         let deadline = Instant::now() + Duration::from_secs(20);
-        let index = loop {
+        let (index, descriptor) = loop {
             let leader = self.leader(range).await;
             match self.store(leader).order_checksum(range).await {
-                Ok((index, _)) => break index,
+                Ok(ordered) => break ordered,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let mut sums = Vec::new();
         for (node, store) in self.stores() {
+            if descriptor.replica_on(NodeId(node)).is_none() {
+                continue;
+            }
             loop {
                 if let Some(sum) = store.checksum_at(range, index) {
                     sums.push((node, sum));

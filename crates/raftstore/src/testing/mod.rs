@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod moves;
 mod net;
 
 pub use cluster::{Cluster, ORACLE_START_MS, put, value};

@@ -1,7 +1,22 @@
 //! Operations on one range, one file each.
 
+mod change_members;
 mod checksum;
 mod read;
 mod split;
 mod transfer_leader;
 mod write;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `ready`, at most for `patience`; whether it was.
+async fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !ready() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    true
+}

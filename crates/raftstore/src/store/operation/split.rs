@@ -33,6 +33,11 @@ impl Store {
             let why = "every split key must lie strictly inside the range, in ascending order";
             return Err(RangeError::Invalid(why.into()));
         }
+        if !descriptor.is_settled() {
+            let why =
+                format!("the members of {range} are changing: split it when they have settled");
+            return Err(RangeError::Condition(why));
+        }
         let replicas: Vec<_> = (1..=descriptor.replicas.len() as u64).map(ReplicaId).collect();
         let child = |range| SplitChild { range, replicas: replicas.clone() };
         let children = children.into_iter().map(child).collect();

@@ -5,6 +5,7 @@
 //! everything, after this leader stopped serving, and if it does not arrive in time a follower
 //! that has everything is asked to stand for election.
 
+use super::wait_until;
 use crate::replica::{Instance, Replica};
 use crate::store::{RangeError, Store};
 use isotherm_types::{NodeId, RangeId};
@@ -21,6 +22,10 @@ impl Store {
         let Some(target) = descriptor.replica_on(to) else {
             return Err(RangeError::Condition(format!("{range} has no replica on {to}")));
         };
+        if !target.role.may_lead() {
+            let why = format!("replica {} of {range} on {to} is {:?}", target.id, target.role);
+            return Err(RangeError::Condition(why));
+        }
         let target = target.id.get();
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
@@ -78,7 +83,8 @@ impl Store {
             async move {
                 let Some(instance) = replica.instance.load_full() else { return true };
                 let descriptor = replica.descriptor();
-                let others = descriptor.voters().filter(|v| v.id != replica.id);
+                let others =
+                    descriptor.voters().filter(|v| v.id != replica.id && v.role.may_lead());
                 let closest = others.max_by_key(|v| matched_index(&instance, v.id.get()));
                 let Some(target) = closest else { return false };
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -102,15 +108,4 @@ fn matched_index(instance: &Instance, follower: u64) -> Option<u64> {
 fn matched(instance: &Instance, follower: u64) -> bool {
     let last = instance.raft.metrics().borrow_watched().last_log_index;
     last.is_some() && matched_index(instance, follower) >= last
-}
-
-async fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
-    while !ready() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    true
 }

@@ -1,0 +1,218 @@
+//! Replicas that were removed from their range: who destroys them, who must not, what a crash does.
+#![allow(clippy::unwrap_used)]
+
+use super::StoreTuning;
+use super::create::CreationRecord;
+use super::destroy::bury;
+use crate::network::Method;
+use crate::sender::{FrameHeader, FrameReceiver};
+use crate::testing::{Cluster, put};
+use bytes::Bytes;
+use isotherm_storage::{LocalKey, ReplicaKey, codec};
+use isotherm_types::{
+    KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
+};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const R: RangeId = RangeId(1);
+const CREATE: u32 = 103;
+
+fn small() -> StoreTuning {
+    StoreTuning { flush_interval: Duration::from_millis(200), ..StoreTuning::default() }
+}
+
+/// What a store says to a call as of `from`.
+async fn call(
+    cluster: &Cluster,
+    node: u64,
+    from: ReplicaId,
+    to: ReplicaId,
+    method: u32,
+    payload: Bytes,
+) -> Result<Bytes, String> {
+    let header = FrameHeader { range: R, from_replica: from, to_replica: to, method };
+    cluster.store(node).clone().call(NodeId(1), header, payload).await
+}
+
+async fn create(
+    cluster: &Cluster,
+    node: u64,
+    descriptor: &RangeDescriptor,
+) -> Result<Bytes, String> {
+    let me = descriptor.replica_on(NodeId(node)).unwrap().id;
+    let record = codec::encode(&CreationRecord { descriptor: descriptor.clone() });
+    call(cluster, node, ReplicaId(1), me, CREATE, record.into()).await
+}
+
+fn rows(cluster: &Cluster, node: u64) -> usize {
+    let snapshot = cluster.store(node).ctx.data.snapshot();
+    snapshot.scan(&KeyRange::all(), Timestamp::MAX, false, true).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destruction_goes_on_after_a_crash_at_each_step() {
+    let mut cluster = Cluster::start(4, small()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    for i in 0..20 {
+        cluster.write(vec![put(&format!("k{i:02}"), "v")]).await;
+    }
+    let (mut from, mut to) = (3, 4);
+    for step in 1..=4 {
+        let before = cluster.locate(b"k");
+        let old = before.replica_on(NodeId(from)).unwrap().id;
+        let added = cluster.add_learner(R, to).await;
+        let after = cluster.promote(R, added, old).await;
+        let store = cluster.store(from).clone();
+        store.ctx.faults.fail_at_destroy_step.store(step, Ordering::Relaxed);
+        store.destroy(&after).await.unwrap_err();
+        assert!(store.ctx.spans.reserve(RangeId(9), &after.span).is_err(), "not done, not free");
+        drop(store);
+        cluster.crash_node(from).await;
+        cluster.start_node(from).await;
+        let store = cluster.store(from);
+        assert!(store.replica(R).is_none(), "step {step}");
+        assert_eq!(rows(&cluster, from), 0, "step {step}");
+        assert!(store.ctx.data.local(&LocalKey::Applied(R)).unwrap().is_none());
+        let key = ReplicaKey { range: R, replica: old };
+        assert!(store.ctx.log.last(key).unwrap().is_none(), "its log is gone");
+        let refused = create(&cluster, from, &before).await.unwrap_err();
+        assert!(refused.contains("removed for good"), "{refused}");
+        // The next move brings the range back, under a new id.
+        std::mem::swap(&mut from, &mut to);
+    }
+    assert_eq!(cluster.keys().await.len(), 20);
+    cluster.assert_replicas_agree("k").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_map_does_not_destroy_a_promoted_learner() {
+    let cluster = Cluster::start(4, small()).await;
+    let stale = cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await.remove(0);
+    cluster.write(vec![put("k", "v")]).await;
+    cluster.move_replica(R, 3, 4).await;
+    // A rumour: newer by its number, but of a range that never had this replica.
+    let rumour =
+        RangeDescriptor { epoch: RangeEpoch { conf_ver: 100, ..stale.epoch }, ..stale.clone() };
+    for map in [&stale, &rumour] {
+        assert!(!cluster.store(4).destroy(map).await.unwrap());
+    }
+    assert_eq!(cluster.store(4).replica(R).unwrap().id, ReplicaId(4));
+    cluster.assert_replicas_agree("k").await;
+    // What the rule is for: without it the same map takes a voter away.
+    cluster.store(4).ctx.faults.trust_any_map.store(true, Ordering::Relaxed);
+    assert!(cluster.store(4).destroy(&stale).await.unwrap());
+    assert!(cluster.store(4).replica(R).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_disk_that_comes_back_disturbs_nobody_and_is_cleared() {
+    let mut cluster = Cluster::start(4, small()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    cluster.write(vec![put("k1", "v")]).await;
+    cluster.stop_node(3).await;
+    let old_disk = cluster.copy_disk(3);
+    cluster.start_node(3).await;
+    let after = cluster.move_replica(R, 3, 4).await;
+    cluster.write(vec![put("k2", "v")]).await;
+    cluster.stop_node(3).await;
+    cluster.replace_disk(3, old_disk);
+    cluster.start_node(3).await;
+    let ghost = cluster.store(3).replica(R).unwrap();
+    assert_eq!((ghost.id, ghost.descriptor().epoch.conf_ver), (ReplicaId(3), 1));
+    let led_by = cluster.leader(R).await;
+    let term = cluster.store(led_by).replica(R).unwrap().status().term;
+    // It stands for election by force, again and again, under ever higher terms.
+    for _ in 0..20 {
+        ghost.instance.load_full().unwrap().raft.trigger().elect(false).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!ghost.status().is_leader);
+    assert!(ghost.status().term > term, "it did try");
+    let status = cluster.store(led_by).replica(R).unwrap().status();
+    assert!(status.is_leader && status.term == term, "{status:?}");
+    let vote =
+        call(&cluster, led_by, ReplicaId(3), status.replica, Method::Vote.number(), Bytes::new());
+    assert!(vote.await.unwrap_err().contains("was removed"));
+    drop(ghost);
+    cluster.remove_from(3, &after).await;
+    assert_eq!(rows(&cluster, 3), 0);
+    assert_eq!(cluster.keys().await.len(), 2);
+    // Cleared, the node can have the range again.
+    cluster.move_replica(R, 4, 3).await;
+    cluster.assert_replicas_agree("k1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_applied_its_own_removal_waits_for_metas_word() {
+    let mut cluster = Cluster::start(4, small()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    let added = cluster.add_learner(R, 4).await;
+    let after = cluster.promote(R, added, ReplicaId(3)).await;
+    cluster.write(vec![put("k", "v")]).await;
+    cluster.crash_node(3).await;
+    cluster.start_node(3).await;
+    assert_eq!(cluster.store(3).replica(R).unwrap().id, ReplicaId(3), "it knows who it was");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(cluster.store(3).replica(R).is_some(), "nobody else's word counts");
+    cluster.remove_from(3, &after).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_and_its_snapshot_are_refused_while_their_span_overlaps() {
+    let cluster = Cluster::start(4, small()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    let other = cluster.seed_on(&[4], &[("c", "d")], 7).await.remove(0);
+    cluster.write(vec![put("a", "1")]).await;
+    let leader = cluster.leader(R).await;
+    // Not even created: nobody can vote here and be replaced later.
+    let epoch = cluster.locate(b"a").epoch;
+    let added = cluster.store(leader).add_learner(R, epoch, NodeId(4), ReplicaId(4)).await.unwrap();
+    let refused = create(&cluster, 4, &added).await.unwrap_err();
+    assert!(refused.contains("overlaps"), "{refused}");
+    assert!(cluster.store(4).replica(R).is_none());
+    // Created with a narrower span, as of another time: then the snapshot is refused.
+    let span = KeyRange::new("".to_owned(), "b".to_owned()).unwrap();
+    let narrow = RangeDescriptor { span, ..added.clone() };
+    create(&cluster, 4, &narrow).await.unwrap();
+    let sent = || cluster.net.snapshots.load(Ordering::Relaxed) >= 2;
+    cluster.wait_for("snapshots are tried", sent).await;
+    assert_eq!(cluster.store(4).replica(R).unwrap().applied_index(), 0);
+    // The other range goes: the next snapshot is taken.
+    let gone = RangeDescriptor {
+        epoch: RangeEpoch { conf_ver: 2, ..other.epoch },
+        replicas: Vec::new(),
+        ..other
+    };
+    assert!(cluster.store(4).destroy(&gone).await.unwrap());
+    let learned = || cluster.store(4).replica(R).unwrap().applied_index() > 0;
+    cluster.wait_for("the snapshot is installed", learned).await;
+    cluster.promote(R, ReplicaId(4), ReplicaId(if leader == 3 { 2 } else { 3 })).await;
+    cluster.assert_replicas_agree("a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_was_removed_here_before_its_split_is_deleted_instead_of_started() {
+    let mut cluster = Cluster::start(3, small()).await;
+    cluster.seed(&[("", "")]).await;
+    for key in ["a", "x", "y"] {
+        cluster.write(vec![put(key, "1")]).await;
+    }
+    let child = RangeId(2);
+    let key = ReplicaKey { range: child, replica: ReplicaId(3) };
+    bury(&cluster.store(3).ctx, key, 5).await.unwrap();
+    cluster.split("m", child.get()).await;
+    let narrowed = || cluster.store(3).replica(R).unwrap().descriptor().epoch.version == 2;
+    cluster.wait_for("the split is applied", narrowed).await;
+    assert!(cluster.store(3).replica(child).is_none());
+    assert_eq!(rows(&cluster, 3), 1, "only the parent's row is left");
+    cluster.crash_node(3).await;
+    cluster.start_node(3).await;
+    assert!(cluster.store(3).replica(child).is_none());
+    assert_eq!(rows(&cluster, 3), 1);
+    assert_eq!(cluster.keys().await.len(), 3, "the child's others serve it");
+    cluster.stop().await;
+}
