@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "isotherm/v1/kv.proto",
         "isotherm/internal/v1/common.proto",
         "isotherm/internal/v1/range.proto",
+        "isotherm/internal/v1/replica.proto",
+        "isotherm/internal/v1/operation.proto",
         "isotherm/internal/v1/meta.proto",
         "isotherm/internal/v1/raft.proto",
     ];

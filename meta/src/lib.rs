@@ -8,6 +8,7 @@
 //! | `registry` | what the leader hears from nodes, in memory only |
 //! | `bootstrap` | the first ranges of a cluster |
 //! | `settings` | the settings that a cluster has |
+//! | `operations` | moves: what the next step is, and having it carried out |
 //! | `member` | one member: its shared state, what it does while it leads, how it runs |
 //! | `service` | the RPCs |
 //!
@@ -19,6 +20,7 @@ mod error;
 mod machine;
 mod member;
 mod metrics;
+mod operations;
 mod oracle;
 mod registry;
 mod service;

@@ -48,6 +48,8 @@ pub struct NodeTuning {
     pub log_retain_bytes: u64,
     /// The same for all ranges together.
     pub log_retain_node_bytes: u64,
+    /// How fast snapshots leave this node, all together; 0 is no limit.
+    pub snapshot_bytes_per_second: u64,
     /// Waited before each sync of the log, to see what a slower disk would do.
     pub log_sync_delay_us: u64,
     /// With less free space than this the node takes no writes and gives its leaderships away. 0
@@ -66,6 +68,7 @@ impl Default for NodeTuning {
             flush_interval_ms: store.flush_interval.as_millis() as u64,
             log_retain_bytes: store.log_retain_bytes,
             log_retain_node_bytes: store.log_retain_node_bytes,
+            snapshot_bytes_per_second: store.snapshot_bytes_per_second,
             log_sync_delay_us: 0,
             disk_reserve_bytes: None,
             read_quorum: store.read_quorum,
@@ -81,6 +84,7 @@ impl NodeTuning {
             flush_interval: Duration::from_millis(self.flush_interval_ms),
             log_retain_bytes: self.log_retain_bytes,
             log_retain_node_bytes: self.log_retain_node_bytes,
+            snapshot_bytes_per_second: self.snapshot_bytes_per_second,
             read_quorum: self.read_quorum,
             ..StoreTuning::default()
         }

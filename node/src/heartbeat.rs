@@ -92,9 +92,10 @@ impl Heartbeat {
             let load = load.cores();
             match stop.run_until_cancelled(self.beat(beat, load, &reported, &splits)).await {
                 None => return,
-                Some(Ok((told, acknowledged))) => {
+                Some(Ok((told, acknowledged, gone))) => {
                     interval = told;
                     self.state.connected.store(true, Ordering::Release);
+                    reported.retain(|range, _| !gone.contains(range));
                     for (range, what) in acknowledged {
                         splits.remove(&range);
                         reported.insert(range, what);
@@ -152,7 +153,7 @@ impl Heartbeat {
         load: f64,
         reported: &HashMap<RangeId, Reported>,
         splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
-    ) -> Result<(Duration, Vec<(RangeId, Reported)>), WireError> {
+    ) -> Result<(Duration, Vec<(RangeId, Reported)>, Vec<RangeId>), WireError> {
         let replicas = self.store.replicas();
         let leaders = replicas.iter().filter(|r| r.is_leader).count() as u64;
         metrics::gauge!("isotherm_replicas").set(replicas.len() as f64);
@@ -173,9 +174,12 @@ impl Heartbeat {
                 split_children: children.into_iter().flatten().map(Into::into).collect(),
                 live_replicas: status.live_replicas.iter().map(|id| id.get()).collect(),
                 size_bytes: self.size(status).await,
+                replica_id: status.replica.get(),
             });
             acknowledged.push((status.descriptor.id, now));
         }
+        let is_gone = |range: &RangeId| self.store.replica(*range).is_none();
+        let gone: Vec<RangeId> = reported.keys().copied().filter(is_gone).collect();
         let space = self.disk.space();
         let request = HeartbeatRequest {
             node_id: self.node.get(),
@@ -190,6 +194,7 @@ impl Heartbeat {
             draining: self.state.draining.load(Ordering::Acquire),
             seeded: self.state.seeded.load(Ordering::Acquire),
             load,
+            gone: gone.iter().map(|range| range.get()).collect(),
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
@@ -207,13 +212,26 @@ impl Heartbeat {
         }
         let confirm = answer.settings.get("read.confirm").map(String::as_str);
         self.store.set_read_quorum(confirm == Some("quorum"));
+        self.take_removed(answer.removed);
         if answer.report_all {
             acknowledged.clear();
             self.state.report_all.store(true, Ordering::Release);
         }
         self.seed(answer.seed, answer.seed_number).await;
         let interval = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
-        Ok((interval, acknowledged))
+        Ok((interval, acknowledged, gone))
+    }
+
+    /// Has replicas destroyed that meta's map no longer names, if it is newer than they are.
+    fn take_removed(&self, removed: Vec<isotherm_proto::internal::Descriptor>) {
+        let removed: Result<Vec<RangeDescriptor>, _> =
+            removed.into_iter().map(TryInto::try_into).collect();
+        match removed {
+            Ok(removed) => self.store.take_newer(removed),
+            Err(error) => {
+                tracing::error!(error = %error, "meta names removed replicas in a way that this version does not understand: update this node");
+            }
+        }
     }
 
     async fn size(&self, status: &ReplicaStatus) -> u64 {

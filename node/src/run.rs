@@ -14,12 +14,13 @@
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
-use crate::service::{KvGateway, RangeRpc, Ready};
+use crate::service::{KvGateway, RangeRpc, Ready, ReplicaRpc};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
 use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeServiceServer;
+use isotherm_proto::internal::replica_service_server::ReplicaServiceServer;
 use isotherm_proto::internal::{RegisterNodeRequest, RegisterNodeResponse};
 use isotherm_proto::v1::kv_server::KvServer;
 use isotherm_proto::{DESCRIPTORS, WireError};
@@ -167,6 +168,7 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let replica = ReplicaServiceServer::new(ReplicaRpc(range_rpc.clone()));
     let kv = KvServer::new(KvGateway::new(gateway))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -177,7 +179,12 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
         .map_err(|e| NodeError::Serve(e.to_string()))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<KvServer<KvGateway>>().await;
-    Ok(raft.add_service(range).add_service(kv).add_service(reflection).add_service(health))
+    Ok(raft
+        .add_service(range)
+        .add_service(replica)
+        .add_service(kv)
+        .add_service(reflection)
+        .add_service(health))
 }
 
 async fn open_store(

@@ -31,7 +31,7 @@ impl Machine for MetaMachine {
     }
 }
 
-fn refused(why: impl Into<String>) -> Reply {
+pub(super) fn refused(why: impl Into<String>) -> Reply {
     Reply::Refused(why.into())
 }
 
@@ -74,6 +74,7 @@ impl MetaMachine {
                 self.settings.insert(name, value);
                 Reply::Done
             }
+            Command::Operation(command) => self.apply_operation(command),
         }
     }
 

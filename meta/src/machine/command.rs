@@ -1,5 +1,6 @@
 //! Commands and what they answer.
 
+use super::operations::OperationCommand;
 use super::state::Window;
 use isotherm_storage::codec;
 use isotherm_types::{
@@ -87,6 +88,8 @@ pub enum Command {
         /// Its new value.
         value: String,
     },
+    /// Something about an operation of several steps.
+    Operation(OperationCommand),
 }
 
 impl Command {
@@ -121,5 +124,10 @@ pub enum Reply {
     Taken {
         /// That many.
         taken: usize,
+    },
+    /// The operation that was begun or changed.
+    Operation {
+        /// Its number.
+        id: u64,
     },
 }

@@ -5,10 +5,12 @@
 
 mod apply;
 mod command;
+mod operations;
 mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use command::{Command, Founding, NodeDetails, Reply};
+pub use operations::{Operation, OperationCommand, OperationState, Undo};
 pub use state::{MetaMachine, NodeRecord, Reign, SEED_NUMBER, Window};

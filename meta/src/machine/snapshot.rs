@@ -1,6 +1,7 @@
 //! The agreed state as bytes: a format byte, then the newest of the layouts below.
 
 use super::command::Founding;
+use super::operations::Operations;
 use super::state::{MetaMachine, NodeRecord, Window};
 use isotherm_storage::codec;
 use isotherm_types::{ClusterId, NodeId, RaftTiming, RangeDescriptor, RangeMap};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The layout that is written.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Layout 1.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +25,13 @@ struct V1 {
     incarnations_given: u64,
     window: Window,
     settings: BTreeMap<String, String>,
+}
+
+/// Layout 2.
+#[derive(Serialize, Deserialize)]
+struct V2 {
+    base: V1,
+    operations: Operations,
 }
 
 impl MetaMachine {
@@ -42,16 +50,18 @@ impl MetaMachine {
             settings: self.settings.clone(),
         };
         let mut bytes = vec![FORMAT];
-        bytes.extend(codec::encode(&state));
+        bytes.extend(codec::encode(&V2 { base: state, operations: self.operations.clone() }));
         bytes
     }
 
     pub(super) fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
         let (format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
-        if *format != FORMAT {
-            return Err(format!("snapshot format {format} is not known, only {FORMAT}"));
-        }
-        let state: V1 = codec::decode(rest).map_err(|e| e.to_string())?;
+        let decoded = match *format {
+            1 => codec::decode(rest).map(|base| V2 { base, operations: Operations::default() }),
+            FORMAT => codec::decode(rest),
+            _ => return Err(format!("snapshot format {format} is not known, only up to {FORMAT}")),
+        };
+        let V2 { base: state, operations } = decoded.map_err(|e| e.to_string())?;
         let mut ranges = RangeMap::default();
         if !state.ranges.is_empty() {
             ranges.apply(&state.ranges).map_err(|e| e.to_string())?;
@@ -68,6 +78,7 @@ impl MetaMachine {
             incarnations_given: state.incarnations_given,
             window: state.window,
             settings: state.settings,
+            operations,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The agreed state.
 
 use super::command::{Founding, NodeDetails};
+use super::operations::Operations;
 use isotherm_types::{
     ClusterId, Incarnation, NodeId, RaftTiming, RangeDescriptor, RangeMap, Timestamp,
 };
@@ -64,6 +65,7 @@ pub struct MetaMachine {
     pub(super) incarnations_given: u64,
     pub(super) window: Window,
     pub(super) settings: BTreeMap<String, String>,
+    pub(super) operations: Operations,
 }
 
 impl MetaMachine {

@@ -218,3 +218,53 @@ proptest! {
         }
     }
 }
+
+fn order(machine: &mut MetaMachine, range: u64, from: u64, to: u64) -> Reply {
+    let (range, from, to) = (RangeId(range), NodeId(from), NodeId(to));
+    let command = OperationCommand::Move { range, from, to, now_ms: 5, limit_ms: 100 };
+    machine.apply_command(1, Command::Operation(command))
+}
+
+fn end(machine: &mut MetaMachine, id: u64, state: OperationState) {
+    let command = OperationCommand::End { id, state, now_ms: 9 };
+    assert_eq!(machine.apply_command(1, Command::Operation(command)), Reply::Operation { id });
+}
+
+#[test]
+fn a_move_is_ordered_once_with_a_replica_id_that_no_other_gets() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n4");
+    for (range, from, to) in [(9, 1, 4), (1, 4, 4), (1, 1, 2), (1, 1, 9)] {
+        assert!(matches!(order(&mut machine, range, from, to), Reply::Refused(_)));
+    }
+    assert_eq!(order(&mut machine, 1, 3, 4), Reply::Operation { id: 1 });
+    assert!(matches!(order(&mut machine, 1, 2, 4), Reply::Refused(_)), "one at a time");
+    assert_eq!(order(&mut machine, 2, 3, 4), Reply::Operation { id: 2 });
+    let undo = OperationCommand::Undo { id: 1, why: Undo::Cancelled };
+    machine.apply_command(1, Command::Operation(undo.clone()));
+    let first = machine.operations().get(1).unwrap().clone();
+    assert_eq!(first.state, OperationState::Undoing(Undo::Cancelled));
+    assert_eq!((first.deadline_ms, first.added.get()), (105, 4));
+    end(&mut machine, 1, OperationState::Cancelled);
+    assert!(matches!(machine.apply_command(1, Command::Operation(undo)), Reply::Refused(_)));
+    // The range's descriptor never heard of replica 4: it is not given again all the same.
+    assert_eq!(order(&mut machine, 1, 3, 4), Reply::Operation { id: 3 });
+    assert_eq!(machine.operations().get(3).unwrap().added.get(), 5);
+    let mut back = MetaMachine::default();
+    back.restore(&machine.snapshot()).unwrap();
+    assert_eq!(back, machine);
+}
+
+#[test]
+fn only_so_many_ended_operations_are_listed() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n4");
+    order(&mut machine, 2, 1, 4);
+    for id in 2..=1100 {
+        assert_eq!(order(&mut machine, 1, 3, 4), Reply::Operation { id });
+        end(&mut machine, id, OperationState::Failed("a test".into()));
+    }
+    assert_eq!(machine.operations().iter().count(), 1001);
+    assert!(machine.operations().get(1).is_some(), "one that runs is never forgotten");
+    assert!(machine.operations().get(2).is_none());
+}

@@ -4,6 +4,7 @@ use super::meta::Meta;
 use crate::bootstrap;
 use crate::machine::{Command, MetaMachine, Reply, SEED_NUMBER};
 use crate::metrics as names;
+use crate::operations;
 use crate::registry::{NodeState, Pool, Registry};
 use isotherm_proto::WireError;
 use isotherm_types::{ClusterId, NodeId};
@@ -42,23 +43,26 @@ pub(super) async fn run(meta: Arc<Meta>, stop: CancellationToken) {
 
 impl Meta {
     /// Leads in `term`, until dropped.
-    async fn lead(&self, term: u64) {
+    async fn lead(self: &Arc<Self>, term: u64) {
         *self.registry.lock() = Registry::new(Instant::now());
         *self.pool.lock() = Pool::default();
         self.take_over(term).await;
         self.serving.send_replace(term);
         metrics::gauge!(names::IS_LEADER).set(1.0);
         tracing::info!(term, member = %self.me, "leading the meta service");
-        loop {
-            if let Err(error) = self.step(term).await {
-                tracing::debug!(term, %error, "a step of the meta leader failed, trying again");
-                tokio::time::sleep(RETRY_PAUSE).await;
+        let working = async {
+            loop {
+                if let Err(error) = self.step(term).await {
+                    tracing::debug!(term, %error, "a step of the meta leader failed, trying again");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                tokio::select! {
+                    () = self.news.notified() => {}
+                    () = tokio::time::sleep(TICK) => {}
+                }
             }
-            tokio::select! {
-                () = self.news.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
-            }
-        }
+        };
+        tokio::join!(working, operations::drive(self.clone(), term));
     }
 
     /// Waits until everything of earlier terms is applied; founds the cluster if it is new.

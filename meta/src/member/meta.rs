@@ -1,6 +1,7 @@
 //! What the RPCs and the tasks of a member share.
 
 use crate::machine::{Command, Founding, MetaMachine, Reply};
+use crate::operations::Notes;
 use crate::oracle::Oracle;
 use crate::registry::{Pool, Registry};
 use isotherm_proto::WireError;
@@ -32,6 +33,8 @@ pub(crate) struct Meta {
     pub(crate) serving: watch::Sender<u64>,
     /// Wakes the leader's task.
     pub(crate) news: Notify,
+    /// The leader's, of operations.
+    pub(crate) notes: Notes,
 }
 
 /// A refusal that names the leader.
@@ -79,6 +82,7 @@ impl Meta {
             pool: Mutex::default(),
             serving: watch::Sender::new(0),
             news: Notify::new(),
+            notes: Notes::default(),
         }
     }
 

@@ -18,5 +18,5 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use meta::Meta;
+pub(crate) use meta::{Meta, not_leader};
 pub use run::run;

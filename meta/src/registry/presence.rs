@@ -1,7 +1,7 @@
 //! Which nodes are there, and which ranges they lead.
 
 use isotherm_types::{Incarnation, NodeId, RangeId, ReplicaId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -78,8 +78,8 @@ pub struct Presence {
     /// The newest heartbeat, and when it came.
     pub heartbeat: Option<(Instant, Heartbeat)>,
     registered: Instant,
-    /// The ranges that it reported to this leader.
-    reported: HashSet<RangeId>,
+    /// The ranges that it reported to this leader, and its replica of each (0: it did not say).
+    reported: HashMap<RangeId, ReplicaId>,
 }
 
 /// Who leads a range, as its leader said.
@@ -127,7 +127,7 @@ impl Registry {
     /// A node started. What an earlier start of it said no longer holds.
     pub fn register(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
         let presence =
-            Presence { incarnation, heartbeat: None, registered: now, reported: HashSet::new() };
+            Presence { incarnation, heartbeat: None, registered: now, reported: HashMap::new() };
         self.nodes.insert(node, presence);
         self.leaders.retain(|_, leader| leader.node != node);
     }
@@ -150,7 +150,7 @@ impl Registry {
     /// What `node` says of one range: that it leads it, or (`None`) that it does not.
     pub fn report(&mut self, node: NodeId, range: RangeId, term: u64, led: Option<LeaderReport>) {
         if let Some(presence) = self.nodes.get_mut(&node) {
-            presence.reported.insert(range);
+            presence.reported.entry(range).or_default();
         }
         let known = self.leaders.get(&range);
         match led {
@@ -163,6 +163,21 @@ impl Registry {
             }
             _ => {}
         }
+    }
+
+    /// Which replica of a range `node` says it has; none: it has none any more.
+    pub fn note_replica(&mut self, node: NodeId, range: RangeId, replica: Option<ReplicaId>) {
+        let Some(presence) = self.nodes.get_mut(&node) else { return };
+        match replica {
+            Some(replica) => presence.reported.insert(range, replica),
+            None => presence.reported.remove(&range),
+        };
+    }
+
+    /// The replicas that `node` said it has.
+    pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (RangeId, ReplicaId)> {
+        let reported = self.nodes.get(&node).into_iter().flat_map(|p| &p.reported);
+        reported.map(|(range, replica)| (*range, *replica)).filter(|(_, id)| id.get() != 0)
     }
 
     /// Whether `node` has replicas of which this leadership was not told.

@@ -40,6 +40,9 @@ answers! {
     GetSettingsResponse: Unavailable,
     SetSettingResponse: Indeterminate,
     StatusResponse: Unavailable,
+    MoveRangeResponse: Indeterminate,
+    ListOperationsResponse: Unavailable,
+    CancelOperationResponse: Indeterminate,
 }
 
 /// Waits for an answer, but not for ever.

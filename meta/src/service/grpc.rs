@@ -89,4 +89,25 @@ impl MetaService for Service {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Answer<pb::StatusResponse> {
         answer(self.meta.status()).await
     }
+
+    async fn move_range(
+        &self,
+        request: Request<pb::MoveRangeRequest>,
+    ) -> Answer<pb::MoveRangeResponse> {
+        answer(self.meta.move_range(request.into_inner())).await
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<pb::ListOperationsRequest>,
+    ) -> Answer<pb::ListOperationsResponse> {
+        answer(async { self.meta.list_operations(request.into_inner()) }).await
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<pb::CancelOperationRequest>,
+    ) -> Answer<pb::CancelOperationResponse> {
+        answer(self.meta.cancel_operation(request.into_inner())).await
+    }
 }

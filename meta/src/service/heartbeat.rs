@@ -15,6 +15,7 @@ struct Report {
     term: u64,
     led: Option<LeaderReport>,
     descriptors: Vec<RangeDescriptor>,
+    replica: ReplicaId,
 }
 
 fn check_report(node: NodeId, report: pb::RangeReport) -> Result<Report, WireError> {
@@ -25,14 +26,17 @@ fn check_report(node: NodeId, report: pb::RangeReport) -> Result<Report, WireErr
     let descriptors =
         convert().map_err(|e| WireError::new(Code::Invalid, format!("a range report: {e}")))?;
     let range = descriptors[0].id;
+    let named = descriptors[0].replica_on(node).map_or(ReplicaId(0), |r| r.id);
+    let said = Some(ReplicaId(report.replica_id)).filter(|id| id.get() != 0);
+    let replica = said.unwrap_or(named);
     let led = report.is_leader.then(|| LeaderReport {
         node,
         term: report.term,
-        replica: descriptors[0].replica_on(node).map_or(ReplicaId(0), |r| r.id),
+        replica,
         live: report.live_replicas.into_iter().map(ReplicaId).collect(),
         size_bytes: report.size_bytes,
     });
-    Ok(Report { range, term: report.term, led, descriptors })
+    Ok(Report { range, term: report.term, led, descriptors, replica })
 }
 
 impl Meta {
@@ -65,6 +69,10 @@ impl Meta {
             registry.heartbeat(node, incarnation, heartbeat, Instant::now());
             for report in &reports {
                 registry.report(node, report.range, report.term, report.led.clone());
+                registry.note_replica(node, report.range, Some(report.replica));
+            }
+            for range in &request.gone {
+                registry.note_replica(node, RangeId(*range), None);
             }
             (!is_known, registry.lacks_reports(node))
         };
@@ -119,6 +127,7 @@ impl Meta {
             let due = seeded < number;
             (seeds.filter(|_| due).map(Into::into).collect(), number)
         };
+        let removed = self.removed_from(node);
         let settings = self.settings().into_iter().map(|s| (s.name, s.value)).collect();
         pb::HeartbeatResponse {
             error: None,
@@ -129,6 +138,17 @@ impl Meta {
             settings,
             safe_point: 0,
             report_all,
+            removed,
         }
+    }
+
+    /// The ranges of which `node` has a replica that the map knows to be removed, as the map has them.
+    fn removed_from(&self, node: NodeId) -> Vec<pb::Descriptor> {
+        let machine = self.group.machine().read();
+        let registry = self.registry.lock();
+        let removed = registry.replicas_on(node).filter_map(|(range, replica)| {
+            machine.ranges().get(range).filter(|d| d.has_passed(replica)).map(Into::into)
+        });
+        removed.collect()
     }
 }

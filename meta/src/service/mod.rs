@@ -8,6 +8,7 @@ mod admin;
 mod answer;
 mod grpc;
 mod heartbeat;
+mod operations;
 mod ranges;
 mod register;
 mod status;

@@ -215,3 +215,75 @@ async fn a_member_that_does_not_lead_names_the_leader_and_a_new_leader_asks_for_
         member.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_told_which_of_its_replicas_the_map_no_longer_names_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    let before = meta.group.machine().read().ranges().get(RangeId(1)).unwrap().clone();
+    let leaving = before.replicas[2];
+    let leaver = nodes.iter().find(|n| n.node_id == leaving.node.get()).unwrap();
+    let of = |d: &RangeDescriptor| pb::RangeReport {
+        replica_id: leaving.id.get(),
+        is_leader: false,
+        ..leader_report(d, 3)
+    };
+    let beat_with = |reports, gone| {
+        let beat = pb::HeartbeatRequest { seeded: 1, reports, gone, ..beat(leaver) };
+        meta.heartbeat(beat).unwrap().removed
+    };
+    assert!(beat_with(vec![of(&before)], vec![]).is_empty());
+    let mut after = before.clone();
+    after.epoch = before.epoch.next_conf_ver();
+    after.replicas.pop();
+    let stays = nodes.iter().find(|n| n.node_id == before.replicas[0].node.get()).unwrap();
+    let news = vec![leader_report(&after, 3)];
+    meta.heartbeat(pb::HeartbeatRequest { seeded: 1, reports: news, ..beat(stays) }).unwrap();
+    let known = || meta.group.machine().read().ranges().get(RangeId(1)) == Some(&after);
+    eventually("the change is in the map", known).await;
+    for _ in 0..2 {
+        assert_eq!(beat_with(vec![], vec![]), [pb::Descriptor::from(&after)]);
+    }
+    assert!(beat_with(vec![], vec![1]).is_empty(), "it said that it is gone");
+    // An old disk comes back and reports what it has.
+    assert_eq!(beat_with(vec![of(&before)], vec![]), [pb::Descriptor::from(&after)]);
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_is_resumed_by_a_restarted_leader_and_undone_when_its_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = member(dir.path()).await;
+    bootstrapped(&first.meta).await;
+    let to = register(&first.meta, 0, "node:4").await.node_id;
+    let d = first.meta.group.machine().read().ranges().get(RangeId(1)).unwrap().clone();
+    let from_node = d.replicas[0].node.get();
+    let request = pb::MoveRangeRequest { range_id: 1, from_node, to_node: to, limit_ms: 3000 };
+    let ordered = first.meta.move_range(request).await.unwrap().operation.unwrap();
+    assert_eq!((ordered.state.as_str(), ordered.to_replica), ("running", 4));
+    assert_eq!(first.meta.move_range(request).await.unwrap_err().code(), Code::Condition);
+    first.close().await;
+    let second = member(dir.path()).await;
+    let look = || {
+        let listed = second.meta.list_operations(pb::ListOperationsRequest { id: ordered.id });
+        listed.unwrap().operations.remove(0)
+    };
+    // Nobody listens at the nodes' addresses: it tries, and says what it meets.
+    eventually("it is tried again", || look().step.contains("add learner 4")).await;
+    eventually("its time is over", || look().state == "failed").await;
+    assert!(look().reason.contains("not done in time") && look().ended_ms > 0);
+    let cancel = pb::CancelOperationRequest { id: ordered.id };
+    assert_eq!(second.meta.cancel_operation(cancel).await.unwrap_err().code(), Code::Condition);
+    let again = second.meta.move_range(request).await.unwrap().operation.unwrap();
+    assert_eq!(again.to_replica, 5, "the id of the first is not given again");
+    let cancel = pb::CancelOperationRequest { id: again.id };
+    second.meta.cancel_operation(cancel).await.unwrap();
+    let ended = || {
+        let listed = second.meta.list_operations(pb::ListOperationsRequest { id: again.id });
+        listed.unwrap().operations.remove(0).state == "cancelled"
+    };
+    eventually("nothing was to be undone", ended).await;
+    second.close().await;
+}

@@ -73,7 +73,7 @@ impl Ready {
 pub struct RangeRpc(pub Arc<OnceLock<Ready>>);
 
 impl RangeRpc {
-    fn ready(&self) -> Result<&Ready, Status> {
+    pub(super) fn ready(&self) -> Result<&Ready, Status> {
         self.0.get().ok_or_else(|| Status::unavailable("this node is starting"))
     }
 }

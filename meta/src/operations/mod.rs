@@ -1,0 +1,16 @@
+//! Carrying out operations: meta's leader drives every one that has not ended to its end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | the next step of an operation, from the range's descriptor alone |
+//! | `step` | carrying out one step on the range's leader |
+//! | `driver` | the loop: plans, carries out, notes the end |
+//!
+//! The driver keeps nothing: after a crash of the leader, or of the nodes that it asked, the next
+//! one plans from what the map says by then.
+
+mod driver;
+mod plan;
+mod step;
+
+pub(crate) use driver::{Notes, drive, now_ms};
