@@ -127,6 +127,11 @@ pub enum Command {
         #[command(subcommand)]
         command: RangeCommand,
     },
+    /// Look at and undo what the cluster is carrying out
+    Operation {
+        #[command(subcommand)]
+        command: OperationCommand,
+    },
     /// Settings of the cluster
     Config {
         #[command(subcommand)]
@@ -256,6 +261,9 @@ pub struct Node {
     /// Log kept per range for slow followers, in bytes
     #[arg(long, env = "ISOTHERM_LOG_RETAIN_BYTES", help_heading = "Tuning")]
     pub log_retain_bytes: Option<u64>,
+    /// How fast snapshots leave this node, in bytes per second; 0 is no limit
+    #[arg(long, env = "ISOTHERM_SNAPSHOT_BYTES_PER_SECOND", help_heading = "Tuning")]
+    pub snapshot_bytes_per_second: Option<u64>,
     /// Log kept for all ranges together, in bytes
     #[arg(long, env = "ISOTHERM_LOG_RETAIN_NODE_BYTES", help_heading = "Tuning")]
     pub log_retain_node_bytes: Option<u64>,
@@ -411,8 +419,36 @@ pub enum RangeCommand {
         #[arg(long)]
         to: u64,
     },
+    /// Move a replica of a range to another node
+    Move {
+        /// The range's id
+        id: String,
+        /// The node that it leaves
+        #[arg(long)]
+        from: u64,
+        /// The node that it goes to
+        #[arg(long)]
+        to: u64,
+        /// Undo it if it is not done within this time
+        #[arg(long, default_value = "10m", value_parser = duration)]
+        within: Duration,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
     /// Compare the replicas of a range at one applied index
     Checksum { key_or_id: String },
+}
+
+/// `operation …`
+#[derive(Debug, Subcommand)]
+pub enum OperationCommand {
+    /// List operations, the newest first
+    List,
+    /// Show one
+    Show { id: u64 },
+    /// Undo one, as far as that is possible
+    Cancel { id: u64 },
 }
 
 /// `config …`

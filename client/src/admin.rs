@@ -214,6 +214,10 @@ macro_rules! ask_meta {
     }};
 }
 
+mod operations;
+
+pub use operations::{Operation, OperationStatus};
+
 impl<'a> Admin<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {
         Self { client }

@@ -38,7 +38,8 @@ mod router;
 mod session;
 
 pub use admin::{
-    Admin, ClusterStatus, Member, NodeStatus, RangeLocation, ReplicaChecksum, Setting,
+    Admin, ClusterStatus, Member, NodeStatus, Operation, OperationStatus, RangeLocation,
+    ReplicaChecksum, Setting,
 };
 pub use client::Client;
 pub use error::{ClientError, ErrorKind};

@@ -1,6 +1,6 @@
 //! What operators look at and change.
 
-use super::client;
+use super::{client, operation};
 use crate::args::{ConfigCommand, Global, NodeAdmin, RangeCommand};
 use crate::failure::{Failure, NOT_FOUND, UNHEALTHY};
 use crate::output::{self, Format};
@@ -215,6 +215,12 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
                 Format::Json => output::json(&json!({"range": range.get(), "leader": to})),
                 Format::Table => output::line(&format!("{range} is led by n{to}")),
             }
+        }
+        RangeCommand::Move { id, from, to, within, wait } => {
+            let wrong = || Failure::usage(format!("{id:?} is not a range's id, such as r7"));
+            let range = parse_id(&id).ok_or_else(wrong)?;
+            let move_ = operation::Move { range, from: NodeId(from), to: NodeId(to), within, wait };
+            operation::order(global, &client, move_).await
         }
         RangeCommand::Checksum { key_or_id } => checksum(global, &client, &key_or_id).await,
     }

@@ -6,6 +6,7 @@ mod data;
 mod export;
 mod import;
 mod local;
+mod operation;
 mod process;
 mod scan;
 
@@ -50,6 +51,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Export(export) => export::run(&global, export).await,
             Command::Status => admin::status(&global).await,
             Command::Range { command } => admin::range(&global, command).await,
+            Command::Operation { command } => operation::run(&global, command).await,
             Command::Config { command } => admin::config(&global, command).await,
             Command::Bench(bench) => bench::run(&global, bench).await,
             Command::Completions { shell } => {

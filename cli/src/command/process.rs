@@ -88,6 +88,9 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
             .flush_interval
             .map_or(defaults.flush_interval_ms, |d| d.as_millis() as u64),
         log_retain_bytes: args.log_retain_bytes.unwrap_or(defaults.log_retain_bytes),
+        snapshot_bytes_per_second: args
+            .snapshot_bytes_per_second
+            .unwrap_or(defaults.snapshot_bytes_per_second),
         log_retain_node_bytes: args.log_retain_node_bytes.unwrap_or(defaults.log_retain_node_bytes),
         log_sync_delay_us: args.log_sync_delay.map_or(0, |d| d.as_micros() as u64),
         disk_reserve_bytes: args.disk_reserve_bytes,

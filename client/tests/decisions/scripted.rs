@@ -436,4 +436,25 @@ impl MetaService for Meta {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
+
+    async fn move_range(
+        &self,
+        _: Request<pb::MoveRangeRequest>,
+    ) -> Result<Response<pb::MoveRangeResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_operations(
+        &self,
+        _: Request<pb::ListOperationsRequest>,
+    ) -> Result<Response<pb::ListOperationsResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn cancel_operation(
+        &self,
+        _: Request<pb::CancelOperationRequest>,
+    ) -> Result<Response<pb::CancelOperationResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
 }

@@ -1,0 +1,92 @@
+//! Operations that the meta service drives to their end: moves of replicas.
+
+use super::client;
+use crate::args::{Global, OperationCommand};
+use crate::failure::{CONDITION, Failure};
+use crate::output::{self, Format};
+use isotherm_client::{Client, Operation, OperationStatus};
+use isotherm_types::{NodeId, RangeId};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+fn operation_json(o: &Operation) -> Value {
+    json!({
+        "id": o.id,
+        "kind": o.kind,
+        "range": o.range.get(),
+        "from": {"node": o.from.0.get(), "replica": o.from.1.get()},
+        "to": {"node": o.to.0.get(), "replica": o.to.1.get()},
+        "state": o.state,
+        "reason": o.reason,
+        "step": o.step,
+        "started_ms": o.started_ms,
+        "ended_ms": (o.ended_ms > 0).then_some(o.ended_ms),
+        "deadline_ms": o.deadline_ms,
+    })
+}
+
+fn operation_row(o: &Operation) -> Vec<String> {
+    let took = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+    let note = if o.reason.is_empty() { &o.step } else { &o.reason };
+    vec![
+        o.id.to_string(),
+        o.kind.clone(),
+        o.range.to_string(),
+        format!("{} -> {}", o.from.0, o.to.0),
+        o.state.clone(),
+        if o.ended_ms > 0 { took(o.ended_ms.saturating_sub(o.started_ms)) } else { "-".to_owned() },
+        note.clone(),
+    ]
+}
+
+const HEADER: [&str; 7] = ["OPERATION", "KIND", "RANGE", "NODES", "STATE", "TOOK", "NOTE"];
+
+fn show(global: &Global, operation: &Operation) -> Result<(), Failure> {
+    match global.format() {
+        Format::Json => output::json(&operation_json(operation)),
+        Format::Table => output::table(&HEADER, vec![operation_row(operation)]),
+    }
+}
+
+pub async fn run(global: &Global, command: OperationCommand) -> Result<(), Failure> {
+    let client = client(global)?;
+    match command {
+        OperationCommand::List => {
+            let operations = client.admin().operations().await?;
+            match global.format() {
+                Format::Json => output::json(&operations.iter().map(operation_json).collect()),
+                Format::Table => {
+                    output::table(&HEADER, operations.iter().map(operation_row).collect())
+                }
+            }
+        }
+        OperationCommand::Show { id } => show(global, &client.admin().operation(id).await?),
+        OperationCommand::Cancel { id } => {
+            show(global, &client.admin().cancel_operation(id).await?)
+        }
+    }
+}
+
+/// A move, as the flags say.
+pub struct Move {
+    pub range: RangeId,
+    pub from: NodeId,
+    pub to: NodeId,
+    pub within: Duration,
+    pub wait: bool,
+}
+
+/// Orders a move and, if asked, waits for its end: one that was not carried out is a failure.
+pub async fn order(global: &Global, client: &Client, move_: Move) -> Result<(), Failure> {
+    let Move { range, from, to, within, wait } = move_;
+    let mut operation = client.admin().move_range(range, from, to, within).await?;
+    if wait {
+        operation = client.admin().wait_for_operation(operation.id).await?;
+    }
+    show(global, &operation)?;
+    if operation.status() == OperationStatus::Failed {
+        let why = format!("the move of {range} was not carried out: {}", operation.reason);
+        return Err(Failure::new(CONDITION, why));
+    }
+    Ok(())
+}
