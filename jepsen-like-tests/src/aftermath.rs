@@ -1,10 +1,10 @@
-//! What must hold of a healed cluster, whatever the workload was: its map tiles the key space,
-//! every range takes writes, and the replicas of every range are equal.
+//! What must hold of a healed cluster, whatever the workload was: every move has ended and left
+//! nobody half a member, its map tiles the key space, every range takes writes, and the replicas of every range are equal.
 
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use isotherm_client::{Client, RangeLocation, ReplicaChecksum};
+use isotherm_client::{Client, OperationStatus, RangeLocation, ReplicaChecksum};
 use isotherm_types::{Key, KeyRange, RangeDescriptor, RangeId};
 use tokio::time::sleep;
 
@@ -15,11 +15,54 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks at everything; an error says what does not hold at `deadline` either.
 pub async fn check(client: &Client, deadline: Instant) -> Result<(), String> {
+    settle_moves(client, deadline).await?;
     let ranges = list(client, deadline).await?;
     let descriptors: Vec<&RangeDescriptor> = ranges.iter().map(|r| &r.descriptor).collect();
     check_tiling(&descriptors)?;
     for_each(&ranges, |range| probe(client, range, deadline)).await?;
     for_each(&ranges, |range| compare(client, range.descriptor.id, deadline)).await
+}
+
+/// Waits until every operation has ended: done, or failed for a reason that another change of the
+/// range explains. None may take its whole limit on a healed cluster.
+async fn settle_moves(client: &Client, deadline: Instant) -> Result<(), String> {
+    loop {
+        let why = match client.admin().operations().await {
+            Ok(all) => {
+                let running = all.iter().find(|o| o.status() == OperationStatus::Running);
+                match running.map(|o| format!("operation {} is {}: {}", o.id, o.state, o.step)) {
+                    Some(why) => why,
+                    None => match unsettled(client).await {
+                        None => return Ok(()),
+                        Some(why) => why,
+                    },
+                }
+            }
+            Err(error) => format!("operations cannot be listed: {error}"),
+        };
+        if Instant::now() >= deadline {
+            return Err(why);
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// A range that has a learner or two sets of voters though nobody moves it, or nodes that hold more
+/// or fewer replicas than the map says: one that was removed and is still there.
+async fn unsettled(client: &Client) -> Option<String> {
+    let (Ok(ranges), Ok(nodes)) =
+        (client.admin().ranges(&KeyRange::all()).await, client.admin().nodes().await)
+    else {
+        return Some("the map cannot be read".to_owned());
+    };
+    if let Some(range) = ranges.iter().find(|r| !r.descriptor.is_settled()) {
+        return Some(format!("a change of members was left behind: {:?}", range.descriptor));
+    }
+    nodes.iter().find_map(|node| {
+        let named = ranges.iter().filter(|r| r.descriptor.replica_on(node.id).is_some()).count();
+        let differs = named as u64 != node.replicas;
+        differs.then(|| format!("{} holds {} replicas, not {named}", node.id, node.replicas))
+    })
 }
 
 /// Checks that ranges in key order cover the key space without a hole and without an overlap.

@@ -27,6 +27,8 @@ const FINAL_READS_MAX: Duration = Duration::from_secs(60);
 const FINAL_READS_BROKEN_MAX: Duration = Duration::from_secs(10);
 /// A run with fewer acknowledged operations in a second proves nothing.
 const OK_PER_SECOND_MIN: u64 = 10;
+/// Replicas of a range, unless there are fewer nodes.
+const REPLICAS: usize = 3;
 /// Size of a disk that can lose power; it takes the room of what is written.
 const DISK_MIB: u64 = 4096;
 /// How many alarming log lines a reason lists.
@@ -94,15 +96,22 @@ impl RunOptions {
         )
     }
 
+    /// A replica can only move if some node has none of its range.
+    fn nodes(&self) -> usize {
+        if self.nemesis.contains(&Fault::Move) { self.nodes.max(REPLICAS + 1) } else { self.nodes }
+    }
+
     fn cluster(&self) -> ClusterOptions {
         ClusterOptions {
-            nodes: self.nodes,
+            nodes: self.nodes(),
             meta_nodes: self.meta_nodes,
             ranges: self.ranges,
-            replicas: self.nodes.min(3),
+            replicas: self.nodes().min(REPLICAS),
             disk_mib: self.needs_disks().then_some(DISK_MIB),
             binary: self.binary.clone(),
-            member_env: (0..self.nodes).map(|n| (Member::Node(n), self.node_env.clone())).collect(),
+            member_env: (0..self.nodes())
+                .map(|n| (Member::Node(n), self.node_env.clone()))
+                .collect(),
             ..ClusterOptions::default()
         }
     }

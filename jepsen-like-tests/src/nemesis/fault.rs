@@ -22,6 +22,8 @@ pub enum Fault {
     Split,
     /// The leadership of a range is handed to another replica.
     Transfer,
+    /// A replica of a range is moved to a node without one, half the time that of the leader.
+    Move,
 }
 
 impl Fault {
@@ -32,7 +34,7 @@ impl Fault {
 
     /// Whether processes stop answering by it.
     pub fn stops_processes(self) -> bool {
-        !matches!(self, Fault::Split | Fault::Transfer)
+        !matches!(self, Fault::Split | Fault::Transfer | Fault::Move)
     }
 
     /// Its name on the command line.
@@ -46,6 +48,7 @@ impl Fault {
             Fault::PowerLossAll => "power-loss-all",
             Fault::Split => "split",
             Fault::Transfer => "transfer",
+            Fault::Move => "move",
         }
     }
 }

@@ -23,6 +23,8 @@ const DOWN_MS: (u64, u64) = (200, 2500);
 const PAUSE_MS: (u64, u64) = (2000, 6000);
 /// How long the cluster may take to be whole again before the next fault comes anyway.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
+/// A move that is not done by then counts as failed.
+const MOVE_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of a split or a leader transfer.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -78,6 +80,7 @@ impl<'a> Nemesis<'a> {
         let (target, outcome) = match fault {
             Fault::Split => self.split().await,
             Fault::Transfer => self.transfer().await,
+            Fault::Move => self.start_move().await,
             _ => (self.strike_processes(fault, end).await?, FaultOutcome::Installed),
         };
         self.records.push(FaultRecord { at_ms, fault, target, outcome });
@@ -133,7 +136,7 @@ impl<'a> Nemesis<'a> {
                 members.truncate(self.rng.usize(1..=members.len()));
                 members
             }
-            Fault::Kill | Fault::Pause | Fault::Split | Fault::Transfer => {
+            Fault::Kill | Fault::Pause | Fault::Split | Fault::Transfer | Fault::Move => {
                 one(&mut self.rng, self.cluster.nodes())
             }
         }
@@ -153,6 +156,15 @@ impl<'a> Nemesis<'a> {
 
     async fn transfer(&mut self) -> (String, FaultOutcome) {
         match timeout(ADMIN_TIMEOUT, transfer_one(&self.client, &mut self.rng)).await {
+            Ok(Ok(target)) => (target, FaultOutcome::Installed),
+            Ok(Err(error)) => (String::new(), FaultOutcome::Skipped(format!("{error:#}"))),
+            Err(_) => (String::new(), FaultOutcome::Indeterminate("no answer in time".to_owned())),
+        }
+    }
+
+    /// Orders a move and leaves it alone: what strikes next meets it on its way.
+    async fn start_move(&mut self) -> (String, FaultOutcome) {
+        match timeout(ADMIN_TIMEOUT, move_one(&self.client, &mut self.rng)).await {
             Ok(Ok(target)) => (target, FaultOutcome::Installed),
             Ok(Err(error)) => (String::new(), FaultOutcome::Skipped(format!("{error:#}"))),
             Err(_) => (String::new(), FaultOutcome::Indeterminate("no answer in time".to_owned())),
@@ -184,4 +196,22 @@ async fn transfer_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> 
     let Some(to) = nodes.first() else { bail!("there is no other replica") };
     client.admin().transfer_leader(range.descriptor.id, *to).await?;
     Ok(format!("{} to {to}", range.descriptor.id))
+}
+
+/// Orders that some replica goes to a node that has none of its range.
+async fn move_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> {
+    let mut ranges = client.admin().ranges(&KeyRange::all()).await?;
+    let mut nodes = client.admin().nodes().await?;
+    rng.shuffle(&mut ranges);
+    rng.shuffle(&mut nodes);
+    let Some(range) = ranges.first() else { bail!("there is no range") };
+    let replicas = &range.descriptor.replicas;
+    let to = nodes.iter().map(|node| node.id).find(|n| range.descriptor.replica_on(*n).is_none());
+    let Some(to) = to else { bail!("every node has a replica of {}", range.descriptor.id) };
+    let any = replicas.get(rng.usize(..replicas.len().max(1))).map(|r| r.node);
+    let from = if rng.bool() { range.leader.or(any) } else { any };
+    let Some(from) = from else { bail!("{} has no replica", range.descriptor.id) };
+    let id = range.descriptor.id;
+    let ordered = client.admin().move_range(id, from, to, MOVE_LIMIT).await?;
+    Ok(format!("{id} from {from} to {to}, operation {}", ordered.id))
 }
