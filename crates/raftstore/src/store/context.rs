@@ -1,7 +1,7 @@
 //! What every replica of a node shares.
 
-use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
 use super::pace::Pace;
+use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
 use crate::faults::Faults;
 use crate::replica::Core;
 use crate::sender::PeerSender;

@@ -12,12 +12,13 @@ mod move_tests;
 mod open;
 mod operation;
 mod options;
+mod pace;
 #[cfg(test)]
 mod read_tests;
 mod receive;
-mod scan_pool;
-mod pace;
+#[cfg(test)]
 mod removal_tests;
+mod scan_pool;
 mod span_table;
 mod start;
 mod stop;
