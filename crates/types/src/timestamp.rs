@@ -22,8 +22,11 @@ impl Timestamp {
     /// After every issued timestamp.
     pub const MAX: Timestamp = Timestamp(u64::MAX);
 
-    /// The first timestamp of a millisecond.
+    /// The first timestamp of a millisecond; one that is too late for a timestamp gives the last.
     pub const fn from_physical_ms(ms: u64) -> Self {
+        if ms > u64::MAX >> Self::LOGICAL_BITS {
+            return Self::MAX;
+        }
         Self(ms << Self::LOGICAL_BITS)
     }
 
@@ -44,7 +47,7 @@ impl Timestamp {
 
     /// This timestamp moved back by `ms` milliseconds, not below zero.
     pub const fn minus_ms(self, ms: u64) -> Self {
-        Self(self.0.saturating_sub(ms << Self::LOGICAL_BITS))
+        Self(self.0.saturating_sub(Self::from_physical_ms(ms).0))
     }
 
     /// The next one.
@@ -62,5 +65,20 @@ impl fmt::Display for Timestamp {
 impl From<u64> for Timestamp {
     fn from(ts: u64) -> Self {
         Self(ts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_do_not_fit_do_not_wrap_around() {
+        let year_9999_ms = 253_402_300_799_000;
+        assert_eq!(Timestamp::from_physical_ms(year_9999_ms), Timestamp::MAX);
+        let now = Timestamp::from_physical_ms(1_700_000_000_000);
+        assert_eq!(now.minus_ms(1 << 46), Timestamp::ZERO);
+        assert_eq!(now.minus_ms(u64::MAX), Timestamp::ZERO);
+        assert_eq!(now.minus_ms(30_000).physical_ms(), 1_699_999_970_000);
     }
 }
