@@ -20,8 +20,8 @@ mod log;
 mod metrics;
 
 pub use data::{
-    Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, MvccScan, Overlay, Row, SnapshotCf,
-    SnapshotExport, SnapshotFile,
+    Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,
+    SnapshotCf, SnapshotExport, SnapshotFile,
 };
 pub use dir::{DataDir, DiskSpace, Identity, free_space};
 pub use error::{Result, StorageError};

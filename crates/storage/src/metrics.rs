@@ -14,5 +14,9 @@ pub(crate) const LOG_QUEUE_BYTES: &str = "isotherm_log_queue_bytes";
 pub(crate) const DATA_FLUSHES: &str = "isotherm_data_flushes_total";
 /// How long one flush took.
 pub(crate) const DATA_FLUSH_SECONDS: &str = "isotherm_data_flush_seconds";
+/// Older versions and tombstones that compactions left out.
+pub(crate) const DATA_COLLECTED_ROWS: &str = "isotherm_data_collected_rows_total";
+/// Bytes of those, before compression.
+pub(crate) const DATA_COLLECTED_BYTES: &str = "isotherm_data_collected_bytes_total";
 /// Bytes of the batches written to the data engine.
 pub(crate) const DATA_WRITE_BYTES: &str = "isotherm_data_write_bytes_total";

@@ -1,5 +1,6 @@
 //! A set of writes that become visible together.
 
+use super::Garbage;
 use super::engine::{DataEngine, HISTORY, LIVE, LOCAL};
 use crate::key::{LocalKey, bounds};
 use isotherm_types::{KeyRange, RangeId, Timestamp};
@@ -9,6 +10,7 @@ use isotherm_types::{KeyRange, RangeId, Timestamp};
 pub struct DataBatch {
     ops: Vec<Op>,
     bytes: usize,
+    garbage: Garbage,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,13 @@ impl DataBatch {
         self.put(LIVE, key, row);
     }
 
+    pub(super) fn put_tombstone(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.garbage.tombstone_bytes += (key.len() + row.len()) as u64;
+        self.put(LIVE, key, row);
+    }
+
     pub(super) fn put_history(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.garbage.history_bytes += (key.len() + row.len()) as u64;
         self.put(HISTORY, key, row);
     }
 
@@ -65,6 +73,11 @@ impl DataBatch {
     /// Bytes of keys and values, for cutting.
     pub fn size_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What of it will be garbage some day.
+    pub fn garbage(&self) -> Garbage {
+        self.garbage
     }
 
     pub(super) fn into_rocksdb(self, engine: &DataEngine) -> rocksdb::WriteBatch {

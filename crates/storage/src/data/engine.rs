@@ -1,18 +1,21 @@
 //! Opening, writing, flushing.
 
+use super::collector::{Collectors, Family};
 use super::export::{SnapshotCf, SnapshotFile};
-use super::{DataBatch, DataSnapshot};
+use super::row::{Kind, RawRow};
+use super::{DataBatch, DataSnapshot, Garbage};
 use crate::key::{LocalKey, bounds};
 use crate::metrics as names;
 use crate::{Result, StorageError};
-use isotherm_types::{KeyRange, RangeId};
+use isotherm_types::{KeyRange, RangeId, Timestamp};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    FlushOptions, IngestExternalFileOptions, IteratorMode, Options, ReadOptions, ReadTier,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, FlushOptions, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
+    ReadTier, WriteOptions,
 };
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 pub(super) const LIVE: &str = "live";
@@ -43,6 +46,8 @@ impl Default for DataOptions {
 #[derive(Clone)]
 pub struct DataEngine {
     pub(super) db: Arc<DB>,
+    /// Versions that ended at or before it may be dropped. Only rises while the engine is open.
+    safe_point: Arc<AtomicU64>,
 }
 
 fn table_options(cache: &Cache, bloom: bool) -> BlockBasedOptions {
@@ -58,7 +63,12 @@ fn table_options(cache: &Cache, bloom: bool) -> BlockBasedOptions {
     table
 }
 
-fn cf_options(name: &str, options: &DataOptions, cache: &Cache) -> Options {
+fn cf_options(
+    name: &str,
+    options: &DataOptions,
+    cache: &Cache,
+    safe_point: &Arc<AtomicU64>,
+) -> Options {
     let mut cf = Options::default();
     let small = name == LOCK || name == AGG;
     cf.set_write_buffer_size(if small { 1 << 20 } else { options.write_buffer_bytes });
@@ -75,11 +85,21 @@ fn cf_options(name: &str, options: &DataOptions, cache: &Cache) -> Options {
         DBCompressionType::Lz4,
     ]);
     cf.set_block_based_table_factory(&table_options(cache, name == LIVE));
+    let family = match name {
+        LIVE => Some(Family::Live),
+        HISTORY => Some(Family::History),
+        _ => None,
+    };
+    if let Some(family) = family {
+        let safe_point = safe_point.clone();
+        cf.set_compaction_filter_factory(Collectors { family, safe_point });
+    }
     cf
 }
 
 impl DataEngine {
-    /// Opens the engine in `dir`, creating it if it is not there.
+    /// Opens the engine in `dir`, creating it if it is not there. Its safe point is 0: nothing is
+    /// dropped before [`DataEngine::raise_safe_point`] is called.
     pub fn open(dir: &Path, options: &DataOptions) -> Result<Self> {
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let mut db = Options::default();
@@ -90,10 +110,12 @@ impl DataEngine {
         db.set_bytes_per_sync(1 << 20);
         db.set_keep_log_file_num(4);
         db.set_max_open_files(4096);
-        let families =
-            ALL.map(|name| ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache)));
+        let safe_point = Arc::new(AtomicU64::new(0));
+        let families = ALL.map(|name| {
+            ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache, &safe_point))
+        });
         let db = DB::open_cf_descriptors(&db, dir, families)?;
-        Ok(Self { db: Arc::new(db) })
+        Ok(Self { db: Arc::new(db), safe_point })
     }
 
     pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
@@ -191,10 +213,78 @@ impl DataEngine {
 
     /// Bytes that a span takes on disk, roughly.
     pub fn approximate_size(&self, span: &KeyRange) -> u64 {
+        self.live_size(span) + self.history_size(span)
+    }
+
+    /// Bytes that the newest versions of a span take on disk, roughly.
+    pub fn live_size(&self, span: &KeyRange) -> u64 {
+        self.size_of(LIVE, span)
+    }
+
+    /// Bytes that the older versions of a span take on disk, roughly.
+    pub fn history_size(&self, span: &KeyRange) -> u64 {
+        self.size_of(HISTORY, span)
+    }
+
+    fn size_of(&self, family: &str, span: &KeyRange) -> u64 {
         let std::ops::Range { start, end } = bounds(span);
         let range = rocksdb::Range::new(&start, &end);
-        let size =
-            |name| self.db.get_approximate_sizes_cf(self.cf(name), std::slice::from_ref(&range));
-        [LIVE, HISTORY].into_iter().flat_map(size).sum()
+        self.db.get_approximate_sizes_cf(self.cf(family), &[range]).into_iter().sum()
+    }
+
+    /// Versions that ended at or before it may be gone.
+    pub fn safe_point(&self) -> Timestamp {
+        Timestamp(self.safe_point.load(Ordering::SeqCst))
+    }
+
+    /// Lets compactions drop what nobody reads at or above `to`. Whoever calls this has synced the
+    /// safe point before: after a restart nobody must be answered from what is missing.
+    pub fn raise_safe_point(&self, to: Timestamp) {
+        self.safe_point.fetch_max(to.get(), Ordering::SeqCst);
+    }
+
+    /// Compacts the older versions of a span, down to the last level. Blocking, for long.
+    pub fn collect_history(&self, span: &KeyRange) {
+        self.compact(HISTORY, span);
+    }
+
+    /// Compacts the newest versions of a span, which drops tombstones. Blocking, for long.
+    pub fn collect_tombstones(&self, span: &KeyRange) {
+        self.compact(LIVE, span);
+    }
+
+    fn compact(&self, family: &str, span: &KeyRange) {
+        let std::ops::Range { start, end } = bounds(span);
+        let mut options = CompactOptions::default();
+        // Automatic compactions go on beside it.
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(self.cf(family), Some(start), Some(end), &options);
+    }
+
+    /// What a look at every row of a span finds of garbage, whether it may be dropped yet or not.
+    /// Blocking; leaves the block cache alone.
+    pub fn survey(&self, span: &KeyRange) -> Result<Garbage> {
+        let std::ops::Range { start, end } = bounds(span);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(start);
+        options.set_iterate_upper_bound(end);
+        options.fill_cache(false);
+        let mut rows = self.db.raw_iterator_cf_opt(self.cf(LIVE), options);
+        rows.seek_to_first();
+        let mut tombstone_bytes = 0;
+        while let Some((key, value)) = rows.item() {
+            if RawRow::decode(value)?.kind == Kind::Tombstone {
+                tombstone_bytes += (key.len() + value.len()) as u64;
+            }
+            rows.next();
+        }
+        rows.status()?;
+        Ok(Garbage { history_bytes: self.history_size(span), tombstone_bytes })
+    }
+
+    /// Ends compactions that run, and begins no more: they would hold up the end of the process.
+    /// Nothing can be flushed after it.
+    pub fn stop_compactions(&self) {
+        self.db.cancel_all_background_work(false);
     }
 }

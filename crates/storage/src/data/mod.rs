@@ -14,10 +14,13 @@
 //! Reading key `k` at `T`: the `live` row if its ts ≤ T; else the `history` row of `k` with the
 //! largest start ≤ T, if its end is above T; else absent. Every key with history has a live row
 //! (a value or a tombstone) for as long as that history may be read.
+//! Compactions drop what nobody may read any more (`collector.rs`).
 
 mod batch;
+mod collector;
 mod engine;
 mod export;
+mod garbage;
 mod overlay;
 mod row;
 mod scan;
@@ -29,6 +32,7 @@ mod visit;
 pub use batch::DataBatch;
 pub use engine::{DataEngine, DataOptions};
 pub use export::{SnapshotCf, SnapshotExport, SnapshotFile};
+pub use garbage::Garbage;
 pub use overlay::Overlay;
 pub use row::Row;
 pub use scan::MvccScan;

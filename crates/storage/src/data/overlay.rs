@@ -127,7 +127,11 @@ impl Overlay {
                 batch.put_history(key::history(&encoded, old.ts), old.encode(end));
             }
             let newest = slot.current.expect("a changed key has a version");
-            batch.put_live(encoded, newest.encode(newest.ts));
+            let row = newest.encode(newest.ts);
+            match newest.kind {
+                Kind::Value => batch.put_live(encoded, row),
+                Kind::Tombstone => batch.put_tombstone(encoded, row),
+            }
         }
         self.bytes = 0;
     }

@@ -34,6 +34,112 @@ fn value_at(engine: &DataEngine, key: &str, at: u64) -> Option<String> {
     Some(String::from_utf8(row.value.to_vec()).expect("text"))
 }
 
+fn scan_at(engine: &DataEngine, span: &KeyRange, at: u64) -> Vec<(Key, Row)> {
+    let snapshot = engine.snapshot();
+    let rows = snapshot.scan(span, Timestamp(at), false, false);
+    rows.map(|row| row.expect("readable")).collect()
+}
+
+/// Has everything that may be dropped dropped.
+fn collect(engine: &DataEngine, safe_point: u64) {
+    engine.flush().expect("on disk");
+    engine.raise_safe_point(Timestamp(safe_point));
+    engine.collect_history(&KeyRange::all());
+    engine.collect_tombstones(&KeyRange::all());
+}
+
+/// The ts of every row of a column family whose kind is asked for.
+fn stamps(engine: &DataEngine, cf: &str, kind: row::Kind) -> Vec<u64> {
+    let rows = engine.db.iterator_cf(engine.cf(cf), rocksdb::IteratorMode::Start);
+    let rows = rows.map(|row| row.expect("readable").1);
+    rows.filter_map(|bytes| {
+        let raw = row::RawRow::decode(&bytes).expect("a row");
+        (raw.kind == kind).then_some(raw.ts.get())
+    })
+    .collect()
+}
+
+#[test]
+fn nothing_is_dropped_before_a_safe_point_is_known() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    apply(&engine, &[("k", Some("a"), 5)]);
+    apply(&engine, &[("k", None, 7)]);
+    collect(&engine, 0);
+    assert_eq!(value_at(&engine, "k", 6).as_deref(), Some("a"));
+    assert_eq!(stamps(&engine, engine::LIVE, row::Kind::Tombstone), [7]);
+    collect(&engine, 6);
+    assert_eq!(value_at(&engine, "k", 6).as_deref(), Some("a"), "6 can still be read");
+    collect(&engine, 7);
+    assert_eq!(history_rows(&engine), 0);
+    assert!(stamps(&engine, engine::LIVE, row::Kind::Tombstone).is_empty());
+}
+
+#[test]
+fn a_dropped_tombstone_does_not_show_what_lies_under_it() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    // The value reaches the last level, the tombstone a younger file over it.
+    apply(&engine, &[("j", Some("x"), 5), ("k", Some("a"), 5)]);
+    collect(&engine, 0);
+    apply(&engine, &[("k", None, 7)]);
+    let old = engine.snapshot();
+    collect(&engine, 8);
+    assert_eq!(value_at(&engine, "k", 9), None);
+    assert!(engine.snapshot().get(b"k", None).expect("readable").is_none());
+    assert_eq!(scan_at(&engine, &KeyRange::all(), 9).len(), 1);
+    drop(old);
+    collect(&engine, 8);
+    assert_eq!(value_at(&engine, "k", 9), None);
+}
+
+#[test]
+fn the_checksum_does_not_see_what_was_collected() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let (a, b) = (open(&tmp.path().join("a")), open(&tmp.path().join("b")));
+    for engine in [&a, &b] {
+        apply(engine, &[("j", Some("1"), 5), ("k", Some("a"), 5)]);
+        apply(engine, &[("j", Some("2"), 6), ("k", None, 7)]);
+    }
+    collect(&a, 8);
+    assert_ne!(history_rows(&a), history_rows(&b));
+    let sum = |engine: &DataEngine| engine.snapshot().checksum(&KeyRange::all()).expect("readable");
+    assert_eq!(sum(&a), sum(&b));
+    assert_eq!(sum(&a).rows, 1);
+    apply(&b, &[("j", Some("3"), 9)]);
+    assert_ne!(sum(&a), sum(&b));
+}
+
+#[test]
+fn overwriting_one_key_gives_its_space_back_and_garbage_is_counted() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    let value = "v".repeat(500);
+    let (mut overlay, mut garbage) = (Overlay::new(&engine), Garbage::default());
+    for ts in 1..=20_000 {
+        let value = Bytes::from(format!("{ts}{value}"));
+        overlay.set(&Key::from_static(b"k"), Some(value), Timestamp(ts), 0).expect("in memory");
+    }
+    overlay
+        .set(&Key::from_static(b"gone"), Some(Bytes::new()), Timestamp(1), 0)
+        .expect("in memory");
+    overlay.set(&Key::from_static(b"gone"), None, Timestamp(2), 0).expect("in memory");
+    let mut batch = DataBatch::new();
+    overlay.drain_into(&mut batch);
+    garbage += batch.garbage();
+    engine.write(batch).expect("in memory");
+    engine.flush().expect("on disk");
+    assert!(garbage.history_bytes > 10_000_000, "{garbage:?}");
+    let found = engine.survey(&KeyRange::all()).expect("readable");
+    assert_eq!(found.tombstone_bytes, garbage.tombstone_bytes);
+    let before = engine.history_size(&KeyRange::all());
+    collect(&engine, 20_000);
+    let after = engine.history_size(&KeyRange::all());
+    assert!(before > 100_000 && after < 1000, "{before} bytes, then {after}");
+    assert_eq!(engine.survey(&KeyRange::all()).expect("readable").tombstone_bytes, 0);
+    assert!(value_at(&engine, "k", 20_000).expect("there").starts_with("20000"));
+}
+
 #[test]
 fn overwriting_keeps_the_old_version_and_a_fold_inside_one_entry_does_not() {
     let tmp = tempfile::tempdir().expect("tempdir");
@@ -117,6 +223,10 @@ fn an_exported_span_replaces_what_was_there() {
     to.ingest(&files).expect("files are whole");
     let (a, b) = (from.snapshot().checksum(&span), to.snapshot().checksum(&span));
     assert_eq!(a.expect("readable"), b.expect("readable"));
+    for at in 0..51 {
+        let rows = |engine: &DataEngine| scan_at(engine, &span, at);
+        assert_eq!(rows(&from), rows(&to), "at {at}");
+    }
     assert_eq!(value_at(&to, "outside", 100), None);
 }
 
@@ -195,6 +305,8 @@ proptest! {
     #[test]
     fn reads_at_every_timestamp_agree_with_a_model(
         writes in prop::collection::vec((0u8..6, any::<bool>(), 1u64..4, any::<bool>()), 1..60),
+        // How many writes come before the collection, and up to where it goes.
+        (collect_after, safe_point) in (0u32..60, 0u64..60),
     ) {
         let tmp = tempfile::tempdir().expect("tempdir");
         let engine = open(tmp.path());
@@ -212,12 +324,24 @@ proptest! {
                 overlay.drain_into(&mut batch);
                 engine.write(batch).expect("in memory");
             }
+            if index == collect_after {
+                // Never above what was issued.
+                collect(&engine, safe_point.min(ts.saturating_sub(1)));
+            }
         }
         let mut batch = DataBatch::new();
         overlay.drain_into(&mut batch);
         engine.write(batch).expect("in memory");
+        let safe_point = engine.safe_point().get();
+        if safe_point > 0 {
+            collect(&engine, safe_point);
+            let kept = stamps(&engine, engine::HISTORY, row::Kind::Value);
+            prop_assert!(kept.iter().all(|end| *end > safe_point), "{:?}", kept);
+            let kept = stamps(&engine, engine::LIVE, row::Kind::Tombstone);
+            prop_assert!(kept.iter().all(|ts| *ts > safe_point), "{:?}", kept);
+        }
         let snapshot = engine.snapshot();
-        for at in 0..ts + 2 {
+        for at in safe_point..ts + 2 {
             let expected: Vec<(Vec<u8>, String)> = model
                 .iter()
                 .filter_map(|(k, versions)| {
