@@ -6,6 +6,10 @@ pub const IS_LEADER: &str = "isotherm_meta_is_leader";
 pub const RANGES: &str = "isotherm_meta_ranges";
 /// Registered nodes.
 pub const NODES: &str = "isotherm_meta_nodes";
+/// Long reads that are registered.
+pub const HOLDS: &str = "isotherm_meta_holds";
+/// Physical part of the safe point.
+pub const SAFE_POINT_MS: &str = "isotherm_meta_safe_point_ms";
 /// Timestamps handed out.
 pub const TIMESTAMPS_ISSUED: &str = "isotherm_meta_timestamps_issued_total";
 /// Quorum rounds that covered timestamps.
@@ -18,6 +22,8 @@ pub fn describe() {
     metrics::describe_gauge!(IS_LEADER, "Whether this meta member leads");
     metrics::describe_gauge!(RANGES, "Ranges in the partition map");
     metrics::describe_gauge!(NODES, "Registered nodes");
+    metrics::describe_gauge!(HOLDS, "Long reads that hold history back");
+    metrics::describe_gauge!(SAFE_POINT_MS, "Up to when history may be dropped, Unix time in ms");
     metrics::describe_counter!(TIMESTAMPS_ISSUED, "Timestamps handed out");
     metrics::describe_counter!(ORACLE_ROUNDS, "Quorum rounds that covered timestamps");
     metrics::describe_histogram!(

@@ -6,12 +6,20 @@
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Set when the cluster is founded; shown, not changed.
 pub const REPLICA_COUNT: &str = "replica.count";
 
 /// How reads are confirmed; every node follows it.
 const READ_CONFIRM: &str = "read.confirm";
+
+/// How long older versions are kept.
+pub const HISTORY_RETENTION: &str = "history.retention";
+const RETENTION_DEFAULT: &str = "10m";
+/// Scans that are not registered yet rely on the shortest one.
+const RETENTION_MIN: Duration = Duration::from_secs(1);
+const RETENTION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// One setting.
 struct Definition {
@@ -22,7 +30,14 @@ struct Definition {
     check: fn(&str) -> Result<(), String>,
 }
 
-const DEFINITIONS: [Definition; 2] = [
+const DEFINITIONS: [Definition; 3] = [
+    Definition {
+        name: HISTORY_RETENTION,
+        default: RETENTION_DEFAULT,
+        help: "How long overwritten and deleted values can still be read at their time, such as \
+               `10m` or `1h 30m`; from 1s to 30d. Reads that take longer hold them themselves.",
+        check: |value| parse_retention(value).map(drop),
+    },
     Definition {
         name: READ_CONFIRM,
         default: "lease",
@@ -43,6 +58,23 @@ fn one_of(value: &str, known: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{value:?} is none of {}", known.join(", ")))
+}
+
+fn parse_retention(value: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(value)
+        .map_err(|e| format!("{value:?} is not a duration such as 10m: {e}"))?;
+    if (RETENTION_MIN..=RETENTION_MAX).contains(&parsed) {
+        return Ok(parsed);
+    }
+    let bounds = [RETENTION_MIN, RETENTION_MAX].map(humantime::format_duration);
+    Err(format!("{value:?} is not between {} and {}", bounds[0], bounds[1]))
+}
+
+/// How long older versions are kept; `changed` holds the settings that are not at their default.
+pub fn retention(changed: &BTreeMap<String, String>) -> Duration {
+    let value = changed.get(HISTORY_RETENTION).map_or(RETENTION_DEFAULT, String::as_str);
+    // One that another release took and this one does not: keep for longest.
+    parse_retention(value).unwrap_or(RETENTION_MAX)
 }
 
 /// Refuses a name that does not exist and a value that makes no sense.
@@ -89,6 +121,21 @@ mod tests {
         assert!(check("read.confirm", "quorum").is_ok());
         assert!(check("read.confirm", "hope").is_err());
         assert!(check(REPLICA_COUNT, "3").is_err());
+    }
+
+    #[test]
+    fn the_retention_has_bounds() {
+        for good in ["1s", "10m", "1h 30m", "30d"] {
+            assert!(check(HISTORY_RETENTION, good).is_ok(), "{good}");
+        }
+        for bad in ["0s", "999ms", "31d", "soon", "10", "-1s", ""] {
+            let error = check(HISTORY_RETENTION, bad).unwrap_err();
+            assert_eq!(error.code(), pb::error::Code::Invalid, "{bad}");
+        }
+        let mut changed = BTreeMap::new();
+        assert_eq!(retention(&changed), Duration::from_secs(600));
+        changed.insert(HISTORY_RETENTION.to_owned(), "90s".to_owned());
+        assert_eq!(retention(&changed), Duration::from_secs(90));
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 mod aggregate;
 mod batch;
+mod hold;
 mod read;
 mod scan;
 mod types;
 mod write;
 
 pub use aggregate::{AggregateOptions, AggregateProgress, Aggregated, RangeWork};
+pub use hold::Hold;
 pub use scan::Scan;
 pub use types::{CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult};

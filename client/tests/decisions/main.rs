@@ -6,6 +6,7 @@
 
 mod aggregates;
 mod batches;
+mod holds;
 mod reads;
 mod routing;
 mod scans;

@@ -77,6 +77,12 @@ pub struct State {
     pub is_meta_silent: AtomicBool,
     /// Nodes refuse every stream.
     pub is_starting: AtomicBool,
+    /// Registrations of long reads and their renewals.
+    pub holds: Mutex<Vec<pb::HoldSnapshotRequest>>,
+    pub released: Mutex<Vec<u64>>,
+    /// Registrations below it are refused.
+    pub safe_point: AtomicU64,
+    pub hold_lifetime_ms: AtomicU64,
     ts: AtomicU64,
 }
 
@@ -183,6 +189,10 @@ impl Scripted {
             lookups: AtomicU64::new(0),
             is_meta_silent: AtomicBool::new(false),
             is_starting: AtomicBool::new(false),
+            holds: Mutex::default(),
+            released: Mutex::default(),
+            safe_point: AtomicU64::new(0),
+            hold_lifetime_ms: AtomicU64::new(60_000),
             ts: AtomicU64::new(1000),
         });
         let stop = CancellationToken::new();
@@ -456,5 +466,30 @@ impl MetaService for Meta {
         _: Request<pb::CancelOperationRequest>,
     ) -> Result<Response<pb::CancelOperationResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn hold_snapshot(
+        &self,
+        request: Request<pb::HoldSnapshotRequest>,
+    ) -> Result<Response<pb::HoldSnapshotResponse>, Status> {
+        self.unless_silent().await;
+        let request = request.into_inner();
+        self.0.holds.lock().unwrap().push(request);
+        let safe_point = self.0.safe_point.load(Ordering::SeqCst);
+        if request.at < safe_point {
+            let code = Code::SnapshotTooOld.into();
+            let error = Some(pb::Error { code, safe_point, ..Default::default() });
+            return Ok(Response::new(pb::HoldSnapshotResponse { error, ..Default::default() }));
+        }
+        let lifetime_ms = self.0.hold_lifetime_ms.load(Ordering::SeqCst);
+        Ok(Response::new(pb::HoldSnapshotResponse { error: None, id: 5, lifetime_ms }))
+    }
+
+    async fn release_snapshot(
+        &self,
+        request: Request<pb::ReleaseSnapshotRequest>,
+    ) -> Result<Response<pb::ReleaseSnapshotResponse>, Status> {
+        self.0.released.lock().unwrap().push(request.into_inner().id);
+        Ok(Response::new(pb::ReleaseSnapshotResponse::default()))
     }
 }

@@ -75,6 +75,13 @@ impl MetaMachine {
                 Reply::Done
             }
             Command::Operation(command) => self.apply_operation(command),
+            Command::RaiseSafePoint { to } if to > self.window.high => {
+                refused("no timestamp as high as that can have been issued")
+            }
+            Command::RaiseSafePoint { to } => {
+                self.safe_point = self.safe_point.max(to);
+                Reply::Done
+            }
         }
     }
 

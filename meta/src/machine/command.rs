@@ -90,6 +90,11 @@ pub enum Command {
     },
     /// Something about an operation of several steps.
     Operation(OperationCommand),
+    /// History up to here may go: refused if it was not issued yet, nothing if it is not higher.
+    RaiseSafePoint {
+        /// The oldest timestamp that can still be read.
+        to: Timestamp,
+    },
 }
 
 impl Command {

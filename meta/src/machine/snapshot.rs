@@ -4,14 +4,14 @@ use super::command::Founding;
 use super::operations::Operations;
 use super::state::{MetaMachine, NodeRecord, Window};
 use isotherm_storage::codec;
-use isotherm_types::{ClusterId, NodeId, RaftTiming, RangeDescriptor, RangeMap};
+use isotherm_types::{ClusterId, NodeId, RaftTiming, RangeDescriptor, RangeMap, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The layout that is written.
 const FORMAT: u8 = 2;
 
-/// Layout 1.
+/// Layout 1: before there was a safe point.
 #[derive(Serialize, Deserialize)]
 struct V1 {
     cluster: Option<ClusterId>,
@@ -32,11 +32,18 @@ struct V1 {
 struct V2 {
     base: V1,
     operations: Operations,
+    safe_point: Timestamp,
+}
+
+impl From<V1> for V2 {
+    fn from(base: V1) -> Self {
+        Self { base, operations: Operations::default(), safe_point: Timestamp::ZERO }
+    }
 }
 
 impl MetaMachine {
     pub(super) fn to_snapshot(&self) -> Vec<u8> {
-        let state = V1 {
+        let base = V1 {
             cluster: self.cluster,
             timing: self.timing,
             founding: self.founding,
@@ -50,18 +57,21 @@ impl MetaMachine {
             settings: self.settings.clone(),
         };
         let mut bytes = vec![FORMAT];
-        bytes.extend(codec::encode(&V2 { base: state, operations: self.operations.clone() }));
+        let (operations, safe_point) = (self.operations.clone(), self.safe_point);
+        bytes.extend(codec::encode(&V2 { base, operations, safe_point }));
         bytes
     }
 
     pub(super) fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
         let (format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
-        let decoded = match *format {
-            1 => codec::decode(rest).map(|base| V2 { base, operations: Operations::default() }),
-            FORMAT => codec::decode(rest),
-            _ => return Err(format!("snapshot format {format} is not known, only up to {FORMAT}")),
+        let state: V2 = match *format {
+            1 => codec::decode::<V1>(rest).map_err(|e| e.to_string())?.into(),
+            FORMAT => codec::decode(rest).map_err(|e| e.to_string())?,
+            newer => {
+                return Err(format!("snapshot format {newer} is not known, only 1 to {FORMAT}"));
+            }
         };
-        let V2 { base: state, operations } = decoded.map_err(|e| e.to_string())?;
+        let V2 { base: state, operations, safe_point } = state;
         let mut ranges = RangeMap::default();
         if !state.ranges.is_empty() {
             ranges.apply(&state.ranges).map_err(|e| e.to_string())?;
@@ -79,6 +89,27 @@ impl MetaMachine {
             window: state.window,
             settings: state.settings,
             operations,
+            safe_point,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_layout_1_is_read() {
+        let mut machine = MetaMachine::default();
+        machine.settings.insert("read.confirm".to_owned(), "quorum".to_owned());
+        machine.safe_point = Timestamp(7);
+        let newest = machine.to_snapshot();
+        assert_eq!(MetaMachine::from_snapshot(&newest), Ok(machine.clone()));
+        let V2 { before, .. } = codec::decode(&newest[1..]).expect("just encoded");
+        let mut old = vec![1];
+        old.extend(codec::encode(&before));
+        let read = MetaMachine::from_snapshot(&old).expect("an older layout");
+        assert_eq!(read, MetaMachine { safe_point: Timestamp::ZERO, ..machine });
+        assert!(MetaMachine::from_snapshot(&[3, 1]).is_err());
     }
 }

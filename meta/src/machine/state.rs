@@ -66,6 +66,8 @@ pub struct MetaMachine {
     pub(super) window: Window,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) operations: Operations,
+    /// Never falls, and lies below what was issued.
+    pub(super) safe_point: Timestamp,
 }
 
 impl MetaMachine {
@@ -107,6 +109,11 @@ impl MetaMachine {
     /// What may be issued, and by which term.
     pub fn window(&self) -> Window {
         self.window
+    }
+
+    /// The oldest timestamp that can be read: history that ended before may be gone.
+    pub fn safe_point(&self) -> Timestamp {
+        self.safe_point
     }
 
     /// The settings that are not at their defaults.

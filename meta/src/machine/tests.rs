@@ -179,6 +179,23 @@ fn a_snapshot_restores_the_same_state_and_a_foreign_one_changes_nothing() {
     assert_eq!(other, machine);
 }
 
+#[test]
+fn the_safe_point_only_rises_and_stays_below_what_was_issued() {
+    let mut machine = bootstrapped();
+    let raise = |to| Command::RaiseSafePoint { to: Timestamp(to) };
+    assert!(matches!(machine.apply_command(1, raise(1)), Reply::Refused(_)), "no window yet");
+    let member = NodeId(1);
+    machine.apply_command(1, Command::ExtendTimestamps { member, to: Timestamp(100), by: 1 });
+    for (to, then) in [(50, 50), (40, 50), (100, 100)] {
+        assert_eq!(machine.apply_command(1, raise(to)), Reply::Done);
+        assert_eq!(machine.safe_point(), Timestamp(then));
+    }
+    assert!(matches!(machine.apply_command(1, raise(101)), Reply::Refused(_)));
+    let mut restored = MetaMachine::default();
+    restored.restore(&machine.snapshot()).unwrap();
+    assert_eq!(restored.safe_point(), Timestamp(100));
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (1..9u64).prop_map(found),
@@ -194,6 +211,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         Just(Command::Bootstrap { ranges: bootstrap::plan(&FOUNDING, &[NodeId(1)]) }),
         Just(Command::SeedingDone),
+        any::<u32>().prop_map(|to| Command::RaiseSafePoint { to: Timestamp(to.into()) }),
     ]
 }
 

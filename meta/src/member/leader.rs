@@ -5,7 +5,7 @@ use crate::bootstrap;
 use crate::machine::{Command, MetaMachine, Reply, SEED_NUMBER};
 use crate::metrics as names;
 use crate::operations;
-use crate::registry::{NodeState, Pool, Registry};
+use crate::registry::{Holds, NodeState, Pool, Registry};
 use isotherm_proto::WireError;
 use isotherm_types::{ClusterId, NodeId};
 use std::collections::BTreeSet;
@@ -46,6 +46,8 @@ impl Meta {
     async fn lead(self: &Arc<Self>, term: u64) {
         *self.registry.lock() = Registry::new(Instant::now());
         *self.pool.lock() = Pool::default();
+        let lifetime = self.holds.lock().lifetime();
+        *self.holds.lock() = Holds::new(Instant::now(), lifetime);
         self.take_over(term).await;
         self.serving.send_replace(term);
         metrics::gauge!(names::IS_LEADER).set(1.0);
@@ -89,6 +91,7 @@ impl Meta {
         self.bootstrap_if_due(term).await?;
         self.finish_seeding(term).await?;
         self.take_reports(term).await?;
+        self.raise_safe_point(term).await?;
         let (ranges, nodes) = {
             let machine = self.group.machine().read();
             (machine.ranges().len(), machine.nodes().len())

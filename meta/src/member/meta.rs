@@ -3,7 +3,7 @@
 use crate::machine::{Command, Founding, MetaMachine, Reply};
 use crate::operations::Notes;
 use crate::oracle::Oracle;
-use crate::registry::{Pool, Registry};
+use crate::registry::{Holds, LIFETIME, Pool, Registry};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
-/// One member. `registry` and `pool` are the leader's: what they hold on another member is from
+/// One member. `registry`, `pool` and `holds` are the leader's: what they hold on another member is from
 /// when it last led.
 pub(crate) struct Meta {
     pub(crate) me: NodeId,
@@ -29,6 +29,9 @@ pub(crate) struct Meta {
     pub(crate) peers: Peers,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) pool: Mutex<Pool>,
+    pub(crate) holds: Mutex<Holds>,
+    /// When the leader last asked itself how far the safe point may go.
+    pub(crate) safe_point_seen_to: Mutex<Option<Instant>>,
     /// The term in which this member leads and has applied everything of earlier ones; else 0.
     pub(crate) serving: watch::Sender<u64>,
     /// Wakes the leader's task.
@@ -80,6 +83,8 @@ impl Meta {
             peers,
             registry: Mutex::new(Registry::new(Instant::now())),
             pool: Mutex::default(),
+            holds: Mutex::new(Holds::new(Instant::now(), LIFETIME)),
+            safe_point_seen_to: Mutex::default(),
             serving: watch::Sender::new(0),
             news: Notify::new(),
             notes: Notes::default(),

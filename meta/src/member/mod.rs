@@ -2,7 +2,7 @@
 //!
 //! | task | what | ends |
 //! |---|---|---|
-//! | leader | while this member leads: founds, bootstraps, takes reports | the member's stop |
+//! | leader | while this member leads: founds, bootstraps, takes reports, raises the safe point | the member's stop |
 //! | identity | writes the cluster's id into the data directory once it is known | when it did |
 //! | the oracle's | see `oracle` | the member's stop |
 //! | gRPC and HTTP servers | | after leadership was handed over |
@@ -13,6 +13,7 @@
 mod leader;
 mod meta;
 mod run;
+mod safe_point;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

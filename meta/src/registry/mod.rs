@@ -1,10 +1,12 @@
-//! What the leader hears from nodes. In memory only, and only while it leads: a new leader begins
-//! with nothing and asks every node to report everything.
+//! What the leader hears from nodes and readers. In memory only, and only while it leads: a new leader
+//! begins with nothing and asks every node to report everything.
 
 mod health;
+mod holds;
 mod pool;
 mod presence;
 
 pub use health::{RangeCounts, RangeHealth};
+pub use holds::{HoldRefusal, Holds, LIFETIME};
 pub use pool::Pool;
 pub use presence::{HEARTBEAT, Heartbeat, LeaderReport, NodeState, Registry};

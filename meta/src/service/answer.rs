@@ -43,6 +43,8 @@ answers! {
     MoveRangeResponse: Indeterminate,
     ListOperationsResponse: Unavailable,
     CancelOperationResponse: Indeterminate,
+    HoldSnapshotResponse: Unavailable,
+    ReleaseSnapshotResponse: Unavailable,
 }
 
 /// Waits for an answer, but not for ever.

@@ -110,4 +110,18 @@ impl MetaService for Service {
     ) -> Answer<pb::CancelOperationResponse> {
         answer(self.meta.cancel_operation(request.into_inner())).await
     }
+
+    async fn hold_snapshot(
+        &self,
+        request: Request<pb::HoldSnapshotRequest>,
+    ) -> Answer<pb::HoldSnapshotResponse> {
+        answer(self.meta.hold_snapshot(request.into_inner())).await
+    }
+
+    async fn release_snapshot(
+        &self,
+        request: Request<pb::ReleaseSnapshotRequest>,
+    ) -> Answer<pb::ReleaseSnapshotResponse> {
+        answer(async { self.meta.release_snapshot(request.into_inner()) }).await
+    }
 }

@@ -136,7 +136,7 @@ impl Meta {
             nodes: self.node_addresses(),
             heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
             settings,
-            safe_point: 0,
+            safe_point: self.safe_point().get(),
             report_all,
             removed,
         }

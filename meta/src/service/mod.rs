@@ -9,6 +9,7 @@ mod answer;
 mod grpc;
 mod heartbeat;
 mod operations;
+mod holds;
 mod ranges;
 mod register;
 mod status;

@@ -2,12 +2,13 @@
 use crate::machine::Founding;
 use crate::member::Meta;
 use crate::member::testing::{Net, TestMember, eventually};
+use crate::registry::Holds;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_types::{Key, RangeDescriptor, RangeId};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FOUNDING: Founding = Founding { nodes: 3, ranges: 6, replicas: 3 };
 
@@ -177,6 +178,48 @@ async fn settings_change_and_survive_a_restart() {
     let again = register(&second.meta, registered.node_id, "node:1").await;
     assert_eq!(again.cluster_id, registered.cluster_id);
     assert!(again.incarnation > registered.incarnation && again.ts > registered.ts);
+    second.close().await;
+}
+
+fn hold(id: u64, at: u64) -> pb::HoldSnapshotRequest {
+    pb::HoldSnapshotRequest { id, at }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_safe_point_follows_time_stops_at_a_long_read_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = member(dir.path()).await;
+    let meta = &first.meta;
+    let set = pb::SetSettingRequest { name: "history.retention".into(), value: "1s".into() };
+    meta.set_setting(set).await.unwrap();
+    let node = register(meta, 0, "node:1").await;
+    let told = || meta.heartbeat(beat(&node)).unwrap().safe_point;
+    let read_at = meta.oracle.timestamps(1).await.unwrap().get();
+    // A leader that is new has not heard of all readers.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(told(), 0);
+    let lifetime = Duration::from_millis(1500);
+    *meta.holds.lock() = Holds::new(Instant::now() - lifetime, lifetime);
+    let held = meta.hold_snapshot(hold(0, read_at)).await.unwrap();
+    assert_eq!(held.lifetime_ms, 1500);
+    eventually("it is raised to the read", || told() == read_at).await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        meta.hold_snapshot(hold(held.id, read_at)).await.unwrap();
+        assert_eq!(told(), read_at, "the read holds it, however long it takes");
+    }
+    eventually("a read that is gone holds nothing", || told() > read_at).await;
+    let lost = meta.hold_snapshot(hold(held.id, read_at)).await.unwrap_err();
+    assert_eq!(lost.code(), Code::SnapshotTooOld);
+    assert!(lost.0.safe_point > read_at);
+    let now = meta.oracle.timestamps(1).await.unwrap();
+    assert!(told() <= now.minus_ms(1000).get(), "never younger than the retention");
+    let before = meta.safe_point();
+    first.close().await;
+    let second = member(dir.path()).await;
+    assert!(second.meta.safe_point() >= before, "it never falls");
+    let lost = second.meta.hold_snapshot(hold(held.id, read_at)).await.unwrap_err();
+    assert_eq!(lost.code(), Code::SnapshotTooOld);
     second.close().await;
 }
 

@@ -1,0 +1,182 @@
+//! Keeping history for as long as a read takes.
+//!
+//! Meta lets history go some time after it was overwritten. A read that takes longer registers its
+//! timestamp; the registration counts for a time (60 s) from when it was asked for, is renewed three
+//! times within it, and ends with the [`Hold`]. One that could not be renewed in time is lost: the
+//! read must end then. It would fail at the next page anyway: nodes themselves refuse to read what
+//! may be gone, a hold only makes that not happen.
+
+use crate::client::{Client, Inner};
+use crate::retry::Next;
+use crate::{ClientError, ErrorKind};
+use isotherm_proto::WireError;
+use isotherm_proto::internal::error::Code;
+use isotherm_proto::internal::{HoldSnapshotRequest, ReleaseSnapshotRequest};
+use isotherm_types::Timestamp;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// A registration of a long read. Renewed until it is dropped.
+pub struct Hold {
+    inner: Arc<Inner>,
+    id: u64,
+    at: Timestamp,
+    good: Arc<Mutex<Good>>,
+    renewal: JoinHandle<()>,
+    is_registered: bool,
+}
+
+/// Until when it counts, and why not longer if that is known.
+struct Good {
+    until: Instant,
+    lost: Option<ClientError>,
+}
+
+impl Client {
+    /// Registers a read at `at`: history that it needs stays until the hold is dropped.
+    /// [`ErrorKind::SnapshotTooOld`] if it may be gone already.
+    pub async fn hold(&self, at: Timestamp) -> Result<Hold, ClientError> {
+        self.hold_within(at, self.timeout()).await
+    }
+
+    pub(super) async fn hold_within(
+        &self,
+        at: Timestamp,
+        limit: Duration,
+    ) -> Result<Hold, ClientError> {
+        let inner = self.inner.clone();
+        let (id, until, lifetime) = {
+            let mut attempts = inner.attempts_until(Instant::now() + limit);
+            loop {
+                let asked = Instant::now();
+                let error = match ask(&inner, 0, at, attempts.left()).await {
+                    Ok((id, lifetime)) => break (id, asked + lifetime, lifetime),
+                    Err(error) if is_final(&error) => return Err(error.into()),
+                    Err(error) => ClientError::new(ErrorKind::Unavailable, error.0.message.clone()),
+                };
+                if !attempts.again(Next::PAUSE).await {
+                    return Err(error);
+                }
+            }
+        };
+        let good = Arc::new(Mutex::new(Good { until, lost: None }));
+        let renewal = tokio::spawn(renew(inner.clone(), id, at, lifetime, good.clone()));
+        Ok(Hold { inner, id, at, good, renewal, is_registered: true })
+    }
+}
+
+impl Hold {
+    /// The timestamp that it is for.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Whether it still counts; [`ErrorKind::SnapshotTooOld`] if not.
+    pub fn check(&self) -> Result<(), ClientError> {
+        let good = self.good.lock();
+        match &good.lost {
+            Some(lost) => Err(lost.clone()),
+            None if Instant::now() >= good.until => Err(late()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it, and waits for a moment until meta knows: a process that ends right after dropping it
+    /// would leave it to run out.
+    pub async fn release(mut self) {
+        self.is_registered = false;
+        self.renewal.abort();
+        release(self.inner.clone(), self.id).await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if self.is_registered
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(release(self.inner.clone(), self.id));
+        }
+    }
+}
+
+fn late() -> ClientError {
+    let message = "this read took long, and the meta service could not be told in time to keep what \
+                   it needs: read again at a later timestamp";
+    ClientError::new(ErrorKind::SnapshotTooOld, message)
+}
+
+fn is_final(error: &WireError) -> bool {
+    matches!(error.code(), Code::SnapshotTooOld | Code::Invalid | Code::Internal)
+}
+
+/// Registers (`id` 0) or renews, once. Returns the id and how long it counts from before the call.
+async fn ask(
+    inner: &Inner,
+    id: u64,
+    at: Timestamp,
+    limit: Duration,
+) -> Result<(u64, Duration), WireError> {
+    let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+    let mut leader = inner.meta.leader().await?;
+    let asked = leader.hold_snapshot(HoldSnapshotRequest { id, at: at.get() });
+    let answer = match tokio::time::timeout(limit.min(ATTEMPT_TIMEOUT), asked).await {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => {
+            inner.meta.forget_leader();
+            return Err(unavailable(status.message().to_owned()));
+        }
+        Err(_) => {
+            inner.meta.forget_leader();
+            return Err(unavailable("the meta service does not answer".to_owned()));
+        }
+    };
+    inner.meta.check(answer.error)?;
+    Ok((answer.id, Duration::from_millis(answer.lifetime_ms)))
+}
+
+/// Renews until it is aborted or the registration is lost.
+async fn renew(
+    inner: Arc<Inner>,
+    id: u64,
+    at: Timestamp,
+    mut lifetime: Duration,
+    good: Arc<Mutex<Good>>,
+) {
+    loop {
+        tokio::time::sleep(lifetime / 3).await;
+        loop {
+            let asked = Instant::now();
+            match ask(&inner, id, at, ATTEMPT_TIMEOUT).await {
+                Ok((_, counts)) => {
+                    lifetime = counts;
+                    good.lock().until = asked + lifetime;
+                    break;
+                }
+                Err(error) if is_final(&error) => {
+                    good.lock().lost = Some(error.into());
+                    return;
+                }
+                // A later leader takes it under the same id, if it is still in time.
+                Err(_) => tokio::time::sleep(RETRY_PAUSE.min(lifetime / 6)).await,
+            }
+        }
+    }
+}
+
+async fn release(inner: Arc<Inner>, id: u64) {
+    let told = async {
+        if let Ok(mut leader) = inner.meta.leader().await {
+            // One that is not told lets it run out.
+            let _ = leader.release_snapshot(ReleaseSnapshotRequest { id }).await;
+        }
+    };
+    let _ = tokio::time::timeout(RELEASE_TIMEOUT, told).await;
+}
