@@ -13,7 +13,7 @@ use crate::command::{
 };
 use crate::type_config::{Host, LogId, Membership, StoredMembership};
 use bytes::Bytes;
-use isotherm_storage::{DataBatch, DataEngine, LocalKey, Overlay, StorageError, codec};
+use isotherm_storage::{DataBatch, DataEngine, Garbage, LocalKey, Overlay, StorageError, codec};
 use isotherm_types::{RangeDescriptor, RangeEpoch, ReplicaDescriptor, ReplicaId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Core {
     pub applied: AppliedState,
     /// Results of writes that took effect.
     pub sessions: Sessions,
+    /// What was written since this state was loaded that will be garbage some day: never falls.
+    pub garbage: Garbage,
 }
 
 /// What an entry holds, decoded.
@@ -88,7 +90,8 @@ impl Core {
             memory,
         };
         let descriptor = Arc::new(descriptor);
-        Self { generation: 0, descriptor, applied, sessions: Sessions::default() }
+        let (sessions, garbage) = (Sessions::default(), Garbage::default());
+        Self { generation: 0, descriptor, applied, sessions, garbage }
     }
 
     /// The state on disk, if the range is there.
@@ -113,7 +116,8 @@ impl Core {
                 sessions.insert(ts, codec::decode::<DedupRow>(&bytes)?);
             }
         }
-        Ok(Some(Self { generation: 0, descriptor: Arc::new(descriptor), applied, sessions }))
+        let (descriptor, garbage) = (Arc::new(descriptor), Garbage::default());
+        Ok(Some(Self { generation: 0, descriptor, applied, sessions, garbage }))
     }
 
     /// Adds the rows of descriptor and applied state.
@@ -172,12 +176,14 @@ impl Core {
             if overlay.size_bytes() + batch.size_bytes() > bytes_max {
                 self.persist_applied_into(&mut batch);
                 overlay.drain_into(&mut batch);
+                self.garbage += batch.garbage();
                 data.write(std::mem::take(&mut batch))?;
                 overlay = Overlay::new(data);
             }
         }
         self.persist_applied_into(&mut batch);
         overlay.drain_into(&mut batch);
+        self.garbage += batch.garbage();
         data.write(batch)?;
         Ok((replies, born))
     }

@@ -4,7 +4,8 @@
 //! wait for apply, take a RocksDB snapshot, and only then check the span against the applied
 //! descriptor and the gate of a proposed split. A split that could let somebody else write the
 //! keys is either not proposed yet when the snapshot is taken (then the snapshot is newest), or
-//! the check sees it.
+//! the check sees it. Reads at a timestamp check the safe point before and after
+//! (`store/safe_point.rs`).
 
 use super::Replica;
 use crate::store::RangeError;
@@ -62,6 +63,7 @@ impl Replica {
                 None => self.pending.settle_key(&read.key).await,
                 Some(at) => {
                     self.ctx.check_issued(at).await?;
+                    self.ctx.check_safe_point(at)?;
                     self.pending.settle(mark, at).await;
                 }
             }
@@ -74,7 +76,10 @@ impl Replica {
         );
         let snapshot = snapshot.await?;
         let internal = |e: isotherm_storage::StorageError| RangeError::Internal(e.to_string());
-        reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal)).collect()
+        let rows = reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        reads.iter().filter_map(|r| r.at).try_for_each(|at| self.ctx.check_safe_point(at))?;
+        Ok(rows)
     }
 
     /// Reads one page.
@@ -110,6 +115,7 @@ impl Replica {
             }
             None => self.ctx.timestamp().await?,
         };
+        self.ctx.check_safe_point(at)?;
         let span = self.descriptor().span.intersect(span);
         let Some(span) = span else { return Err(self.epoch_mismatch()) };
         // Batches that requested their timestamp before this read arrived may lie at or below `at`.
@@ -120,7 +126,9 @@ impl Replica {
         let snapshot =
             self.snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()]).await?;
         let read = self.ctx.scans.run(move || read(&snapshot, span, at)).await?;
-        read.map_err(|e| RangeError::Internal(e.to_string()))
+        let read = read.map_err(|e| RangeError::Internal(e.to_string()))?;
+        self.ctx.check_safe_point(at)?;
+        Ok(read)
     }
 
     /// A snapshot of the data that this replica may answer from as the leader.

@@ -1,7 +1,8 @@
 //! Streaming a snapshot: the sender's chunks and the receiver's staging.
 //!
 //! Wire, one message per chunk, each `[kind: u8][body]`: `HEADER` (bincode of [`Preamble`]), then
-//! for every file `FILE` (column family), `DATA`…, `END` (CRC-32C of the file), then `DEDUP`
+//! `SAFE_POINT` (of the sender, when it began to read: older versions may be missing), then for every
+//! file `FILE` (column family), `DATA`…, `END` (CRC-32C of the file), then `DEDUP`
 //! (bincode of rows of remembered results)…, and `DONE` (the number of files). A stream that
 //! ends without `DONE` is thrown away.
 
@@ -31,6 +32,7 @@ const DATA: u8 = 3;
 const END: u8 = 4;
 const DEDUP: u8 = 5;
 const DONE: u8 = 6;
+const SAFE_POINT: u8 = 7;
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks read ahead of the network: what a snapshot holds in memory at most.
@@ -120,10 +122,14 @@ fn produce(
         sender.blocking_send(chunk(kind, body)).map_err(gone)
     };
     let Outgoing { header, data } = outgoing;
+    let export = data.export(&header.descriptor.span, dir, ctx.tuning.snapshot_file_bytes);
+    // After its iterators were made: whatever they lack was dropped under this one or a lower one.
+    let safe_point = ctx.data.safe_point();
     send(HEADER, &codec::encode(&Preamble { vote, meta, header: header.clone() }))?;
+    send(SAFE_POINT, &codec::encode(&safe_point))?;
     let mut files = 0u32;
     let mut buffer = vec![0; CHUNK_BYTES];
-    for file in data.export(&header.descriptor.span, dir, ctx.tuning.snapshot_file_bytes) {
+    for file in export {
         let file = file.map_err(io::Error::other)?;
         send(FILE, &[file.cf as u8])?;
         let mut reader = std::fs::File::open(&file.path)?;
@@ -188,6 +194,10 @@ pub async fn receive(
     let dir = new_dir(&replica.ctx, "in").map_err(|e| e.to_string())?;
     let staged = stage(header.clone(), dir.clone(), &mut chunks).await;
     let staged = match staged {
+        Ok((staged, safe_point)) => raise(&replica.ctx, safe_point).await.map(|()| staged),
+        Err(error) => Err(error),
+    };
+    let staged = match staged {
         Ok(staged) => staged,
         Err(error) => {
             let _ = tokio::fs::remove_dir_all(&dir).await;
@@ -203,6 +213,13 @@ pub async fn receive(
     Ok(codec::encode(&response).into())
 }
 
+/// Before the install: whoever reads here must not miss what the sender had dropped.
+async fn raise(ctx: &Arc<StoreContext>, to: Timestamp) -> Result<(), String> {
+    let ctx = ctx.clone();
+    let raised = tokio::task::spawn_blocking(move || ctx.raise_safe_point(to)).await;
+    raised.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
 async fn next(chunks: &mut BoxStream<'static, Result<Bytes, SendError>>) -> Result<Bytes, String> {
     match chunks.next().await {
         Some(Ok(chunk)) => Ok(chunk),
@@ -215,15 +232,19 @@ async fn stage(
     header: SnapshotHeader,
     dir: PathBuf,
     chunks: &mut BoxStream<'static, Result<Bytes, SendError>>,
-) -> Result<StagedSnapshot, String> {
+) -> Result<(StagedSnapshot, Timestamp), String> {
     let io = |e: io::Error| format!("staging a snapshot failed: {e}");
     let mut staged =
         StagedSnapshot { header, dir: dir.clone(), files: Vec::new(), dedup_files: Vec::new() };
     let mut open: Option<(tokio::fs::File, SnapshotFile, u32)> = None;
+    let mut safe_point = None;
     loop {
         let chunk = next(chunks).await?;
         let (kind, body) = chunk.split_first().ok_or("an empty chunk")?;
         match (*kind, open.take()) {
+            (SAFE_POINT, None) if staged.files.is_empty() => {
+                safe_point = Some(codec::decode(body).map_err(|e| e.to_string())?);
+            }
             (FILE, None) => {
                 let cf = body.first().copied().and_then(SnapshotCf::from_u8);
                 let cf = cf.ok_or("a file of an unknown column family")?;
@@ -257,7 +278,8 @@ async fn stage(
                 }
                 let synced = std::fs::File::open(&dir).and_then(|d| d.sync_all());
                 synced.map_err(io)?;
-                return Ok(staged);
+                let safe_point = safe_point.ok_or("the snapshot names no safe point")?;
+                return Ok((staged, safe_point));
             }
             (kind, _) => return Err(format!("chunk {kind} is out of place")),
         }

@@ -82,6 +82,8 @@ pub struct StoreContext {
     pub(crate) read_only: AtomicBool,
     /// As the cluster is set; the node's own tuning can only be stricter.
     pub(crate) read_quorum: AtomicBool,
+    /// Held while the safe point is raised (`store/safe_point.rs`).
+    pub(crate) raising: Mutex<()>,
     newest_ts: AtomicU64,
     clocks: Mutex<Clocks>,
 }
@@ -132,6 +134,7 @@ impl StoreContext {
             stop: CancellationToken::new(),
             read_only: AtomicBool::new(false),
             read_quorum: AtomicBool::new(false),
+            raising: Mutex::new(()),
             newest_ts: AtomicU64::new(0),
             clocks: Mutex::new(Clocks { suspended_ns: suspended_ns(), no_lease_until: None }),
         })

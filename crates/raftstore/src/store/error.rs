@@ -45,7 +45,10 @@ pub enum RangeError {
     #[error("too old: the range no longer remembers writes as old as this one")]
     Expired,
     /// The versions at that timestamp may be gone.
-    #[error("the timestamp is older than the safe point {safe_point}")]
+    #[error(
+        "values as old as that may be gone: read at {safe_point} or later, or keep more with the \
+         setting history.retention"
+    )]
     SnapshotTooOld {
         /// The oldest timestamp that can be read.
         safe_point: Timestamp,

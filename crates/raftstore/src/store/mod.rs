@@ -2,11 +2,14 @@
 //! other nodes send them, and carries out operations on ranges (`operation/`).
 
 mod claims;
+mod collect;
 mod context;
 mod create;
 mod destroy;
 mod error;
 mod flush;
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod move_tests;
 mod open;
@@ -19,6 +22,7 @@ mod receive;
 #[cfg(test)]
 mod removal_tests;
 mod scan_pool;
+mod safe_point;
 mod span_table;
 mod start;
 mod stop;

@@ -12,7 +12,9 @@ use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
 use futures::StreamExt;
-use isotherm_storage::{DataBatch, DataDir, DataEngine, LogEngine, ReplicaKey, StateKind, codec};
+use isotherm_storage::{
+    DataBatch, DataDir, DataEngine, Garbage, LogEngine, ReplicaKey, StateKind, codec,
+};
 use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +38,12 @@ impl Store {
         let ctx = StoreContext::new(options, data, log, sender, oracle, staging, births);
         let found = {
             let ctx = ctx.clone();
-            tokio::task::spawn_blocking(move || find_replicas(&ctx))
+            let find = move || {
+                // Before anything else: an install that is finished now relies on it.
+                ctx.load_safe_point()?;
+                find_replicas(&ctx)
+            };
+            tokio::task::spawn_blocking(find)
                 .await
                 .map_err(|e| StoreError::Corrupt(format!("opening the store failed: {e}")))??
         };
@@ -68,6 +75,8 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_flushes().await });
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_tending().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_collection().await });
     }
 
     /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
@@ -123,7 +132,8 @@ impl Core {
             memory: SessionMemory::default(),
         };
         let descriptor = Arc::new(descriptor);
-        Self { generation: 0, descriptor, applied, sessions: Sessions::default() }
+        let (sessions, garbage) = (Sessions::default(), Garbage::default());
+        Self { generation: 0, descriptor, applied, sessions, garbage }
     }
 }
 

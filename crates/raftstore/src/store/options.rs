@@ -50,6 +50,10 @@ pub struct StoreTuning {
     pub promote_lag_max: u64,
     /// Snapshots sent and received at a time.
     pub snapshots_at_once: usize,
+    /// How often ranges are looked at for garbage to collect.
+    pub collect_interval: Duration,
+    /// Least garbage of a range that is worth a compaction.
+    pub collect_bytes: u64,
     /// Reads are confirmed by a quorum round each time instead of a lease.
     pub read_quorum: bool,
     /// How long a timestamp may take.
@@ -74,6 +78,8 @@ impl Default for StoreTuning {
             snapshot_bytes_per_second: 64 << 20,
             promote_lag_max: 256,
             snapshots_at_once: 2,
+            collect_interval: Duration::from_secs(5),
+            collect_bytes: 4 << 20,
             read_quorum: false,
             oracle_timeout: Duration::from_secs(2),
         }

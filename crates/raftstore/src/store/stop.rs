@@ -28,5 +28,6 @@ impl Store {
             }
             Err(_) => {}
         }
+        self.ctx.data.stop_compactions();
     }
 }

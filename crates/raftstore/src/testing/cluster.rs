@@ -1,6 +1,7 @@
 //! A few stores that form a cluster, and the way a client would use it.
 
 use super::Net;
+use super::crash_copy::copy_at_one_moment;
 use crate::command::{WriteOp, WriteOutcome, WriteRequest};
 use crate::replica::{PageRead, PointRead};
 use crate::store::{OracleError, RangeError, Store, StoreOptions, StoreTuning, TimestampSource};
@@ -12,7 +13,7 @@ use isotherm_types::{
     Timestamp, WriteId,
 };
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,19 +22,27 @@ use std::time::{Duration, Instant};
 pub const ORACLE_START_MS: u64 = 1_700_000_000_000;
 
 /// Timestamps from a counter: a millisecond each.
-pub struct Oracle(AtomicU64);
+pub struct Oracle {
+    next: AtomicU64,
+    /// While it is held for writing no timestamp arrives.
+    pub gate: Arc<tokio::sync::RwLock<()>>,
+}
 
 impl Oracle {
     /// Time passes.
     pub fn skip_ms(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
+        self.next.fetch_add(ms, Ordering::SeqCst);
     }
 }
 
 impl TimestampSource for Oracle {
     fn timestamp(&self) -> BoxFuture<'static, Result<Timestamp, OracleError>> {
-        let n = self.0.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move { Ok(Timestamp::from_physical_ms(ORACLE_START_MS + n)) })
+        let n = self.next.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            let _open = gate.read().await;
+            Ok(Timestamp::from_physical_ms(ORACLE_START_MS + n))
+        })
     }
 }
 
@@ -79,47 +88,12 @@ async fn open_when_free<T>(open: impl Fn() -> isotherm_storage::Result<T>) -> T 
     }
 }
 
-/// Every file below `dir` with its size; a log's grows all the time and may be cut anywhere.
-fn listing(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, u64>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(listing(&path)?);
-        } else if entry.file_name() != "LOCK" && entry.file_name() != "LOG" {
-            let is_log = path.extension().is_some_and(|e| e == "log");
-            files.insert(path, if is_log { 0 } else { entry.metadata()?.len() });
-        }
-    }
-    Ok(files)
-}
-
-/// Copies a directory as a crash would leave it. Flushes and compactions go on meanwhile: a copy
-/// during which files came or went is of no one moment, and is made again.
-fn copy_dir(from: &Path, to: &Path) {
-    let copy_once = || -> std::io::Result<bool> {
-        let before = listing(from)?;
-        for source in before.keys() {
-            let target = to.join(source.strip_prefix(from).unwrap());
-            std::fs::create_dir_all(target.parent().unwrap())?;
-            std::fs::copy(source, target)?;
-        }
-        Ok(listing(from)? == before)
-    };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !copy_once().unwrap_or(false) {
-        assert!(Instant::now() < deadline, "the directory never stands still");
-        let _ = std::fs::remove_dir_all(to);
-    }
-}
-
 impl Cluster {
     /// Starts stores 1 to `nodes`.
     pub async fn start(nodes: u64, tuning: StoreTuning) -> Self {
         let mut cluster = Self {
             net: Arc::default(),
-            oracle: Arc::new(Oracle(AtomicU64::new(1))),
+            oracle: Arc::new(Oracle { next: AtomicU64::new(1), gate: Arc::default() }),
             tuning,
             root: tempfile::tempdir().unwrap(),
             nodes: BTreeMap::new(),
@@ -170,7 +144,7 @@ impl Cluster {
         self.net.isolate(NodeId(node), true);
         self.crashes += 1;
         let copy = self.root.path().join(format!("n{node}-{}", self.crashes));
-        copy_dir(&self.paths[&node], &copy);
+        copy_at_one_moment(&self.paths[&node], &copy);
         self.stop_node(node).await;
         self.paths.insert(node, copy);
         self.net.isolate(NodeId(node), false);
@@ -309,6 +283,13 @@ impl Cluster {
     pub async fn get(&self, key: &str) -> Option<String> {
         let row = self.read(key, None).await?;
         Some(String::from_utf8(row.value.to_vec()).unwrap())
+    }
+
+    /// Raises the safe point of every running store.
+    pub async fn raise_safe_point(&self, to: Timestamp) {
+        for (_, store) in self.stores() {
+            store.raise_safe_point(to).await.unwrap();
+        }
     }
 
     /// Every key of the key space, range by range, each at its own newest state.

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod moves;
+mod crash_copy;
 mod net;
 
 pub use cluster::{Cluster, ORACLE_START_MS, put, value};

@@ -13,12 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::PollSender;
+use tokio_util::sync::{CancellationToken, PollSender};
+
+/// A node, and what ends the streams to it when it goes.
+#[derive(Clone)]
+struct Attached {
+    receiver: Arc<dyn FrameReceiver>,
+    gone: CancellationToken,
+}
 
 /// Who is reachable.
 #[derive(Default)]
 pub struct Net {
-    nodes: RwLock<HashMap<NodeId, Arc<dyn FrameReceiver>>>,
+    nodes: RwLock<HashMap<NodeId, Attached>>,
     isolated: RwLock<HashSet<NodeId>>,
     /// Snapshots that were sent.
     pub snapshots: AtomicU64,
@@ -32,12 +39,16 @@ impl Net {
 
     /// Makes `node` reachable.
     pub fn attach(&self, node: NodeId, receiver: Arc<dyn FrameReceiver>) {
-        self.nodes.write().insert(node, receiver);
+        let gone = CancellationToken::new();
+        self.nodes.write().insert(node, Attached { receiver, gone });
     }
 
-    /// Makes `node` unreachable for good.
+    /// Makes `node` unreachable for good, and ends the streams to it: an idle one would otherwise
+    /// hold it for as long as its other end has nothing to send.
     pub fn detach(&self, node: NodeId) {
-        self.nodes.write().remove(&node);
+        if let Some(node) = self.nodes.write().remove(&node) {
+            node.gone.cancel();
+        }
     }
 
     /// Cuts `node` off, or connects it again.
@@ -54,7 +65,7 @@ impl Net {
         isolated.contains(&a) || isolated.contains(&b)
     }
 
-    fn find(&self, from: NodeId, to: NodeId) -> Result<Arc<dyn FrameReceiver>, SendError> {
+    fn find(&self, from: NodeId, to: NodeId) -> Result<Attached, SendError> {
         if self.is_cut(from, to) {
             return Err(SendError::Unreachable("cut".into()));
         }
@@ -78,7 +89,7 @@ impl PeerSender for LocalSender {
     ) -> BoxFuture<'static, Result<Bytes, SendError>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
-            let receiver = net.find(from, to)?;
+            let receiver = net.find(from, to)?.receiver;
             let answer = tokio::time::timeout(timeout, receiver.call(from, header, payload)).await;
             if net.is_cut(from, to) {
                 return Err(SendError::TimedOut);
@@ -94,9 +105,9 @@ impl PeerSender for LocalSender {
     ) -> BoxFuture<'static, Result<(FrameSink, FrameSource), SendError>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
-            let receiver = net.find(from, to)?;
-            let (sink, there) = pipe(net.clone(), from, to);
-            let (answers, source) = pipe(net, to, from);
+            let Attached { receiver, gone } = net.find(from, to)?;
+            let (sink, there) = pipe(net.clone(), from, to, gone.clone());
+            let (answers, source) = pipe(net, to, from, gone);
             tokio::spawn(receiver.stream(from, header, there, answers));
             Ok((sink, source))
         })
@@ -111,7 +122,7 @@ impl PeerSender for LocalSender {
     ) -> BoxFuture<'static, Result<Bytes, SendError>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
-            let receiver = net.find(from, to)?;
+            let receiver = net.find(from, to)?.receiver;
             net.snapshots.fetch_add(1, Ordering::Relaxed);
             let sent = receiver.snapshot(from, header, chunks.map(Ok).boxed());
             sent.await.map_err(SendError::Refused)
@@ -119,7 +130,12 @@ impl PeerSender for LocalSender {
     }
 }
 
-fn pipe(net: Arc<Net>, from: NodeId, to: NodeId) -> (FrameSink, FrameSource) {
+fn pipe(
+    net: Arc<Net>,
+    from: NodeId,
+    to: NodeId,
+    gone: CancellationToken,
+) -> (FrameSink, FrameSource) {
     let (sink, mut taken) = mpsc::channel::<Bytes>(64);
     let (given, source) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -134,6 +150,7 @@ fn pipe(net: Arc<Net>, from: NodeId, to: NodeId) -> (FrameSink, FrameSource) {
                     }
                 }
                 () = given.closed() => return,
+                () = gone.cancelled() => return,
             }
         }
     });
