@@ -12,7 +12,9 @@ use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
 use isotherm_telemetry::CpuLoad;
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
-use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
+use isotherm_types::{
+    Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -213,6 +215,9 @@ impl Heartbeat {
         let confirm = answer.settings.get("read.confirm").map(String::as_str);
         self.store.set_read_quorum(confirm == Some("quorum"));
         self.take_removed(answer.removed);
+        if let Err(error) = self.store.raise_safe_point(Timestamp(answer.safe_point)).await {
+            tracing::error!(%error, "the safe point cannot be raised: old versions stay");
+        }
         if answer.report_all {
             acknowledged.clear();
             self.state.report_all.store(true, Ordering::Release);

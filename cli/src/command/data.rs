@@ -1,17 +1,15 @@
 //! One key at a time, and the removal of many.
 
+use super::delete_span::{Outcome, delete_span};
+use super::process::stop_signal;
 use super::{client, resolve};
 use crate::args::{Delete, Global};
 use crate::failure::{CONDITION, Failure, NOT_FOUND, UNEXPECTED};
 use crate::output::{self, Format};
 use crate::text::At;
-use isotherm_client::{Client, ScanOptions, Write};
 use isotherm_types::KeyRange;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, IsTerminal};
-
-/// Keys removed by one batch.
-const DELETE_BATCH: usize = 1000;
 
 pub async fn put(global: &Global, key: &str, value: &str) -> Result<(), Failure> {
     let encoding = global.encoding();
@@ -104,11 +102,12 @@ pub async fn delete(global: &Global, delete: Delete) -> Result<(), Failure> {
     if let Some(prefix) = &delete.prefix {
         let span = KeyRange::prefix(&global.encoding().parse(prefix)?);
         confirm(&format!("remove every key that begins with {prefix:?}"), delete.yes)?;
-        let removed = delete_span(&client, span).await?;
-        return match global.format() {
-            Format::Json => output::json(&json!({"deleted": removed})),
-            Format::Table => output::line(&format!("{removed} keys removed")),
-        };
+        let Outcome { removed, ended } = delete_span(&client, span, &stop_signal()?).await;
+        match global.format() {
+            Format::Json => output::json(&json!({"deleted": removed, "all": ended.is_none()}))?,
+            Format::Table => output::line(&format!("{removed} keys removed"))?,
+        }
+        return ended.map_or(Ok(()), Err);
     }
     let key = delete.key.unwrap_or_default();
     let done = client.delete(global.encoding().parse(&key)?).await?;
@@ -133,20 +132,4 @@ fn confirm(what: &str, yes: bool) -> Result<(), Failure> {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Failure::new(UNEXPECTED, "nothing was removed")),
     }
-}
-
-async fn delete_span(client: &Client, span: KeyRange) -> Result<u64, Failure> {
-    let mut scan = client.scan(ScanOptions { span, keys_only: true, ..ScanOptions::default() });
-    let mut removed = 0;
-    let bar = super::import::bar(None, "keys removed");
-    while let Some(page) = scan.next_page().await? {
-        for chunk in page.rows.chunks(DELETE_BATCH) {
-            let deletes = chunk.iter().map(|(key, _)| Write::delete(key.clone())).collect();
-            client.batch(deletes).await?;
-            removed += chunk.len() as u64;
-            bar.set_position(removed);
-        }
-    }
-    bar.finish_and_clear();
-    Ok(removed)
 }

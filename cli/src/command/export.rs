@@ -10,8 +10,13 @@ use std::io::Write;
 
 pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
     let client = client(global)?;
-    let at = resolve(&client, args.at).await?;
-    let options = ScanOptions { span: span(global, &args.span)?, at, ..ScanOptions::default() };
+    // A given timestamp is registered before the first page: whoever reads the output may be slow.
+    let at = match resolve(&client, args.at).await? {
+        Some(at) => at,
+        None => client.timestamp().await?,
+    };
+    let span = span(global, &args.span)?;
+    let options = ScanOptions { span, at: Some(at), ..ScanOptions::default() };
     let mut scan = client.scan(options);
     let encoding = global.encoding();
     let mut out = std::io::BufWriter::new(std::io::stdout());
@@ -45,7 +50,6 @@ pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
     }
     out.flush()?;
     if output::is_talkative() {
-        let at = scan.at().map_or(0, |at| at.get());
         eprintln!("{rows} rows as of {at}");
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod admin;
 mod aggregate;
 mod data;
+mod delete_span;
 mod export;
 mod import;
 mod local;
