@@ -154,7 +154,7 @@ impl Cluster {
     pub fn copy_disk(&mut self, node: u64) -> PathBuf {
         self.crashes += 1;
         let copy = self.root.path().join(format!("n{node}-{}", self.crashes));
-        copy_dir(&self.paths[&node], &copy);
+        copy_at_one_moment(&self.paths[&node], &copy);
         copy
     }
 
