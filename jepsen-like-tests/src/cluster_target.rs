@@ -1,13 +1,18 @@
 //! The real store as a [`Target`]: one client of its own per workload client, so that each has its
 //! own session, routing cache and connections.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isotherm_client::{Client, ClientError, ClientOptions, ErrorKind, ScanOptions};
+use isotherm_client::aggregate::{Figure, Function, GroupAnswer, QueryText};
+use isotherm_client::{
+    AggregateOptions, Client, ClientError, ClientOptions, ErrorKind, ScanOptions, Write,
+    WriteResult,
+};
 use isotherm_types::KeyRange;
 
-use crate::target::{CasAnswer, OpError, Target};
+use crate::target::{CasAnswer, OpError, Target, Totals};
 
 /// How long a client tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +35,22 @@ impl Patience {
     }
 }
 
+/// At which moment scans and totals look at the ranges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Reading {
+    /// At one timestamp for all of them.
+    #[default]
+    Snapshot,
+    /// One after the other, each as it is when its turn comes. No promise of the store covers this:
+    /// it is how the checks of snapshots are seen to fail.
+    PerRangeNewest,
+}
+
 /// One client of a cluster.
 #[derive(Clone)]
 pub struct ClusterTarget {
     client: Client,
+    reading: Reading,
 }
 
 impl ClusterTarget {
@@ -41,13 +58,39 @@ impl ClusterTarget {
     pub fn connect(meta: &[String], patience: Patience) -> anyhow::Result<Self> {
         let (timeout, attempt_timeout) = patience.timeouts();
         let options = ClientOptions { meta: meta.to_vec(), timeout, attempt_timeout };
-        Ok(Self { client: Client::connect(options)? })
+        Ok(Self { client: Client::connect(options)?, reading: Reading::default() })
+    }
+
+    /// The same client, reading differently.
+    #[must_use]
+    pub fn reading(self, reading: Reading) -> Self {
+        Self { reading, ..self }
     }
 
     /// The client itself.
     pub fn client(&self) -> &Client {
         &self.client
     }
+
+    /// The parts of `span` that are read at one timestamp each.
+    async fn parts(&self, span: &KeyRange) -> Result<Vec<KeyRange>, OpError> {
+        if self.reading == Reading::Snapshot {
+            return Ok(vec![span.clone()]);
+        }
+        let ranges = self.client.admin().ranges(span).await.map_err(op_error)?;
+        Ok(ranges.iter().filter_map(|range| range.descriptor.span.intersect(span)).collect())
+    }
+}
+
+/// A group, with its rows and sum.
+fn group(answer: &GroupAnswer) -> Result<(String, (u64, i64)), OpError> {
+    let sum = answer.figures.iter().find_map(|(function, figure)| match figure {
+        Figure::Number(digits) if *function == Function::Sum => digits.parse().ok(),
+        _ => None,
+    });
+    let unreadable = || OpError::Unknown(format!("not a sum of whole numbers: {answer:?}"));
+    let name = text(&Bytes::from(answer.name.clone().unwrap_or_default()));
+    Ok((name, (answer.rows - answer.skipped, sum.ok_or_else(unreadable)?)))
 }
 
 /// An internal error says nothing about where it struck, so it is not taken for definite.
@@ -93,8 +136,47 @@ impl Target for ClusterTarget {
     }
 
     async fn scan_all(&self) -> Result<Vec<(String, String)>, OpError> {
-        let options = ScanOptions { span: KeyRange::all(), ..ScanOptions::default() };
-        let rows = self.client.scan(options).collect().await.map_err(op_error)?;
-        Ok(rows.iter().map(|(key, row)| (text(key), text(&row.value))).collect())
+        let mut rows = Vec::new();
+        for span in self.parts(&KeyRange::all()).await? {
+            let options = ScanOptions { span, ..ScanOptions::default() };
+            let part = self.client.scan(options).collect().await.map_err(op_error)?;
+            rows.extend(part.iter().map(|(key, row)| (text(key), text(&row.value))));
+        }
+        Ok(rows)
+    }
+
+    async fn transfer(&self, from: &str, to: &str, by: i64) -> Result<(), OpError> {
+        let writes = vec![Write::incr(from.to_owned(), -by), Write::incr(to.to_owned(), by)];
+        let results = self.client.batch(writes).await.map_err(op_error)?;
+        match results.iter().find(|result| !matches!(result, WriteResult::Incremented(_))) {
+            None => Ok(()),
+            Some(odd) => Err(OpError::Unknown(format!("a part was not done: {odd:?}"))),
+        }
+    }
+
+    async fn totals(&self, span: &KeyRange, group_bytes: Option<usize>) -> Result<Totals, OpError> {
+        let query = QueryText {
+            functions: "sum,count".to_owned(),
+            value: "text".to_owned(),
+            group_by: group_bytes.map(|bytes| format!("prefix:{bytes}")).unwrap_or_default(),
+            ..QueryText::default()
+        };
+        let mut totals =
+            Totals { groups: group_bytes.map(|_| BTreeMap::new()), ..Totals::default() };
+        for span in self.parts(span).await? {
+            let options = AggregateOptions { span, query: query.clone(), at: None };
+            let answer = self.client.aggregate(options).await.map_err(op_error)?.answer;
+            for (name, (rows, sum)) in
+                answer.groups.iter().map(group).collect::<Result<Vec<_>, _>>()?
+            {
+                totals.rows += rows;
+                totals.total += sum;
+                if let Some(groups) = &mut totals.groups {
+                    let figures = groups.entry(name).or_default();
+                    *figures = (figures.0 + rows, figures.1 + sum);
+                }
+            }
+        }
+        Ok(totals)
     }
 }

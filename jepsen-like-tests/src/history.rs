@@ -3,7 +3,14 @@
 //! `{"process":1,"type":"invoke","f":"write","key":"k","value":7,"time":12}`, times in nanoseconds
 //! since the start. The first line has type `meta` and says what the run was. Beyond the common
 //! fields a completion may have `result` (of `cas` and `incr`), `current` (the value that a refused
-//! `cas` met), `rows` (how many rows a `scan` gave, doubles counted) and `error`.
+//! `cas` met), `rows` (how many rows a `scan` or a `sum` saw, doubles counted), `groups` (of a `sum`
+//! by the first bytes of the key: `{"a":[rows,total]}`) and `error`.
+//!
+//! The key of a `sum` is `""` for everything or `{"from":a,"to":b}`, its value the total. A `txn` is
+//! a list of `["incr",key,by]` that take effect together. In the workload `comments` the value at
+//! key number n is n, and a `scan` lists the numbers as runs, `{"numbers":[[0,41],[43,50]]}`, beside
+//! `"others":{key:value}` for rows that are not of this form: written out, its many scans of
+//! everything would fill the memory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -43,6 +50,30 @@ pub enum Function {
     Incr,
     /// Reads all keys of a span at one moment.
     Scan,
+    /// Counts and sums the rows of a span at one moment.
+    Sum,
+    /// Several increments that take effect together.
+    Txn,
+}
+
+impl Function {
+    /// Its name in histories.
+    pub fn name(self) -> &'static str {
+        match self {
+            Function::Read => "read",
+            Function::Write => "write",
+            Function::Cas => "cas",
+            Function::Incr => "incr",
+            Function::Scan => "scan",
+            Function::Sum => "sum",
+            Function::Txn => "txn",
+        }
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_read(self) -> bool {
+        matches!(self, Function::Read | Function::Scan | Function::Sum)
+    }
 }
 
 /// One line of a history.
@@ -68,9 +99,12 @@ pub struct Event {
     /// Value that a refused `cas` met; `null` for an absent key.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub current: Option<Value>,
-    /// Rows of a `scan`, before doubled keys fall together in its map.
+    /// Rows of a `scan`, before doubled keys fall together in its map; rows of a `sum`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// Groups of a `sum`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Value>,
     /// Why it did not end `ok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -20,6 +20,7 @@ pub mod nemesis;
 pub mod operation;
 pub mod report;
 pub mod run;
+mod runs;
 pub mod target;
 pub mod workload;
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use isotherm_types::{Key, KeyRange};
 use parking_lot::Mutex;
 
-use crate::target::{CasAnswer, OpError, Target};
+use crate::target::{CasAnswer, OpError, Target, Totals};
 
 /// How the store breaks its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub(crate) enum Defect {
     AppliesRefused,
     /// A scan lists a key twice.
     DoublesRows,
+    /// A scan, or totals, shows each half of the keys as it is when its turn comes.
+    ReadsPartsApart,
+    /// Now and then half a transfer is all there is of it.
+    TearsTransfers,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +38,12 @@ struct State {
 }
 
 impl State {
+    fn add(&mut self, key: &str, by: i64) -> i64 {
+        let sum = self.rows.get(key).and_then(|v| v.parse::<i64>().ok()).unwrap_or(0) + by;
+        self.set(key, &sum.to_string());
+        sum
+    }
+
     fn set(&mut self, key: &str, value: &str) {
         if let Some(old) = self.rows.insert(key.to_owned(), value.to_owned()) {
             self.previous.insert(key.to_owned(), old);
@@ -60,6 +71,25 @@ pub(crate) struct MemoryTarget {
 impl MemoryTarget {
     pub(crate) fn new(defect: Defect) -> Self {
         Self { state: Arc::default(), defect }
+    }
+
+    /// The rows of `span`, at one moment unless the defect is that they are not.
+    async fn rows(&self, span: &KeyRange) -> Vec<(String, String)> {
+        let of = |part: &KeyRange| -> Vec<(String, String)> {
+            let state = self.state.lock();
+            let rows = state.rows.iter().filter(|(key, _)| part.contains(key.as_bytes()));
+            rows.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        let halves = span.split_at(&[Key::from_static(b"P")]);
+        let Some(halves) = halves.filter(|_| self.defect == Defect::ReadsPartsApart) else {
+            return of(span);
+        };
+        let mut rows = Vec::new();
+        for half in &halves {
+            rows.extend(of(half));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        rows
     }
 
     /// Runs `apply` for a write, with the fate that its number brings.
@@ -134,17 +164,36 @@ impl Target for MemoryTarget {
     }
 
     async fn incr(&self, key: &str, by: i64) -> Result<i64, OpError> {
+        self.write(|state| state.add(key, by)).await
+    }
+
+    async fn transfer(&self, from: &str, to: &str, by: i64) -> Result<(), OpError> {
         let apply = |state: &mut State| {
-            let sum = state.rows.get(key).and_then(|v| v.parse::<i64>().ok()).unwrap_or(0) + by;
-            state.set(key, &sum.to_string());
-            sum
+            state.add(from, -by);
+            if self.defect != Defect::TearsTransfers || !state.operations.is_multiple_of(7) {
+                state.add(to, by);
+            }
         };
         self.write(apply).await
     }
 
+    async fn totals(&self, span: &KeyRange, group_bytes: Option<usize>) -> Result<Totals, OpError> {
+        let mut totals =
+            Totals { groups: group_bytes.map(|_| BTreeMap::new()), ..Totals::default() };
+        for (key, value) in self.rows(span).await {
+            let number: i64 = value.parse().expect("workloads with totals write numbers");
+            totals.rows += 1;
+            totals.total += number;
+            if let Some((groups, bytes)) = totals.groups.as_mut().zip(group_bytes) {
+                let group = groups.entry(key[..bytes].to_owned()).or_default();
+                *group = (group.0 + 1, group.1 + number);
+            }
+        }
+        Ok(totals)
+    }
+
     async fn scan_all(&self) -> Result<Vec<(String, String)>, OpError> {
-        let state = self.state.lock();
-        let mut rows: Vec<_> = state.rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let mut rows = self.rows(&KeyRange::all()).await;
         if self.defect == Defect::DoublesRows {
             rows.extend(rows.first().cloned());
         }

@@ -34,8 +34,10 @@ pub struct Operation {
     pub result: Option<Value>,
     /// Value that a refused `cas` met, if it was taken down.
     pub current: Option<Value>,
-    /// Rows of a `scan`.
+    /// Rows of a `scan` or a `sum`.
     pub rows: Option<u64>,
+    /// Groups of a `sum`.
+    pub groups: Option<Value>,
     /// How it ended.
     pub outcome: Outcome,
     /// When it began, in nanoseconds.
@@ -105,6 +107,7 @@ fn begun(event: &Event) -> Operation {
         result: None,
         current: None,
         rows: None,
+        groups: None,
         outcome: Outcome::Info,
         invoked: event.time,
         completed: u64::MAX,
@@ -127,6 +130,7 @@ fn complete(operation: &mut Operation, event: &Event) -> Result<(), String> {
     operation.result = event.result.clone();
     operation.current = event.current.clone();
     operation.rows = event.rows;
+    operation.groups = event.groups.clone();
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The result of a run: one JSON line.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::nemesis::FaultRecord;
@@ -21,6 +23,8 @@ pub struct Report {
     pub ops: usize,
     /// Operations that were applied.
     pub ok: usize,
+    /// The same by what they do.
+    pub ok_by_function: BTreeMap<&'static str, u64>,
     /// Operations that certainly were not.
     pub fail: usize,
     /// Operations of which nobody knows.
@@ -51,6 +55,7 @@ impl Report {
             seconds: options.seconds,
             ops: 0,
             ok: 0,
+            ok_by_function: BTreeMap::new(),
             fail: 0,
             info: 0,
             valid: false,

@@ -10,7 +10,7 @@ use isotherm_testkit::{ClusterOptions, DiskError, LogAlarm, Member, ProcessClust
 
 use crate::aftermath;
 use crate::check::check_operations;
-use crate::cluster_target::{ClusterTarget, Patience};
+use crate::cluster_target::{ClusterTarget, Patience, Reading};
 use crate::history::{Event, Meta, Recorder, save};
 use crate::nemesis::{Fault, FaultOutcome, Nemesis, Struck};
 use crate::operation::{Counts, Operation, Outcome, pair};
@@ -29,6 +29,8 @@ const FINAL_READS_BROKEN_MAX: Duration = Duration::from_secs(10);
 const OK_PER_SECOND_MIN: u64 = 10;
 /// Replicas of a range, unless there are fewer nodes.
 const REPLICAS: usize = 3;
+/// The same for snapshots, where the workload is about them.
+const SNAPSHOTS_PER_SECOND_MIN: u64 = 1;
 /// Size of a disk that can lose power; it takes the room of what is written.
 const DISK_MIB: u64 = 4096;
 /// How many alarming log lines a reason lists.
@@ -55,6 +57,8 @@ pub struct RunOptions {
     pub ranges: usize,
     /// Clients of the workload.
     pub clients: usize,
+    /// How scans and totals are read.
+    pub reading: Reading,
     /// The binary; otherwise it is looked for.
     pub binary: Option<PathBuf>,
     /// Environment of the data nodes: switches of builds that can be told to break their word.
@@ -72,8 +76,9 @@ impl RunOptions {
             history: None,
             nodes: 3,
             meta_nodes: 1,
-            ranges: 8,
+            ranges: workload.ranges(),
             clients: 8,
+            reading: Reading::default(),
             binary: None,
             node_env: BTreeMap::new(),
         }
@@ -88,9 +93,13 @@ impl RunOptions {
 
     pub(crate) fn command_line(&self) -> String {
         let Self { seconds, seed, nodes, meta_nodes, ranges, clients, .. } = self;
+        let reading = match self.reading {
+            Reading::Snapshot => "",
+            Reading::PerRangeNewest => " --reading per-range-newest",
+        };
         format!(
             "jepsen --workload {} --nemesis {} --seconds {seconds} --seed {seed} --nodes {nodes} \
-             --meta-nodes {meta_nodes} --ranges {ranges} --clients {clients}",
+             --meta-nodes {meta_nodes} --ranges {ranges} --clients {clients}{reading}",
             self.workload.name(),
             self.nemesis_names(),
         )
@@ -159,7 +168,7 @@ async fn work(
     let mut targets = Vec::new();
     for number in 0..options.clients {
         let patience = if number % 2 == 0 { Patience::Short } else { Patience::Long };
-        targets.push(ClusterTarget::connect(&meta, patience)?);
+        targets.push(ClusterTarget::connect(&meta, patience)?.reading(options.reading));
     }
     let last = ClusterTarget::connect(&meta, Patience::Final)?;
     let end = Instant::now() + Duration::from_secs(options.seconds);
@@ -202,6 +211,9 @@ fn check_faults(options: &RunOptions, struck: &Struck) -> Result<(), String> {
 fn judge(options: &RunOptions, events: &[Event], report: &mut Report) -> Result<(), String> {
     let operations = pair(events).map_err(|reason| format!("malformed history: {reason}"))?;
     report.count(Counts::of(&operations));
+    for operation in operations.iter().filter(|o| o.outcome == Outcome::Ok) {
+        *report.ok_by_function.entry(operation.f.name()).or_default() += 1;
+    }
     report.longest_gap_ms = longest_gap_ms(&operations);
     let verdict = check_operations(options.workload, &operations);
     if let Some(reason) = verdict.reason() {
@@ -209,6 +221,11 @@ fn judge(options: &RunOptions, events: &[Event], report: &mut Report) -> Result<
     }
     if (report.ok as u64) < OK_PER_SECOND_MIN * options.seconds {
         return Err(format!("only {} operations were acknowledged: too few", report.ok));
+    }
+    let snapshots = ["scan", "sum"].iter().filter_map(|f| report.ok_by_function.get(f)).sum();
+    let least = SNAPSHOTS_PER_SECOND_MIN * options.seconds;
+    if options.workload.is_of_snapshots() && least > snapshots {
+        return Err(format!("only {snapshots} snapshots were taken: too few"));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_jepsen::check::check;
+use isotherm_jepsen::cluster_target::Reading;
 use isotherm_jepsen::history::load;
 use isotherm_jepsen::nemesis::Fault;
 use isotherm_jepsen::operation::{Counts, pair};
@@ -53,12 +54,15 @@ struct RunArgs {
     /// Members of the meta service: 1 or 3.
     #[arg(long, default_value_t = 1)]
     meta_nodes: usize,
-    /// Ranges at the start.
-    #[arg(long, default_value_t = 8)]
-    ranges: usize,
+    /// Ranges at the start [default: 16 for comments and sums, 8 for others].
+    #[arg(long)]
+    ranges: Option<usize>,
     /// Clients.
     #[arg(long, default_value_t = 8)]
     clients: usize,
+    /// At which moment scans and totals look at the ranges; what is not a snapshot must be found out.
+    #[arg(long, value_enum, default_value = "snapshot")]
+    reading: Reading,
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,8 +101,9 @@ impl RunArgs {
             history: self.history,
             nodes: self.nodes,
             meta_nodes: self.meta_nodes,
-            ranges: self.ranges,
+            ranges: self.ranges.unwrap_or(self.workload.ranges()),
             clients: self.clients,
+            reading: self.reading,
             ..RunOptions::new(self.workload, &[], self.seconds, 0)
         }
     }

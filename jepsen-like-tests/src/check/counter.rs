@@ -90,7 +90,7 @@ impl Counted {
                 let value = result.filter(|_| is_ok);
                 Ok(Some(Self { by, value, invoked, completed }))
             }
-            Function::Write | Function::Cas | Function::Scan => Err(malformed()),
+            _ => Err(malformed()),
         }
     }
 

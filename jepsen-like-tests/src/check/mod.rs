@@ -1,11 +1,15 @@
 //! Checkers: pure functions from a history to a verdict. Each has tests with histories that it
 //! must reject, because a check that cannot fail is no check.
 
+mod comments;
 mod counter;
 mod register;
 mod set;
+mod sums;
+mod tallies;
 #[cfg(test)]
 pub(crate) mod testing;
+mod totals;
 
 use crate::history::Event;
 use crate::operation::{Operation, pair};
@@ -54,5 +58,7 @@ pub fn check_operations(workload: Workload, operations: &[Operation]) -> Verdict
         Workload::Register => register::check(operations),
         Workload::Set => set::check(operations),
         Workload::Counter => counter::check(operations),
+        Workload::Comments => comments::check(operations),
+        Workload::Sums => sums::check(operations),
     }
 }

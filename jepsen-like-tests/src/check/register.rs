@@ -224,7 +224,7 @@ fn action(operation: &Operation, known: bool, numbers: &mut Numbers) -> Option<A
                 Action::Refused { expected, met }
             }
         }
-        Function::Incr | Function::Scan => return None,
+        Function::Incr | Function::Scan | Function::Sum | Function::Txn => return None,
     })
 }
 

@@ -23,7 +23,7 @@ impl Story {
     pub(crate) fn op(
         mut self,
         f: Function,
-        key: &str,
+        key: impl Into<Value>,
         input: Value,
         times: (u64, u64),
         end: End,
@@ -39,6 +39,7 @@ impl Story {
             result: None,
             current: None,
             rows: None,
+            groups: None,
             error: None,
         };
         let mut done = Event { time: times.1, ..invoke.clone() };
@@ -51,6 +52,10 @@ impl Story {
             }
             End::Scan(value, rows) => {
                 (done.kind, done.value, done.rows) = (EventType::Ok, value, Some(rows));
+            }
+            End::Sum(total, rows, groups) => {
+                (done.kind, done.value) = (EventType::Ok, total.into());
+                (done.rows, done.groups) = (Some(rows), groups);
             }
             End::Fail => done.kind = EventType::Fail,
             End::Info => done.kind = EventType::Info,
@@ -72,6 +77,8 @@ pub(crate) enum End {
     Result(Value),
     Refused(Value),
     Scan(Value, u64),
+    /// Total, rows, groups.
+    Sum(i64, u64, Option<Value>),
     Fail,
     Info,
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use serde_json::{Map, Value};
+use isotherm_types::KeyRange;
+use serde_json::{Map, Value, json};
 
 use crate::history::{Event, EventType, Function, Recorder};
 use crate::target::{OpError, Target};
@@ -24,6 +25,7 @@ pub(super) struct Answer {
     pub(super) result: Option<Value>,
     pub(super) current: Option<Value>,
     pub(super) rows: Option<u64>,
+    pub(super) groups: Option<Value>,
 }
 
 impl Answer {
@@ -42,6 +44,14 @@ pub(super) struct WorkloadClient<T> {
     processes: Arc<AtomicU64>,
 }
 
+impl<T> WorkloadClient<T> {
+    /// Whether this client only looks, in workloads that tell clients apart: three of eight, some
+    /// of them patient.
+    pub(super) fn is_reader(&self) -> bool {
+        matches!(self.number % 8, 1 | 4 | 6)
+    }
+}
+
 impl<T: Target> WorkloadClient<T> {
     pub(super) fn new(
         number: usize,
@@ -58,7 +68,7 @@ impl<T: Target> WorkloadClient<T> {
     pub(super) async fn perform(
         &mut self,
         f: Function,
-        key: &str,
+        key: impl Into<Value>,
         input: Value,
         work: impl Future<Output = Result<Answer, OpError>> + Send,
     ) -> Option<Answer> {
@@ -72,21 +82,20 @@ impl<T: Target> WorkloadClient<T> {
             result: None,
             current: None,
             rows: None,
+            groups: None,
             error: None,
         };
         self.recorder.record(event.clone());
         match work.await {
             Ok(answer) => {
-                let value = match f {
-                    Function::Read | Function::Scan => answer.value.clone(),
-                    Function::Write | Function::Cas | Function::Incr => event.value.clone(),
-                };
+                let value = if f.is_read() { &answer.value } else { &event.value }.clone();
                 self.recorder.record(Event {
                     kind: EventType::Ok,
                     value,
                     result: answer.result.clone(),
                     current: answer.current.clone(),
                     rows: answer.rows,
+                    groups: answer.groups.clone(),
                     ..event
                 });
                 Some(answer)
@@ -99,10 +108,9 @@ impl<T: Target> WorkloadClient<T> {
     }
 
     fn failed(&mut self, event: Event, error: &OpError) {
-        let reads = matches!(event.f, Function::Read | Function::Scan);
         // A read changes nothing, so one without an answer is known not to be applied.
         let kind = match error {
-            OpError::Unknown(_) if !reads => EventType::Info,
+            OpError::Unknown(_) if !event.f.is_read() => EventType::Info,
             _ => EventType::Fail,
         };
         if kind == EventType::Info {
@@ -114,6 +122,11 @@ impl<T: Target> WorkloadClient<T> {
 
     pub(super) async fn think(&mut self) {
         tokio::time::sleep(Duration::from_micros(self.rng.u64(0..THINK_MICROS_MAX))).await;
+    }
+
+    /// Pause between attempts at what must succeed in the end.
+    pub(super) async fn pause_before_retry(&self) {
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 
     /// Reads a number at `key`; an absent key is `null`.
@@ -136,13 +149,47 @@ impl<T: Target> WorkloadClient<T> {
         self.perform(Function::Scan, "", Value::Null, work).await
     }
 
+    /// Counts and sums the rows of `span`; by that many first bytes of their keys too, if given.
+    pub(super) async fn sum(
+        &mut self,
+        span: &KeyRange,
+        group_bytes: Option<usize>,
+    ) -> Option<Answer> {
+        let target = self.target.clone();
+        let work = async {
+            let totals = target.totals(span, group_bytes).await?;
+            Ok(Answer {
+                value: json!(totals.total),
+                rows: Some(totals.rows),
+                groups: totals.groups.map(|groups| json!(groups)),
+                ..Answer::default()
+            })
+        };
+        self.perform(Function::Sum, span_key(span), Value::Null, work).await
+    }
+
     /// Reads `key` until that succeeds.
     pub(super) async fn read_until(&mut self, key: &str, deadline: Instant) -> Result<(), String> {
         while self.read(key).await.is_none() {
             if Instant::now() >= deadline {
                 return Err(format!("final read of {key:?} does not succeed"));
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            self.pause_before_retry().await;
+        }
+        Ok(())
+    }
+
+    /// Counts and sums everything, by groups too, until that succeeds.
+    pub(super) async fn sum_until(
+        &mut self,
+        group_bytes: usize,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        while self.sum(&KeyRange::all(), Some(group_bytes)).await.is_none() {
+            if Instant::now() >= deadline {
+                return Err("the final sum does not succeed".to_owned());
+            }
+            self.pause_before_retry().await;
         }
         Ok(())
     }
@@ -153,10 +200,19 @@ impl<T: Target> WorkloadClient<T> {
             if Instant::now() >= deadline {
                 return Err("the final scan does not succeed".to_owned());
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            self.pause_before_retry().await;
         }
         Ok(())
     }
+}
+
+/// How a history names a span of text keys.
+fn span_key(span: &KeyRange) -> Value {
+    if *span == KeyRange::all() {
+        return Value::from("");
+    }
+    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+    json!({"from": text(span.start()), "to": text(span.end())})
 }
 
 /// Values are decimal numbers in the store and numbers in the history.

@@ -32,7 +32,7 @@ impl Counter {
             let sum = target.incr(&key, by).await?;
             Ok(Answer { result: Some(json!(sum)), ..Answer::default() })
         };
-        client.perform(Function::Incr, &key, json!(by), work).await;
+        client.perform(Function::Incr, key.as_str(), json!(by), work).await;
     }
 
     pub(super) async fn finish<T: Target>(

@@ -1,10 +1,12 @@
 //! Workloads: what the clients do while faults strike, and the final reads after it.
 
 mod client;
+mod comments;
 mod counter;
 mod keys;
 mod register;
 mod set;
+mod sums;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +20,9 @@ use crate::history::Recorder;
 use crate::target::Target;
 use client::WorkloadClient;
 
+pub(crate) use comments::COMMENT_GROUP_BYTES;
+pub(crate) use sums::{SUM_GROUP_BYTES, TALLY_UNIT};
+
 /// Kind of workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +33,11 @@ pub enum Workload {
     Set,
     /// Increments; each counts exactly once.
     Counter,
+    /// Numbered inserts over many ranges, and snapshots of all of them; none shows an insert without
+    /// every one that was acknowledged before it began.
+    Comments,
+    /// Transfers inside ranges and increments across them, and totals at one moment.
+    Sums,
 }
 
 impl Workload {
@@ -37,7 +47,19 @@ impl Workload {
             Workload::Register => "register",
             Workload::Set => "set",
             Workload::Counter => "counter",
+            Workload::Comments => "comments",
+            Workload::Sums => "sums",
         }
+    }
+
+    /// How many ranges a cluster starts with for it, unless the run says otherwise.
+    pub fn ranges(self) -> usize {
+        if self.is_of_snapshots() { 16 } else { 8 }
+    }
+
+    /// Whether it is about what one moment looks like across ranges.
+    pub fn is_of_snapshots(self) -> bool {
+        matches!(self, Workload::Comments | Workload::Sums)
     }
 }
 
@@ -47,6 +69,8 @@ enum Plan {
     Register(register::Register),
     Set(set::Set),
     Counter(counter::Counter),
+    Comments(comments::Comments),
+    Sums(sums::Sums),
 }
 
 impl Plan {
@@ -55,6 +79,8 @@ impl Plan {
             Workload::Register => Plan::Register(register::Register::default()),
             Workload::Set => Plan::Set(set::Set::default()),
             Workload::Counter => Plan::Counter(counter::Counter),
+            Workload::Comments => Plan::Comments(comments::Comments::default()),
+            Workload::Sums => Plan::Sums(sums::Sums),
         }
     }
 
@@ -64,6 +90,8 @@ impl Plan {
             Plan::Register(register) => register.step(client).await,
             Plan::Set(set) => set.step(client).await,
             Plan::Counter(counter) => counter.step(client).await,
+            Plan::Comments(comments) => comments.step(client).await,
+            Plan::Sums(sums) => sums.step(client).await,
         }
     }
 
@@ -77,6 +105,8 @@ impl Plan {
             Plan::Register(register) => register.finish(client, deadline).await,
             Plan::Set(_) => client.scan_until(deadline).await,
             Plan::Counter(counter) => counter.finish(client, deadline).await,
+            Plan::Comments(comments) => comments.finish(client, deadline).await,
+            Plan::Sums(_) => client.sum_until(sums::SUM_GROUP_BYTES, deadline).await,
         }
     }
 }
@@ -155,6 +185,7 @@ mod tests {
     use super::*;
     use crate::check::{Verdict, check};
     use crate::memory_target::{Defect, MemoryTarget};
+    use clap::ValueEnum;
 
     async fn verdict(workload: Workload, defect: Defect) -> Verdict {
         let target = MemoryTarget::new(defect);
@@ -169,7 +200,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_keeps_its_word_passes() {
-        for workload in [Workload::Register, Workload::Set, Workload::Counter] {
+        for workload in Workload::value_variants() {
+            let workload = *workload;
             assert_eq!(verdict(workload, Defect::None).await, Verdict::Valid, "{workload:?}");
         }
     }
@@ -187,6 +219,14 @@ mod tests {
             (Workload::Counter, Defect::ServesStaleReads),
             (Workload::Counter, Defect::DoublesIncrements),
             (Workload::Counter, Defect::AppliesRefused),
+            (Workload::Comments, Defect::LosesWrites),
+            (Workload::Comments, Defect::AppliesRefused),
+            (Workload::Comments, Defect::DoublesRows),
+            (Workload::Comments, Defect::ReadsPartsApart),
+            (Workload::Sums, Defect::LosesWrites),
+            (Workload::Sums, Defect::DoublesIncrements),
+            (Workload::Sums, Defect::ReadsPartsApart),
+            (Workload::Sums, Defect::TearsTransfers),
         ];
         for (workload, defect) in cases {
             let verdict = verdict(workload, defect).await;

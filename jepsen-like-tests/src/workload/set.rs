@@ -37,7 +37,7 @@ impl Set {
         let (key, text) = (spread("set", element), element.to_string());
         let target = client.target.clone();
         let work = async { target.put(&key, &text).await.map(|()| Answer::default()) };
-        client.perform(Function::Write, &key, json!(element), work).await;
+        client.perform(Function::Write, key.as_str(), json!(element), work).await;
     }
 
     fn scan_is_due(&self) -> bool {
