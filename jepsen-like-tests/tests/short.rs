@@ -2,6 +2,7 @@
 //! on real processes of the release binary.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use isotherm_jepsen::cluster_target::Reading;
 use isotherm_jepsen::nemesis::Fault;
 use isotherm_jepsen::report::Report;
 use isotherm_jepsen::run::{RunOptions, run};
@@ -33,4 +34,31 @@ async fn acknowledged_inserts_outlast_a_power_loss_of_all_processes() {
         return;
     }
     assert!(report.valid, "{}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_have_what_came_before_what_they_have_while_ranges_split_and_move() {
+    let faults = [Fault::Split, Fault::Transfer];
+    let report = run(&RunOptions::new(Workload::Comments, &faults, 5, 4)).await.unwrap();
+    println!("{}", report.line());
+    assert!(report.valid, "{}", report.line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_are_of_one_moment_while_nodes_are_killed() {
+    let report = report(Workload::Sums, Fault::Kill, 5, 5).await;
+    assert!(report.valid, "{}", report.line());
+}
+
+/// The control of the two above: ranges read one after the other, each at its own newest moment, are
+/// no snapshot, and the checks say so. It needs no binary that breaks its word.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_read_each_at_their_own_moment_are_found_out() {
+    let mut options = RunOptions::new(Workload::Comments, &[], 2, 6);
+    options.reading = Reading::PerRangeNewest;
+    let report = run(&options).await.unwrap();
+    println!("{}", report.line());
+    assert!(!report.valid, "the check cannot fail: {}", report.line());
+    let reason = report.reason.clone().unwrap_or_default();
+    assert!(reason.contains("but lacks"), "red for another reason: {}", report.line());
 }
