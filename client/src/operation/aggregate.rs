@@ -5,6 +5,7 @@
 //! is now, at the same timestamp. Every key of the span counts exactly once: an answer is accepted
 //! only for what is still open in the request that it belongs to.
 
+use super::hold::Keeper;
 use super::read::odd_answer;
 use crate::client::{Client, Inner};
 use crate::retry::{Attempts, Next};
@@ -106,6 +107,7 @@ impl Client {
     ) -> Result<Aggregated, ClientError> {
         let invalid = |why: String| ClientError::new(ErrorKind::Invalid, why);
         let query = Query::parse(&options.query).map_err(|e| invalid(e.to_string()))?;
+        let keeper = Keeper::new(self.clone(), options.at.is_some());
         let at = match options.at {
             Some(Timestamp::ZERO) => {
                 return Err(invalid(
@@ -118,6 +120,7 @@ impl Client {
         let (events, incoming) = mpsc::channel(MESSAGES_MAX);
         let coordinator = Coordinator {
             inner: self.inner.clone(),
+            keeper,
             text: options.query,
             query,
             at,
@@ -160,6 +163,7 @@ struct Request {
 
 struct Coordinator {
     inner: Arc<Inner>,
+    keeper: Keeper,
     text: QueryText,
     query: Query,
     at: Timestamp,
@@ -186,6 +190,7 @@ impl Coordinator {
         let mut ask_at = Some(Instant::now());
         let mut last_error = None;
         while !self.open.is_empty() || !self.requests.is_empty() {
+            self.keeper.keep(self.at).await?;
             let wait_until = ask_at.unwrap_or(attempts.deadline).min(attempts.deadline);
             tokio::select! {
                 event = incoming.recv() => {
@@ -228,6 +233,7 @@ impl Coordinator {
             let error = || ClientError::new(ErrorKind::Unavailable, message);
             return Err(last_error.unwrap_or_else(error));
         }
+        self.keeper.release().await;
         let work = self.work.into_iter().map(|((range, node), work)| RangeWork {
             range,
             node,

@@ -45,11 +45,7 @@ impl Client {
         self.hold_within(at, self.timeout()).await
     }
 
-    pub(super) async fn hold_within(
-        &self,
-        at: Timestamp,
-        limit: Duration,
-    ) -> Result<Hold, ClientError> {
+    async fn hold_within(&self, at: Timestamp, limit: Duration) -> Result<Hold, ClientError> {
         let inner = self.inner.clone();
         let (id, until, lifetime) = {
             let mut attempts = inner.attempts_until(Instant::now() + limit);
@@ -103,6 +99,56 @@ impl Drop for Hold {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(release(self.inner.clone(), self.id));
+        }
+    }
+}
+
+/// A read as of now registers after this: half of the shortest time for which history is kept.
+const UNREGISTERED_MAX: Duration = Duration::from_millis(500);
+/// How long a step of a read waits for the registration, and then the next attempt.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+const REGISTER_PAUSE: Duration = Duration::from_secs(5);
+
+/// Registers a read that turns out to take long: one at a given timestamp at once, one as of now
+/// after a moment.
+pub(super) struct Keeper {
+    client: Client,
+    hold: Option<Hold>,
+    register_at: Instant,
+}
+
+impl Keeper {
+    /// For a read at a given timestamp, or as of now.
+    pub fn new(client: Client, is_past: bool) -> Self {
+        let now = Instant::now();
+        Self { client, hold: None, register_at: if is_past { now } else { now + UNREGISTERED_MAX } }
+    }
+
+    /// Registers when it is due; ends a read whose registration was lost. Between the steps of a read
+    /// at `at`.
+    pub async fn keep(&mut self, at: Timestamp) -> Result<(), ClientError> {
+        if let Some(hold) = &self.hold {
+            return hold.check();
+        }
+        let now = Instant::now();
+        if now < self.register_at {
+            return Ok(());
+        }
+        match self.client.hold_within(at, REGISTER_TIMEOUT).await {
+            Ok(hold) => self.hold = Some(hold),
+            // While nobody leads the meta service nobody lets history go either.
+            Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Busy) => {
+                self.register_at = now + REGISTER_PAUSE;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The read is over.
+    pub async fn release(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.release().await;
         }
     }
 }

@@ -4,23 +4,16 @@
 //! split or a change of leaders only what is left is asked again, at the same timestamp. A scan at a
 //! given timestamp, and one that takes long, holds the history that it needs (`hold.rs`).
 
-use super::hold::Hold;
+use super::hold::Keeper;
 use super::read::{odd_answer, retry_read, retry_routing};
 use super::types::{Row, ScanOptions, ScanPage};
 use crate::client::Client;
 use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::{PageResult, ReadPage, range_request, range_response};
 use isotherm_types::{Key, KeyRange, Timestamp};
-use std::time::{Duration, Instant};
 
 /// Rows asked for at a time.
 const PAGE_KEYS: u64 = 10_000;
-/// A scan as of now registers after this: half of the shortest time for which history is kept.
-const UNREGISTERED_MAX: Duration = Duration::from_millis(500);
-/// How long a page waits for the registration, and then the next attempt.
-const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
-const REGISTER_PAUSE: Duration = Duration::from_secs(5);
-
 /// A scan on its way.
 pub struct Scan {
     client: Client,
@@ -28,16 +21,15 @@ pub struct Scan {
     /// What is still to be answered; `None`: nothing.
     left: Option<KeyRange>,
     returned: u64,
-    hold: Option<Hold>,
-    /// When it is due to register; none: with its first page.
-    register_at: Option<Instant>,
+    keeper: Keeper,
 }
 
 impl Client {
     /// Starts a scan; nothing is asked before the first page is.
     pub fn scan(&self, options: ScanOptions) -> Scan {
         let left = Some(options.span.clone());
-        Scan { client: self.clone(), options, left, returned: 0, hold: None, register_at: None }
+        let keeper = Keeper::new(self.clone(), options.at.is_some());
+        Scan { client: self.clone(), options, left, returned: 0, keeper }
     }
 }
 
@@ -51,9 +43,7 @@ impl Scan {
     pub async fn next_page(&mut self) -> Result<Option<ScanPage>, ClientError> {
         let room = self.options.limit.map(|limit| limit.saturating_sub(self.returned));
         let Some(span) = self.left.clone().filter(|_| room != Some(0)) else {
-            if let Some(hold) = self.hold.take() {
-                hold.release().await;
-            }
+            self.keeper.release().await;
             return Ok(None);
         };
         if self.options.at == Some(Timestamp::ZERO) {
@@ -61,7 +51,9 @@ impl Scan {
             let message = "no timestamp is 0: leave it out to read as of now";
             return Err(ClientError::new(ErrorKind::Invalid, message));
         }
-        self.keep_hold().await?;
+        if let Some(at) = self.options.at {
+            self.keeper.keep(at).await?;
+        }
         let page = self.fetch(&span, room.unwrap_or(PAGE_KEYS).min(PAGE_KEYS)).await?;
         let covered: KeyRange =
             page.covered.ok_or_else(odd_answer)?.try_into().map_err(|_| odd_answer())?;
@@ -86,30 +78,6 @@ impl Scan {
         }
         self.returned += rows.len() as u64;
         Ok(Some(ScanPage { at, rows }))
-    }
-
-    /// Registers when it is due; ends a scan whose registration was lost.
-    async fn keep_hold(&mut self) -> Result<(), ClientError> {
-        if let Some(hold) = &self.hold {
-            return hold.check();
-        }
-        let now = Instant::now();
-        let Some(at) = self.options.at else {
-            self.register_at = Some(now + UNREGISTERED_MAX);
-            return Ok(());
-        };
-        if self.register_at.is_some_and(|due| now < due) {
-            return Ok(());
-        }
-        match self.client.hold_within(at, REGISTER_TIMEOUT).await {
-            Ok(hold) => self.hold = Some(hold),
-            // While nobody leads the meta service nobody lets history go either.
-            Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Busy) => {
-                self.register_at = Some(now + REGISTER_PAUSE);
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     async fn fetch(&self, span: &KeyRange, max_keys: u64) -> Result<PageResult, ClientError> {

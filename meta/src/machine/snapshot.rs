@@ -105,9 +105,9 @@ mod tests {
         machine.safe_point = Timestamp(7);
         let newest = machine.to_snapshot();
         assert_eq!(MetaMachine::from_snapshot(&newest), Ok(machine.clone()));
-        let V2 { before, .. } = codec::decode(&newest[1..]).expect("just encoded");
+        let V2 { base, .. } = codec::decode(&newest[1..]).expect("just encoded");
         let mut old = vec![1];
-        old.extend(codec::encode(&before));
+        old.extend(codec::encode(&base));
         let read = MetaMachine::from_snapshot(&old).expect("an older layout");
         assert_eq!(read, MetaMachine { safe_point: Timestamp::ZERO, ..machine });
         assert!(MetaMachine::from_snapshot(&[3, 1]).is_err());

@@ -21,8 +21,8 @@ mod read_tests;
 mod receive;
 #[cfg(test)]
 mod removal_tests;
-mod scan_pool;
 mod safe_point;
+mod scan_pool;
 mod span_table;
 mod start;
 mod stop;

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
-mod moves;
 mod crash_copy;
+mod moves;
 mod net;
 
 pub use cluster::{Cluster, ORACLE_START_MS, put, value};
