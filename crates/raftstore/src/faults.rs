@@ -1,221 +1,146 @@
-//! Switches that break a rule on purpose, so that its test can be seen to fail.
+//! Switches that break a rule, or stop at the worst moment, on purpose: so that the test of the rule
+//! can be seen to fail, and a crash can be had at any step.
 //!
-//! Only with the cargo feature `faults`, which no released binary has; without it every function
-//! here is empty. A switch is an environment variable, read once.
+//! They exist in this crate's own tests, which set them store by store, and in builds with the cargo
+//! feature `faults`, which read them from the environment at start. In every other build, and so in
+//! every released one, each is a constant.
 
-#[cfg(feature = "faults")]
-mod switches {
-    use isotherm_types::RangeId;
-    use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
-    fn is_set(name: &str) -> bool {
-        std::env::var(name).is_ok_and(|v| v == "1")
+/// How often somebody who stands still looks whether it may go on.
+const LOOK: Duration = Duration::from_millis(2);
+
+macro_rules! switches {
+    ($($(#[$doc:meta])* $name:ident = $variable:literal;)*) => {
+        /// The switches of one store; 0 is off.
+        #[derive(Debug)]
+        pub struct Faults {
+            $(
+                #[cfg(any(test, feature = "faults"))]
+                pub $name: std::sync::atomic::AtomicU64,
+            )*
+        }
+
+        impl Default for Faults {
+            fn default() -> Self {
+                Self {
+                    $(
+                        #[cfg(any(test, feature = "faults"))]
+                        $name: initial($variable).into(),
+                    )*
+                }
+            }
+        }
+
+        impl Faults {
+            $(
+                $(#[$doc])*
+                #[cfg(any(test, feature = "faults"))]
+                pub fn $name(&self) -> u64 {
+                    self.$name.load(std::sync::atomic::Ordering::Relaxed)
+                }
+
+                $(#[$doc])*
+                #[cfg(not(any(test, feature = "faults")))]
+                pub const fn $name(&self) -> u64 {
+                    0
+                }
+            )*
+        }
+    };
+}
+
+switches! {
+    /// 1: reads are served without confirming leadership.
+    skip_read_confirmation = "ISOTHERM_FAULT_SKIP_READ_CONFIRMATION";
+    /// 1: retries are evaluated again.
+    no_dedup = "ISOTHERM_FAULT_NO_DEDUP";
+    /// 1: writes from before the oldest remembered result are evaluated.
+    no_session_floor = "ISOTHERM_FAULT_NO_SESSION_FLOOR";
+    /// 1: what was given a timestamp under one leadership is proposed under another.
+    any_leadership = "ISOTHERM_FAULT_ANY_LEADERSHIP";
+    /// Milliseconds that the sequencer waits between getting a timestamp and proposing under it.
+    hold_ts_ms = "ISOTHERM_FAULT_HOLD_TS_MS";
+    /// Milliseconds that applying a split takes before its flush, as on a slow disk.
+    stall_split_ms = "ISOTHERM_FAULT_STALL_SPLIT_MS";
+    /// 1: the leader serves reads of a span that it has proposed to split off.
+    no_split_gate = "ISOTHERM_FAULT_NO_SPLIT_GATE";
+    /// 1: votes are granted at once after a restart.
+    no_vote_hold = "ISOTHERM_FAULT_NO_VOTE_HOLD";
+    /// 1: a replica is destroyed by any map that lacks it, however old.
+    trust_any_map = "ISOTHERM_FAULT_TRUST_ANY_MAP";
+    /// Milliseconds that a change of members waits while two sets vote.
+    stall_joint_ms = "ISOTHERM_FAULT_STALL_JOINT_MS";
+    /// Dies at this step of a snapshot's install.
+    kill_at_install_step = "ISOTHERM_FAULT_KILL_AT_INSTALL_STEP";
+    /// Dies at this step of a replica's destruction.
+    kill_at_destroy_step = "ISOTHERM_FAULT_KILL_AT_DESTROY_STEP";
+    /// Dies at this step of applying a split.
+    kill_at_split_step = "ISOTHERM_FAULT_KILL_AT_SPLIT_STEP";
+    /// 1: openraft's storage suite runs over these stores. It applies entries that were never appended
+    /// and do not follow each other, and wants its snapshots at the applied id.
+    suite = "ISOTHERM_FAULT_NEVER_SET_SUITE";
+}
+
+/// In tests every store begins without faults: what the environment says is for whole processes.
+#[cfg(any(test, feature = "faults"))]
+fn initial(variable: &str) -> u64 {
+    if cfg!(test) {
+        return 0;
+    }
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+impl Faults {
+    /// Waits as long as [`Faults::hold_ts_ms`] says.
+    pub async fn holding_ts(&self) {
+        stand_still(|| self.hold_ts_ms()).await;
     }
 
-    fn number(name: &str) -> Option<u64> {
-        std::env::var(name).ok()?.parse().ok()
+    /// Waits as long as [`Faults::stall_joint_ms`] says.
+    pub async fn joint_entered(&self) {
+        stand_still(|| self.stall_joint_ms()).await;
     }
 
-    /// The switches of one store.
-    #[derive(Debug)]
-    pub struct Faults {
-        skip_read_confirmation: bool,
-        no_dedup: bool,
-        hold_ts_ms: Option<u64>,
-        stall_split_ms: Option<u64>,
-        no_split_gate: bool,
-        no_vote_hold: bool,
-        kill_at_install_step: Option<u64>,
-        kill_at_destroy_step: Option<u64>,
-        trust_any_map: bool,
-        stall_joint_ms: Option<u64>,
-    }
-
-    impl Default for Faults {
-        fn default() -> Self {
-            Self {
-                skip_read_confirmation: is_set("ISOTHERM_FAULT_SKIP_READ_CONFIRMATION"),
-                no_dedup: is_set("ISOTHERM_FAULT_NO_DEDUP"),
-                hold_ts_ms: number("ISOTHERM_FAULT_HOLD_TS_MS"),
-                stall_split_ms: number("ISOTHERM_FAULT_STALL_SPLIT_MS"),
-                no_split_gate: is_set("ISOTHERM_FAULT_NO_SPLIT_GATE"),
-                no_vote_hold: is_set("ISOTHERM_FAULT_NO_VOTE_HOLD"),
-                kill_at_install_step: number("ISOTHERM_FAULT_KILL_AT_INSTALL_STEP"),
-                kill_at_destroy_step: number("ISOTHERM_FAULT_KILL_AT_DESTROY_STEP"),
-                trust_any_map: is_set("ISOTHERM_FAULT_TRUST_ANY_MAP"),
-                stall_joint_ms: number("ISOTHERM_FAULT_STALL_JOINT_MS"),
-            }
+    /// Waits as long as [`Faults::stall_split_ms`] says. Blocking.
+    pub fn before_split_flush(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(self.stall_split_ms()) {
+            std::thread::sleep(LOOK);
         }
     }
 
-    impl Faults {
-        /// Reads are served without confirming leadership.
-        pub fn skip_read_confirmation(&self) -> bool {
-            self.skip_read_confirmation
-        }
+    /// A step of a snapshot's install is about to be made.
+    pub fn install_step(&self, step: u64) -> io::Result<()> {
+        die_at(self.kill_at_install_step(), step)
+    }
 
-        /// Retries are evaluated again.
-        pub fn no_dedup(&self) -> bool {
-            self.no_dedup
-        }
+    /// A step of a replica's destruction was made.
+    pub fn destroy_step(&self, step: u64) -> io::Result<()> {
+        die_at(self.kill_at_destroy_step(), step)
+    }
 
-        /// The leader serves reads of a span that it has proposed to split off.
-        pub fn no_split_gate(&self) -> bool {
-            self.no_split_gate
-        }
-
-        /// Votes are granted at once after a restart.
-        pub fn no_vote_hold(&self) -> bool {
-            self.no_vote_hold
-        }
-
-        /// The sequencer pauses between getting a timestamp and proposing under it.
-        pub async fn holding_ts(&self, _range: RangeId) {
-            if let Some(ms) = self.hold_ts_ms {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-            }
-        }
-
-        /// Applying a split stalls before its flush, as on a slow disk.
-        pub fn before_split_flush(&self, _range: RangeId) {
-            if let Some(ms) = self.stall_split_ms {
-                std::thread::sleep(Duration::from_millis(ms));
-            }
-        }
-
-        /// Never in a build with switches: the suite runs without them.
-        pub const fn suite(&self) -> bool {
-            false
-        }
-
-        /// A replica is destroyed by any map that lacks it, however old.
-        pub fn trust_any_map(&self) -> bool {
-            self.trust_any_map
-        }
-
-        /// A change of members stalls while two sets vote.
-        pub async fn joint_entered(&self, _range: RangeId) {
-            if let Some(ms) = self.stall_joint_ms {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-            }
-        }
-
-        /// The process dies at a step of a replica's destruction.
-        pub fn destroy_step(&self, step: u64) -> std::io::Result<()> {
-            if self.kill_at_destroy_step == Some(step) {
-                std::process::abort();
-            }
-            Ok(())
-        }
-
-        /// The process dies at a step of a snapshot install.
-        pub fn install_step(&self, step: u64) {
-            if self.kill_at_install_step == Some(step) {
-                std::process::abort();
-            }
-        }
+    /// A step of applying a split is about to be made.
+    pub fn split_step(&self, step: u64) -> io::Result<()> {
+        die_at(self.kill_at_split_step(), step)
     }
 }
 
-#[cfg(not(feature = "faults"))]
-mod switches {
-    use isotherm_types::RangeId;
-
-    /// No switches in this build.
-    #[derive(Debug, Default)]
-    pub struct Faults {
-        #[cfg(test)]
-        pub suite: std::sync::atomic::AtomicBool,
-        #[cfg(test)]
-        pub trust_any_map: std::sync::atomic::AtomicBool,
-        #[cfg(test)]
-        pub fail_at_destroy_step: std::sync::atomic::AtomicU64,
-        #[cfg(test)]
-        pub stall_joint: std::sync::atomic::AtomicBool,
-    }
-
-    impl Faults {
-        /// Off.
-        pub const fn skip_read_confirmation(&self) -> bool {
-            false
-        }
-
-        /// Off.
-        pub const fn no_dedup(&self) -> bool {
-            false
-        }
-
-        /// Off.
-        pub const fn no_split_gate(&self) -> bool {
-            false
-        }
-
-        /// Off.
-        pub const fn no_vote_hold(&self) -> bool {
-            false
-        }
-
-        /// Whether openraft's storage suite runs over these stores: it applies entries that were
-        /// never appended and do not follow each other, and wants its snapshots at the applied id.
-        #[cfg(not(test))]
-        pub const fn suite(&self) -> bool {
-            false
-        }
-
-        /// Set by the test that runs the suite.
-        #[cfg(test)]
-        pub fn suite(&self) -> bool {
-            self.suite.load(std::sync::atomic::Ordering::Relaxed)
-        }
-
-        /// Nothing.
-        pub async fn holding_ts(&self, _range: RangeId) {}
-
-        /// Nothing.
-        pub fn before_split_flush(&self, _range: RangeId) {}
-
-        /// Nothing.
-        pub fn install_step(&self, _step: u64) {}
-
-        /// Off.
-        #[cfg(not(test))]
-        pub const fn trust_any_map(&self) -> bool {
-            false
-        }
-
-        /// Set by the test that shows what the rule is for.
-        #[cfg(test)]
-        pub fn trust_any_map(&self) -> bool {
-            self.trust_any_map.load(std::sync::atomic::Ordering::Relaxed)
-        }
-
-        /// Nothing.
-        #[cfg(not(test))]
-        pub async fn joint_entered(&self, _range: RangeId) {}
-
-        /// Stands still while two sets vote, if a test says so.
-        #[cfg(test)]
-        pub async fn joint_entered(&self, _range: RangeId) {
-            while self.stall_joint.load(std::sync::atomic::Ordering::Relaxed) {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        }
-
-        /// Nothing.
-        #[cfg(not(test))]
-        pub fn destroy_step(&self, _step: u64) -> std::io::Result<()> {
-            Ok(())
-        }
-
-        /// Goes no further than the step that a test names.
-        #[cfg(test)]
-        pub fn destroy_step(&self, step: u64) -> std::io::Result<()> {
-            if self.fail_at_destroy_step.load(std::sync::atomic::Ordering::Relaxed) == step {
-                return Err(std::io::Error::other("stopped by a test"));
-            }
-            Ok(())
-        }
+async fn stand_still(ms: impl Fn() -> u64) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(ms()) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
-pub use switches::Faults;
+/// Ends the process; in tests only whoever asked, who must go no further.
+fn die_at(wanted: u64, step: u64) -> io::Result<()> {
+    if wanted == 0 || wanted != step {
+        return Ok(());
+    }
+    if cfg!(test) {
+        return Err(io::Error::other("stopped by a test"));
+    }
+    std::process::abort()
+}

@@ -57,6 +57,8 @@ pub struct ApplyRules {
     pub results_max: u32,
     /// A switch for tests: evaluates retries again.
     pub no_dedup: bool,
+    /// A switch for tests: evaluates writes however old they are.
+    pub no_session_floor: bool,
     /// openraft's storage suite applies entries that do not follow each other.
     pub suite: bool,
 }
@@ -226,7 +228,7 @@ impl Core {
         for write in entry.writes {
             let first = index;
             index += write.ops.len() as u32;
-            if let Some(answer) = self.recall(&write, &row).filter(|_| !rules.no_dedup) {
+            if let Some(answer) = self.recall(&write, &row, rules).filter(|_| !rules.no_dedup) {
                 replies.push(answer);
                 continue;
             }
@@ -249,12 +251,17 @@ impl Core {
 
     /// The answer to a write that must not be evaluated (again). `row` holds what this entry did
     /// so far: two attempts of one write can meet in one entry.
-    fn recall(&self, write: &WriteRequest, row: &DedupRow) -> Option<WriteReply> {
+    fn recall(
+        &self,
+        write: &WriteRequest,
+        row: &DedupRow,
+        rules: ApplyRules,
+    ) -> Option<WriteReply> {
         let id = &write.id;
         if id.seq < id.floor {
             return Some(WriteReply::Stale);
         }
-        if id.birth < self.applied.memory.floor {
+        if id.birth < self.applied.memory.floor && !rules.no_session_floor {
             return Some(WriteReply::Expired);
         }
         let here = row.iter().find(|(s, seq, _)| (*s, *seq) == (id.session, id.seq));

@@ -55,7 +55,7 @@ impl RangeMachine {
     async fn apply_steps(&mut self, steps: Vec<Step>) -> io::Result<()> {
         let Some(last) = steps.last() else { return Ok(()) };
         let (index, structural) = (last.log_id.index, last.work.ends_batch());
-        if !self.replica.ctx.faults.suite() {
+        if self.replica.ctx.faults.suite() == 0 {
             self.wait_until_durable(index).await?;
         }
         let (mut work, mut responders) =
@@ -86,8 +86,9 @@ fn rules(replica: &Replica) -> ApplyRules {
     ApplyRules {
         retention_ms: tuning.session_retention.as_millis() as u64,
         results_max: tuning.session_results_max,
-        no_dedup: replica.ctx.faults.no_dedup(),
-        suite: replica.ctx.faults.suite(),
+        no_dedup: replica.ctx.faults.no_dedup() == 1,
+        no_session_floor: replica.ctx.faults.no_session_floor() == 1,
+        suite: replica.ctx.faults.suite() == 1,
     }
 }
 
@@ -95,7 +96,7 @@ fn check_owner(replica: &Replica, core: &Core, generation: u64, first: u64) -> i
     if core.generation != generation {
         return Err(io::Error::other("a newer consensus instance owns this replica"));
     }
-    if first != core.applied.index() + 1 && !replica.ctx.faults.suite() {
+    if first != core.applied.index() + 1 && replica.ctx.faults.suite() == 0 {
         let at = core.applied.index();
         return Err(io::Error::other(format!("entry {first} does not follow the applied {at}")));
     }
@@ -175,15 +176,18 @@ fn publish_members(replica: &Replica, core: &Core) {
 
 fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
     let ctx = &replica.ctx;
-    ctx.faults.before_split_flush(replica.range);
+    ctx.faults.before_split_flush();
+    ctx.faults.split_step(1)?;
     let children: Vec<_> = born.children.iter().map(|(d, _)| d.clone()).collect();
     let living = without_buried(ctx, born).map_err(io::Error::other)?;
     ctx.data.flush().map_err(io::Error::other)?;
+    ctx.faults.split_step(2)?;
     let parent = core.descriptor.clone();
     let mut owners = vec![(parent.id, parent.span.clone())];
     owners.extend(living.iter().map(|core| (core.descriptor.id, core.descriptor.span.clone())));
     ctx.spans.replace(&owners).map_err(io::Error::other)?;
     replica.descriptor.store(parent.clone());
+    ctx.faults.split_step(3)?;
     tracing::info!(
         range_id = %parent.id,
         epoch = %parent.epoch,

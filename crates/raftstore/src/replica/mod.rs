@@ -149,7 +149,7 @@ impl Replica {
     /// Whether reads of `span` are held back by a split that this leadership (`term`) proposed.
     pub(crate) fn is_gated(&self, term: u64, span: &KeyRange) -> bool {
         let gate = self.gate.lock();
-        !self.ctx.faults.no_split_gate()
+        self.ctx.faults.no_split_gate() == 0
             && gate.as_ref().is_some_and(|(of, gated)| *of == term && gated.overlaps(span))
     }
 

@@ -214,7 +214,7 @@ impl Sequencer {
                 Ok(ts) if ts <= self.last_proposed => continue,
                 Ok(ts) => {
                     replica.pending.set_ts(number, ts);
-                    replica.ctx.faults.holding_ts(replica.range).await;
+                    replica.ctx.faults.holding_ts().await;
                     return Ok(Slot { number, ts, leadership, instance });
                 }
                 Err(error) => {
@@ -242,7 +242,11 @@ impl Sequencer {
         let (responder, outcome) = ProgressResponder::<WriteResult>::complete_only();
         let command = Command(envelope.encode());
         let raft = &slot.instance.raft;
-        let write = raft.write(command).with_leader(slot.leadership).responder(responder);
+        let leadership = match self.replica.ctx.faults.any_leadership() {
+            0 => slot.leadership,
+            _ => slot.instance.leadership().unwrap_or(slot.leadership),
+        };
+        let write = raft.write(command).with_leader(leadership).responder(responder);
         if write.await.is_err() {
             // The instance died before it took the message, or after: only the first is certain,
             // and they cannot be told apart.

@@ -97,7 +97,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<SnapshotData>> {
         let replica = self.replica.clone();
         let load = move || {
-            if replica.ctx.faults.suite() {
+            if replica.ctx.faults.suite() == 1 {
                 replica.ctx.data.flush().map_err(io::Error::other)?;
             }
             durable_state(&replica.ctx, replica.range)
@@ -144,7 +144,7 @@ pub fn install(
     let staged = match data {
         SnapshotData::Staged(staged) => *staged,
         // openraft's suite hands a snapshot over without a network in between.
-        SnapshotData::Outgoing(outgoing) if replica.ctx.faults.suite() => StagedSnapshot {
+        SnapshotData::Outgoing(outgoing) if replica.ctx.faults.suite() == 1 => StagedSnapshot {
             header: outgoing.header,
             dir: replica.ctx.staging.join("suite"),
             files: Vec::new(),
@@ -191,7 +191,7 @@ pub fn roll_forward(
         ctx.data.delete_span(span)?;
     }
     ctx.data.flush()?;
-    ctx.faults.install_step(1);
+    ctx.faults.install_step(1)?;
     // Links, so that a crash leaves the staged files in place for the next try.
     let links = dir.join("ingest");
     let _ = std::fs::remove_dir_all(&links);
@@ -203,7 +203,7 @@ pub fn roll_forward(
         linked.push(SnapshotFile { path, ..file.clone() });
     }
     ctx.data.ingest(&linked)?;
-    ctx.faults.install_step(2);
+    ctx.faults.install_step(2)?;
     let mut batch = DataBatch::new();
     batch.put_local(&LocalKey::Descriptor(key.range), &codec::encode(&header.descriptor));
     batch.put_local(&LocalKey::Applied(key.range), &codec::encode(&header.applied));
@@ -216,7 +216,7 @@ pub fn roll_forward(
     }
     ctx.data.write(batch)?;
     ctx.data.flush()?;
-    ctx.faults.install_step(3);
+    ctx.faults.install_step(3)?;
     put_state(ctx, key, None).map_err(StorageError::from)?;
     let _ = std::fs::remove_dir_all(dir);
     Core::load(&ctx.data, key.range)?

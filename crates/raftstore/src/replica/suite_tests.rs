@@ -54,7 +54,7 @@ impl StoreBuilder<TypeConfig, LogStore, RangeMachine, Guard> for Builder {
         let staging = tmp.path().join("snapshots");
         let ctx =
             StoreContext::new(options, data, engine, sender, Arc::new(NoOracle), staging, births);
-        ctx.faults.suite.store(true, Ordering::Relaxed);
+        ctx.faults.suite.store(1, Ordering::Relaxed);
         let descriptor = RangeDescriptor::first(RangeId(1), KeyRange::all(), &[NodeId(1)]);
         let (replica, _) = Replica::new(ctx.clone(), 1.into(), Core::empty(descriptor));
         let generation = replica.generation.clone();

@@ -4,6 +4,8 @@
 mod claims;
 mod collect;
 mod context;
+#[cfg(test)]
+mod crash_tests;
 mod create;
 mod destroy;
 mod error;
@@ -21,6 +23,8 @@ mod read_tests;
 mod receive;
 #[cfg(test)]
 mod removal_tests;
+#[cfg(test)]
+mod rule_tests;
 mod safe_point;
 mod scan_pool;
 mod span_table;

@@ -184,7 +184,7 @@ async fn a_leader_that_dies_while_two_sets_vote_is_finished_by_the_next() {
     let leaves = (1..=3).find(|node| *node != leader).unwrap();
     let drop = cluster.locate(b"k").replica_on(NodeId(leaves)).unwrap().id;
     let store = cluster.store(leader).clone();
-    store.ctx.faults.stall_joint.store(true, Ordering::Relaxed);
+    store.ctx.faults.stall_joint_ms.store(60_000, Ordering::Relaxed);
     let change = {
         let store = store.clone();
         tokio::spawn(async move {

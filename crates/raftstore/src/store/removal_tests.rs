@@ -64,7 +64,7 @@ async fn a_destruction_goes_on_after_a_crash_at_each_step() {
         let added = cluster.add_learner(R, to).await;
         let after = cluster.promote(R, added, old).await;
         let store = cluster.store(from).clone();
-        store.ctx.faults.fail_at_destroy_step.store(step, Ordering::Relaxed);
+        store.ctx.faults.kill_at_destroy_step.store(step, Ordering::Relaxed);
         store.destroy(&after).await.unwrap_err();
         assert!(store.ctx.spans.reserve(RangeId(9), &after.span).is_err(), "not done, not free");
         drop(store);
@@ -101,7 +101,7 @@ async fn an_older_map_does_not_destroy_a_promoted_learner() {
     assert_eq!(cluster.store(4).replica(R).unwrap().id, ReplicaId(4));
     cluster.assert_replicas_agree("k").await;
     // What the rule is for: without it the same map takes a voter away.
-    cluster.store(4).ctx.faults.trust_any_map.store(true, Ordering::Relaxed);
+    cluster.store(4).ctx.faults.trust_any_map.store(1, Ordering::Relaxed);
     assert!(cluster.store(4).destroy(&stale).await.unwrap());
     assert!(cluster.store(4).replica(R).is_none());
 }

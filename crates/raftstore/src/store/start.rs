@@ -107,7 +107,7 @@ async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
     let source = SnapshotSource::new(ctx.clone());
     let network = Factory::new(ctx.sender.clone(), replica.range, replica.id, source);
     let config = raft_config(ctx.timing).map_err(|e| failed(e.to_string()))?;
-    let hold = voted && !ctx.faults.no_vote_hold();
+    let hold = voted && ctx.faults.no_vote_hold() == 0;
     let mut config = (*config).clone();
     config.enable_elect = !hold;
     let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine)

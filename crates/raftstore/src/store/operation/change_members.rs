@@ -219,7 +219,7 @@ impl Store {
             return Err(self.hand_over_to_stay(&change, &[drop]).await);
         }
         change.propose(&seen, joint(&seen.membership, promote, drop)?).await?;
-        self.ctx.faults.joint_entered(range).await;
+        self.ctx.faults.joint_entered().await;
         change.leave_joint().await
     }
 
