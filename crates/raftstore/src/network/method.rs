@@ -20,11 +20,6 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether it is about who leads next.
-    pub const fn is_election(self) -> bool {
-        matches!(self, Self::Vote | Self::PreVote | Self::TransferLeader)
-    }
-
     /// Its number on the wire.
     pub const fn number(self) -> u32 {
         self as u32

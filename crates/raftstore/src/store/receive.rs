@@ -20,6 +20,11 @@ impl Store {
         if replica.id != header.to_replica {
             return Err(format!("replica {} of {} is not here", header.to_replica, header.range));
         }
+        if replica.descriptor().has_passed(header.from_replica) {
+            // It never votes or leads again: whatever it missed, it disturbs nobody. (A leader is
+            // never removed: it hands over before.)
+            return Err(format!("replica {} was removed from its range", header.from_replica));
+        }
         match replica.instance.load_full() {
             Some(instance) => Ok((replica, instance)),
             None => Err(format!("{} is starting", header.range)),
@@ -39,11 +44,7 @@ impl FrameReceiver for Store {
                 return answer;
             }
             let method = Method::try_from(header.method)?;
-            let (replica, instance) = self.addressee(&header)?;
-            if method.is_election() && replica.descriptor().has_passed(header.from_replica) {
-                // It never votes again: whatever it missed, it disturbs nobody.
-                return Err(format!("replica {} was removed from its range", header.from_replica));
-            }
+            let (_, instance) = self.addressee(&header)?;
             let gate = VoteGate { hold_until: instance.vote_hold_until };
             serve_call(&instance.raft, method, payload, gate).await
         })

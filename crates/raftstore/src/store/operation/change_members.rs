@@ -204,6 +204,9 @@ impl Store {
         match (role(promote), role(drop)) {
             (Some(ReplicaRole::Voter), None) => return Ok((**descriptor).clone()),
             (Some(ReplicaRole::Incoming), Some(ReplicaRole::Outgoing)) => {
+                if drop == change.replica.id {
+                    return Err(self.hand_over_to_stay(&change, &[drop]).await);
+                }
                 return change.leave_joint().await;
             }
             (Some(ReplicaRole::Learner), Some(ReplicaRole::Voter)) => {}
