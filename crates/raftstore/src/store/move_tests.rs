@@ -79,6 +79,8 @@ async fn moves_under_writes_lose_nothing_and_double_nothing() {
     let newest = cluster.locate(b"n0");
     assert_eq!(newest.epoch.conf_ver, 1 + 4 * 3, "three entries per move");
     assert_eq!(newest.next_replica_id, ReplicaId(8), "an id is never used again");
+    // A store that outlives its directory cannot flush, which ends the process.
+    Arc::into_inner(cluster).expect("the load has ended").stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

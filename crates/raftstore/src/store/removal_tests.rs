@@ -104,6 +104,7 @@ async fn an_older_map_does_not_destroy_a_promoted_learner() {
     cluster.store(4).ctx.faults.trust_any_map.store(1, Ordering::Relaxed);
     assert!(cluster.store(4).destroy(&stale).await.unwrap());
     assert!(cluster.store(4).replica(R).is_none());
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,6 +193,7 @@ async fn a_replica_and_its_snapshot_are_refused_while_their_span_overlaps() {
     cluster.wait_for("the snapshot is installed", learned).await;
     cluster.promote(R, ReplicaId(4), ReplicaId(if leader == 3 { 2 } else { 3 })).await;
     cluster.assert_replicas_agree("a").await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,6 +27,8 @@ struct Attached {
 pub struct Net {
     nodes: RwLock<HashMap<NodeId, Attached>>,
     isolated: RwLock<HashSet<NodeId>>,
+    /// Somebody was detached: streams that are silent must end too, or they keep its store alive.
+    detached: tokio::sync::Notify,
     /// Snapshots that were sent.
     pub snapshots: AtomicU64,
 }
@@ -49,6 +51,7 @@ impl Net {
         if let Some(node) = self.nodes.write().remove(&node) {
             node.gone.cancel();
         }
+        self.detached.notify_waiters();
     }
 
     /// Cuts `node` off, or connects it again.
@@ -63,6 +66,11 @@ impl Net {
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
         let isolated = self.isolated.read();
         isolated.contains(&a) || isolated.contains(&b)
+    }
+
+    fn has_both(&self, a: NodeId, b: NodeId) -> bool {
+        let nodes = self.nodes.read();
+        nodes.contains_key(&a) && nodes.contains_key(&b)
     }
 
     fn find(&self, from: NodeId, to: NodeId) -> Result<Attached, SendError> {
@@ -151,6 +159,11 @@ fn pipe(
                 }
                 () = given.closed() => return,
                 () = gone.cancelled() => return,
+                () = net.detached.notified() => {
+                    if !net.has_both(from, to) {
+                        return;
+                    }
+                }
             }
         }
     });
