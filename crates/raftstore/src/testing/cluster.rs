@@ -7,7 +7,9 @@ use crate::replica::{PageRead, PointRead};
 use crate::store::{OracleError, RangeError, Store, StoreOptions, StoreTuning, TimestampSource};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use isotherm_storage::{DataDir, DataEngine, DataOptions, LogEngine, LogOptions, RocksLog, Row};
+use isotherm_storage::{
+    Checksum, DataDir, DataEngine, DataOptions, LogEngine, LogOptions, RocksLog, Row,
+};
 use isotherm_types::{
     ClusterId, Key, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeEpoch, RangeId, SessionId,
     Timestamp, WriteId,
@@ -343,29 +345,50 @@ impl Cluster {
     pub async fn assert_replicas_agree(&self, key: &str) {
         let range = self.locate(key.as_bytes()).id;
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (index, descriptor) = loop {
+        let sums = loop {
             let leader = self.leader(range).await;
             match self.store(leader).order_checksum(range).await {
-                Ok(ordered) => break ordered,
+                Ok((index, descriptor)) => {
+                    if let Some(sums) = self.checksums_at(&descriptor, index, deadline).await {
+                        break sums;
+                    }
+                }
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let mut sums = Vec::new();
+        assert!(sums.windows(2).all(|w| w[0].1 == w[1].1), "replicas differ: {sums:?}");
+    }
+
+    /// The checksums of all replicas at one applied id; none if a replica passed it by a snapshot,
+    /// and so never applied the order.
+    async fn checksums_at(
+        &self,
+        descriptor: &RangeDescriptor,
+        index: u64,
+        deadline: Instant,
+    ) -> Option<Vec<(u64, Checksum)>> {
+        let (range, mut sums) = (descriptor.id, Vec::new());
         for (node, store) in self.stores() {
             if descriptor.replica_on(NodeId(node)).is_none() {
                 continue;
             }
             loop {
+                let passed = store.replica(range).is_some_and(|r| r.applied_index() >= index);
                 if let Some(sum) = store.checksum_at(range, index) {
                     sums.push((node, sum));
                     break;
                 }
-                assert!(Instant::now() < deadline, "node {node} has no checksum at {index}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // Applied a moment before the checksum is there.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if passed && store.checksum_at(range, index).is_none() {
+                    return None;
+                }
+                let replicas = store.replicas();
+                assert!(Instant::now() < deadline, "node {node} is not at {index}: {replicas:?}");
             }
         }
-        assert!(sums.windows(2).all(|w| w[0].1 == w[1].1), "replicas differ: {sums:?}");
+        Some(sums)
     }
 
     /// Stops everything in order.
