@@ -10,6 +10,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("isotherm-types", &[]),
     // Needs nothing of ours: what an aggregate is does not depend on where rows come from.
     ("isotherm-aggregate", &[]),
+    // Pure: no clock, no thread, no network.
+    ("isotherm-scheduler", &["types"]),
     ("isotherm-proto", &["types"]),
     ("isotherm-storage", &["types"]),
     ("isotherm-telemetry", &[]),
@@ -35,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "isotherm-meta",
-        &["links", "raftstore", "storage", "transport", "telemetry", "proto", "types"],
+        &["links", "raftstore", "scheduler", "storage", "transport", "telemetry", "proto", "types"],
     ),
     ("isotherm", &["client", "node", "meta", "telemetry", "types"]),
     ("isotherm-testkit", &["client", "node", "meta", "types"]),

@@ -1,0 +1,17 @@
+//! What the cluster should do next, as a pure function of what is known of it.
+//!
+//! No clock, no I/O, no thread: [`Scheduler::decide`] gets a [`ClusterView`] and answers with
+//! [`Decision`]s, each with its reason, also when the decision is to do nothing. Whoever leads the
+//! meta service makes views, carries the decisions out and keeps the newest of each range to explain it.
+
+mod decision;
+mod load;
+mod scheduler;
+mod settings;
+mod view;
+
+pub use decision::{Action, Decision, Rule};
+pub use load::{KeySample, RangeLoad, Rates};
+pub use scheduler::Scheduler;
+pub use settings::Settings;
+pub use view::{ClusterView, Intent, Liveness, NodeView, PendingMove, RangeView};
