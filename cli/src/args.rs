@@ -132,6 +132,15 @@ pub enum Command {
         #[command(subcommand)]
         command: OperationCommand,
     },
+    /// Show the hottest ranges and keys, live
+    Hot {
+        /// Show them once and end
+        #[arg(long)]
+        once: bool,
+        /// Ranges at most
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
     /// Settings of the cluster
     Config {
         #[command(subcommand)]
@@ -229,6 +238,24 @@ pub enum NodeAdmin {
     List,
     /// Show one node
     Show { id: u64 },
+    /// Take all leaderships off a node; its replicas stay
+    Drain {
+        id: u64,
+        /// Wait until it leads nothing
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Let a drained node lead again
+    Undrain { id: u64 },
+    /// Take all replicas off a node, for good: it can be switched off then
+    Decommission {
+        id: u64,
+        /// Wait until it has nothing left
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Keep a node that is being decommissioned after all
+    Recommission { id: u64 },
 }
 
 /// `node --listen …`
@@ -406,6 +433,9 @@ pub enum RangeCommand {
         /// Only those with a replica on this node
         #[arg(long)]
         node: Option<u64>,
+        /// The hottest first, and only those that are not cold
+        #[arg(long)]
+        hot: bool,
     },
     /// Show a range, by one of its keys or by its id (r7)
     Show { key_or_id: String },
@@ -438,6 +468,8 @@ pub enum RangeCommand {
     },
     /// Compare the replicas of a range at one applied index
     Checksum { key_or_id: String },
+    /// Say what was decided about a range lately, and why; also why nothing was
+    Explain { key_or_id: String },
 }
 
 /// `operation …`

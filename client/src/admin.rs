@@ -38,8 +38,10 @@ pub struct NodeStatus {
     pub address: String,
     /// Where it serves health and metrics.
     pub http_address: String,
-    /// `up`, `down`, `joining`, `read-only`.
+    /// `up`, `down`, `joining`, `read-only`, `decommissioned`.
     pub state: String,
+    /// What is wanted of it: `active`, `draining`, `decommissioning`, `decommissioned`.
+    pub intent: String,
     /// Replicas on it.
     pub replicas: u64,
     /// Ranges that it leads.
@@ -54,12 +56,14 @@ pub struct NodeStatus {
     pub disk_free_bytes: u64,
     /// Cores that it keeps busy.
     pub load: f64,
+    /// Cores that it may use.
+    pub capacity_cores: f64,
     /// Its software.
     pub version: String,
 }
 
 /// One range, as meta knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RangeLocation {
     /// What and where it is.
     pub descriptor: RangeDescriptor,
@@ -69,6 +73,8 @@ pub struct RangeLocation {
     pub live_replicas: Vec<ReplicaId>,
     /// Bytes on disk, roughly.
     pub size_bytes: u64,
+    /// What it costs its leader; without keys.
+    pub load: RangeLoad,
 }
 
 /// The state of a cluster.
@@ -133,6 +139,7 @@ fn location(location: pb::RangeLocation) -> Result<RangeLocation, ClientError> {
         leader: Some(NodeId(location.leader_node)).filter(|n| n.get() != 0),
         live_replicas: location.live_replicas.into_iter().map(ReplicaId).collect(),
         size_bytes: location.size_bytes,
+        load: location.load.map(RangeLoad::from).unwrap_or_default(),
     })
 }
 
@@ -149,6 +156,8 @@ fn node_status(node: pb::NodeStatus) -> NodeStatus {
         disk_total_bytes: node.disk_total_bytes,
         disk_free_bytes: node.disk_free_bytes,
         load: node.load,
+        intent: node.intent,
+        capacity_cores: node.capacity_cores,
         version: node.version,
     }
 }
@@ -214,8 +223,10 @@ macro_rules! ask_meta {
     }};
 }
 
+mod heat;
 mod operations;
 
+pub use heat::{Decision, Explanation, HotRange, KeySample, RangeLoad, Rates};
 pub use operations::{Operation, OperationStatus};
 
 impl<'a> Admin<'a> {

@@ -38,8 +38,8 @@ mod router;
 mod session;
 
 pub use admin::{
-    Admin, ClusterStatus, Member, NodeStatus, Operation, OperationStatus, RangeLocation,
-    ReplicaChecksum, Setting,
+    Admin, ClusterStatus, Decision, Explanation, HotRange, KeySample, Member, NodeStatus,
+    Operation, OperationStatus, RangeLoad, RangeLocation, Rates, ReplicaChecksum, Setting,
 };
 pub use client::Client;
 pub use error::{ClientError, ErrorKind};

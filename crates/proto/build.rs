@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "isotherm/internal/v1/range.proto",
         "isotherm/internal/v1/replica.proto",
         "isotherm/internal/v1/operation.proto",
+        "isotherm/internal/v1/heat.proto",
         "isotherm/internal/v1/meta.proto",
         "isotherm/internal/v1/raft.proto",
     ];

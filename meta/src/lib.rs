@@ -9,6 +9,7 @@
 //! | `bootstrap` | the first ranges of a cluster |
 //! | `settings` | the settings that a cluster has |
 //! | `operations` | moves: what the next step is, and having it carried out |
+//! | `scheduling` | carrying out what `crates/scheduler` decides, and explaining it |
 //! | `member` | one member: its shared state, what it does while it leads, how it runs |
 //! | `service` | the RPCs |
 //!
@@ -23,6 +24,7 @@ mod metrics;
 mod operations;
 mod oracle;
 mod registry;
+mod scheduling;
 mod service;
 mod settings;
 

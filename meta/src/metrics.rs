@@ -1,5 +1,9 @@
 //! The names of this crate's metrics.
 
+/// How long one look at the cluster takes the scheduler.
+pub const DECIDE_SECONDS: &str = "isotherm_scheduler_decide_seconds";
+/// Actions that the scheduler decided, by rule.
+pub const DECISIONS: &str = "isotherm_scheduler_decisions_total";
 /// Whether this member leads: 0 or 1.
 pub const IS_LEADER: &str = "isotherm_meta_is_leader";
 /// Ranges in the partition map.
@@ -19,6 +23,8 @@ pub const ORACLE_SECONDS: &str = "isotherm_meta_oracle_seconds";
 
 /// Tells the recorder what they mean.
 pub fn describe() {
+    metrics::describe_histogram!(DECIDE_SECONDS, "Time of one look of the scheduler");
+    metrics::describe_counter!(DECISIONS, "Actions that the scheduler decided, by rule");
     metrics::describe_gauge!(IS_LEADER, "Whether this meta member leads");
     metrics::describe_gauge!(RANGES, "Ranges in the partition map");
     metrics::describe_gauge!(NODES, "Registered nodes");

@@ -30,13 +30,76 @@ struct Definition {
     check: fn(&str) -> Result<(), String>,
 }
 
-const DEFINITIONS: [Definition; 3] = [
+/// What the scheduler goes by.
+const SCHEDULER_ENABLED: &str = "scheduler.enabled";
+const SPLIT_HOT_CORES: &str = "split.hot_cores";
+const SPLIT_SIZE: &str = "split.size";
+const MERGE_COLD_CORES: &str = "merge.cold_cores";
+const MERGE_AFTER: &str = "merge.after";
+const MERGE_SIZE: &str = "merge.size";
+const DEAD_AFTER: &str = "replica.dead_after";
+const TOLERANCE: &str = "balance.tolerance";
+
+const DEFINITIONS: [Definition; 11] = [
+    Definition {
+        name: TOLERANCE,
+        default: "0.1",
+        help: "How far the load of a node may be from the mean before something moves, as a share \
+               of the mean; from 0.02 to 1.",
+        check: |value| number(value, 0.02, 1.0).map(drop),
+    },
     Definition {
         name: HISTORY_RETENTION,
         default: RETENTION_DEFAULT,
         help: "How long overwritten and deleted values can still be read at their time, such as \
                `10m` or `1h 30m`; from 1s to 30d. Reads that take longer hold them themselves.",
         check: |value| parse_retention(value).map(drop),
+    },
+    Definition {
+        name: MERGE_AFTER,
+        default: "5m",
+        help: "How long two neighbours must have been cold before they become one; from 1s to 30d.",
+        check: |value| duration(value).map(drop),
+    },
+    Definition {
+        name: MERGE_COLD_CORES,
+        default: "0.01",
+        help: "A range that costs its leader less than this many cores is cold; from 0 to 1. With 0 \
+               nothing is merged.",
+        check: |value| number(value, 0.0, 1.0).map(drop),
+    },
+    Definition {
+        name: MERGE_SIZE,
+        default: "64MiB",
+        help: "Cold neighbours that would be larger than this together stay two.",
+        check: |value| size(value).map(drop),
+    },
+    Definition {
+        name: DEAD_AFTER,
+        default: "5m",
+        help: "A node that was silent this long is given up: its replicas are built again on other \
+               nodes; from 1s to 30d.",
+        check: |value| duration(value).map(drop),
+    },
+    Definition {
+        name: SCHEDULER_ENABLED,
+        default: "true",
+        help: "Whether ranges split, merge and move by themselves: `true` or `false`. Moves that were \
+               ordered by hand are carried out in any case.",
+        check: |value| one_of(value, &["true", "false"]),
+    },
+    Definition {
+        name: SPLIT_HOT_CORES,
+        default: "0.25",
+        help: "A range that costs its leader more than this many cores is hot (more than that share \
+               of what the node may use, if that is less than one core); from 0.001 to 64.",
+        check: |value| number(value, 0.001, 64.0).map(drop),
+    },
+    Definition {
+        name: SPLIT_SIZE,
+        default: "256MiB",
+        help: "A range that is larger on disk is cut in two; at least 1MiB.",
+        check: |value| size(value).map(drop),
     },
     Definition {
         name: READ_CONFIRM,
@@ -68,6 +131,57 @@ fn parse_retention(value: &str) -> Result<Duration, String> {
     }
     let bounds = [RETENTION_MIN, RETENTION_MAX].map(humantime::format_duration);
     Err(format!("{value:?} is not between {} and {}", bounds[0], bounds[1]))
+}
+
+fn number(value: &str, least: f64, most: f64) -> Result<f64, String> {
+    let parsed: f64 = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
+    if (least..=most).contains(&parsed) {
+        return Ok(parsed);
+    }
+    Err(format!("{value:?} is not between {least} and {most}"))
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    parse_retention(value)
+}
+
+fn size(value: &str) -> Result<u64, String> {
+    let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let split = units.iter().find_map(|(name, unit)| value.strip_suffix(name).map(|n| (n, unit)));
+    let bytes = split.and_then(|(n, unit)| n.trim().parse::<u64>().ok()?.checked_mul(*unit));
+    match bytes {
+        Some(bytes) if bytes >= 1 << 20 => Ok(bytes),
+        Some(_) => Err(format!("{value:?} is less than 1MiB")),
+        None => Err(format!("{value:?} is not a size such as 256MiB or 1GiB")),
+    }
+}
+
+/// What the scheduler goes by; `first_ranges` is how many ranges the cluster began with.
+pub fn scheduler(
+    changed: &BTreeMap<String, String>,
+    first_ranges: usize,
+) -> isotherm_scheduler::Settings {
+    // A value that another release took and this one does not counts as the default.
+    let default = isotherm_scheduler::Settings::default();
+    let value = |name| changed.get(name).map(String::as_str);
+    let cores = |name, most| value(name).and_then(|v| number(v, 0.0, most).ok());
+    let millis = |name| {
+        let parsed = value(name).and_then(|v| duration(v).ok());
+        parsed.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    };
+    let bytes = |name| value(name).and_then(|v| size(v).ok());
+    isotherm_scheduler::Settings {
+        enabled: value(SCHEDULER_ENABLED) != Some("false"),
+        hot_cores: cores(SPLIT_HOT_CORES, 64.0).unwrap_or(default.hot_cores),
+        split_bytes: bytes(SPLIT_SIZE).unwrap_or(default.split_bytes),
+        cold_cores: cores(MERGE_COLD_CORES, 1.0).unwrap_or(default.cold_cores),
+        merge_after_ms: millis(MERGE_AFTER).unwrap_or(default.merge_after_ms),
+        merge_bytes: bytes(MERGE_SIZE).unwrap_or(default.merge_bytes),
+        dead_after_ms: millis(DEAD_AFTER).unwrap_or(default.dead_after_ms),
+        tolerance: cores(TOLERANCE, 1.0).unwrap_or(default.tolerance),
+        ranges_min: first_ranges.max(1),
+        ..default
+    }
 }
 
 /// How long older versions are kept; `changed` holds the settings that are not at their default.
@@ -136,6 +250,25 @@ mod tests {
         assert_eq!(retention(&changed), Duration::from_secs(600));
         changed.insert(HISTORY_RETENTION.to_owned(), "90s".to_owned());
         assert_eq!(retention(&changed), Duration::from_secs(90));
+    }
+
+    #[test]
+    fn what_the_scheduler_goes_by_has_units() {
+        for (name, good, bad) in [
+            ("split.size", "1GiB", "1GB"),
+            ("split.size", "300 MiB", "512KiB"),
+            ("split.hot_cores", "0.5", "0"),
+            ("merge.after", "30s", "soon"),
+            ("scheduler.enabled", "false", "no"),
+        ] {
+            assert!(check(name, good).is_ok(), "{name} {good}");
+            assert!(check(name, bad).is_err(), "{name} {bad}");
+        }
+        let all = DEFINITIONS.iter().map(|d| (d.name.to_owned(), d.default.to_owned()));
+        let mut default = isotherm_scheduler::Settings::default();
+        default.ranges_min = 4;
+        assert_eq!(scheduler(&all.collect(), 4), default, "both name the same defaults");
+        assert_eq!(scheduler(&BTreeMap::new(), 4), default);
     }
 
     #[test]

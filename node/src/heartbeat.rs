@@ -6,10 +6,10 @@
 //! takes them as one change.
 
 use crate::disk::Disk;
+use crate::loads::{Loads, Measured};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
-use isotherm_telemetry::CpuLoad;
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{
@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 const FIRST_INTERVAL: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two heartbeats while a range is hot.
+const HOT_INTERVAL: Duration = Duration::from_millis(250);
 /// Changes that come within this time are reported together.
 const GATHER: Duration = Duration::from_millis(5);
 /// Ranges in one heartbeat at most.
@@ -86,16 +88,18 @@ impl Heartbeat {
         let mut splits: HashMap<RangeId, Vec<RangeDescriptor>> = HashMap::new();
         let mut interval = FIRST_INTERVAL;
         let mut beat = 0;
-        let mut load = CpuLoad::default();
+        let mut loads = Loads::default();
         loop {
             if self.state.report_all.swap(false, Ordering::AcqRel) {
                 reported.clear();
+                loads.forget_reports();
             }
-            let load = load.cores();
-            match stop.run_until_cancelled(self.beat(beat, load, &reported, &splits)).await {
+            let measured = loads.measure(&self.store).await;
+            match stop.run_until_cancelled(self.beat(beat, &measured, &reported, &splits)).await {
                 None => return,
                 Some(Ok((told, acknowledged, gone))) => {
-                    interval = told;
+                    interval = if measured.is_hot { told.min(HOT_INTERVAL) } else { told };
+                    loads.acknowledge(measured);
                     self.state.connected.store(true, Ordering::Release);
                     reported.retain(|range, _| !gone.contains(range));
                     for (range, what) in acknowledged {
@@ -109,6 +113,7 @@ impl Heartbeat {
                     self.meta.forget_leader();
                     // Whoever leads next begins with nothing.
                     reported.clear();
+                    loads.forget_reports();
                     if stop.run_until_cancelled(tokio::time::sleep(FIRST_INTERVAL)).await.is_none()
                     {
                         return;
@@ -152,7 +157,7 @@ impl Heartbeat {
     async fn beat(
         &self,
         beat: u64,
-        load: f64,
+        measured: &Measured,
         reported: &HashMap<RangeId, Reported>,
         splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
     ) -> Result<(Duration, Vec<(RangeId, Reported)>, Vec<RangeId>), WireError> {
@@ -195,7 +200,9 @@ impl Heartbeat {
             read_only: self.disk.is_full(),
             draining: self.state.draining.load(Ordering::Acquire),
             seeded: self.state.seeded.load(Ordering::Acquire),
-            load,
+            load: measured.cores,
+            loads: measured.loads.clone(),
+            capacity_cores: measured.capacity_cores,
             gone: gone.iter().map(|range| range.get()).collect(),
         };
         let mut leader = self.meta.leader().await?;

@@ -12,6 +12,7 @@ mod config;
 mod disk;
 mod error;
 mod heartbeat;
+mod loads;
 mod oracle;
 mod run;
 mod service;

@@ -1,43 +1,13 @@
 //! What operators look at and change.
 
-use super::{client, operation};
-use crate::args::{ConfigCommand, Global, NodeAdmin, RangeCommand};
-use crate::failure::{Failure, NOT_FOUND, UNHEALTHY};
+use super::node::{NODE_HEADER, node_json, node_row};
+use super::{client, heat, operation};
+use crate::args::{ConfigCommand, Global, RangeCommand};
+use crate::failure::{Failure, UNHEALTHY};
 use crate::output::{self, Format};
-use isotherm_client::{Client, ClientError, NodeStatus, RangeLocation};
+use isotherm_client::{Client, ClientError, RangeLocation};
 use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId, ReplicaRole};
 use serde_json::{Map, Value, json};
-
-fn node_json(node: &NodeStatus) -> Value {
-    json!({
-        "id": node.id.get(),
-        "address": node.address,
-        "http_address": node.http_address,
-        "state": node.state,
-        "ranges": node.replicas,
-        "leaders": node.leaders,
-        "load": node.load,
-        "labels": node.labels,
-        "last_heartbeat_ms": node.last_heartbeat.as_millis() as u64,
-        "disk": {"total_bytes": node.disk_total_bytes, "free_bytes": node.disk_free_bytes},
-        "version": node.version,
-    })
-}
-
-fn node_row(node: &NodeStatus) -> Vec<String> {
-    vec![
-        node.id.to_string(),
-        node.address.clone(),
-        node.state.clone(),
-        node.replicas.to_string(),
-        node.leaders.to_string(),
-        output::bytes(node.disk_free_bytes),
-        format!("{:.1} s ago", node.last_heartbeat.as_secs_f64()),
-    ]
-}
-
-const NODE_HEADER: [&str; 7] =
-    ["NODE", "ADDRESS", "STATE", "RANGES", "LEADERS", "DISK FREE", "HEARD"];
 
 pub async fn status(global: &Global) -> Result<(), Failure> {
     let status = client(global)?.admin().status().await?;
@@ -86,25 +56,6 @@ pub async fn status(global: &Global) -> Result<(), Failure> {
     if healthy { Ok(()) } else { Err(Failure::silent(UNHEALTHY)) }
 }
 
-pub async fn node(global: &Global, command: NodeAdmin) -> Result<(), Failure> {
-    let nodes = client(global)?.admin().nodes().await?;
-    match command {
-        NodeAdmin::List => match global.format() {
-            Format::Json => output::json(&nodes.iter().map(node_json).collect()),
-            Format::Table => output::table(&NODE_HEADER, nodes.iter().map(node_row).collect()),
-        },
-        NodeAdmin::Show { id } => {
-            let found = nodes.iter().find(|node| node.id == NodeId(id));
-            let none = || Failure::new(NOT_FOUND, format!("there is no node {id}"));
-            let node = found.ok_or_else(none)?;
-            match global.format() {
-                Format::Json => output::json(&node_json(node)),
-                Format::Table => output::table(&NODE_HEADER, vec![node_row(node)]),
-            }
-        }
-    }
-}
-
 fn range_json(global: &Global, range: &RangeLocation) -> Value {
     let d = &range.descriptor;
     let mut object = Map::new();
@@ -125,7 +76,7 @@ fn range_json(global: &Global, range: &RangeLocation) -> Value {
         json!({"id": r.id.get(), "node": r.node.get(), "role": role, "live": live})
     };
     object.insert("replicas".to_owned(), d.replicas.iter().map(replica).collect());
-    object.insert("load".to_owned(), json!({}));
+    object.insert("load".to_owned(), heat::load_json(&range.load));
     object.insert("size".to_owned(), range.size_bytes.into());
     object.into()
 }
@@ -145,11 +96,12 @@ fn range_row(global: &Global, range: &RangeLocation) -> Vec<String> {
         nodes.join(","),
         format!("{}/{}", range.live_replicas.len(), d.replicas.len()),
         output::bytes(range.size_bytes),
+        heat::cores(range.load.fast.cores),
     ]
 }
 
-const RANGE_HEADER: [&str; 8] =
-    ["RANGE", "START", "END", "EPOCH", "LEADER", "REPLICAS", "LIVE", "SIZE"];
+const RANGE_HEADER: [&str; 9] =
+    ["RANGE", "START", "END", "EPOCH", "LEADER", "REPLICAS", "LIVE", "SIZE", "CORES"];
 
 fn show_ranges(global: &Global, ranges: &[RangeLocation]) -> Result<(), Failure> {
     match global.format() {
@@ -182,8 +134,12 @@ async fn find(global: &Global, client: &Client, text: &str) -> Result<RangeLocat
 pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure> {
     let client = client(global)?;
     match command {
-        RangeCommand::List { node } => {
+        RangeCommand::List { node, hot } => {
             let mut ranges = client.admin().ranges(&KeyRange::all()).await?;
+            if hot {
+                ranges.retain(|r| r.load.fast.cores > 0.0);
+                ranges.sort_by(|a, b| b.load.fast.cores.total_cmp(&a.load.fast.cores));
+            }
             if let Some(node) = node {
                 ranges.retain(|r| r.descriptor.replica_on(NodeId(node)).is_some());
             }
@@ -203,6 +159,7 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
                 descriptor,
                 leader: None,
                 size_bytes: 0,
+                load: isotherm_client::RangeLoad::default(),
             };
             let pieces: Vec<_> = pieces.into_iter().map(as_location).collect();
             show_ranges(global, &pieces)
@@ -221,6 +178,10 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
             let range = parse_id(&id).ok_or_else(wrong)?;
             let move_ = operation::Move { range, from: NodeId(from), to: NodeId(to), within, wait };
             operation::order(global, &client, move_).await
+        }
+        RangeCommand::Explain { key_or_id } => {
+            let range = find(global, &client, &key_or_id).await?.descriptor.id;
+            heat::explain(global, &client, range).await
         }
         RangeCommand::Checksum { key_or_id } => checksum(global, &client, &key_or_id).await,
     }

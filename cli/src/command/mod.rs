@@ -5,8 +5,10 @@ mod aggregate;
 mod data;
 mod delete_span;
 mod export;
+mod heat;
 mod import;
 mod local;
+mod node;
 mod operation;
 mod process;
 mod scan;
@@ -36,7 +38,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Down(down) => local::down(down).await,
             Command::Meta(meta) => process::meta(&global, meta).await,
             Command::Node(node) => match node.command {
-                Some(command) => admin::node(&global, command).await,
+                Some(command) => node::run(&global, command).await,
                 None => process::node(&global, node.run).await,
             },
             Command::Put { key, value } => data::put(&global, &key, &value).await,
@@ -53,6 +55,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Status => admin::status(&global).await,
             Command::Range { command } => admin::range(&global, command).await,
             Command::Operation { command } => operation::run(&global, command).await,
+            Command::Hot { once, limit } => heat::hot(&global, once, limit).await,
             Command::Config { command } => admin::config(&global, command).await,
             Command::Bench(bench) => bench::run(&global, bench).await,
             Command::Completions { shell } => {

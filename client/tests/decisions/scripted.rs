@@ -391,6 +391,24 @@ impl MetaService for Meta {
         Ok(Response::new(pb::GetRangesResponse { error: None, ranges, nodes }))
     }
 
+    async fn explain_range(
+        &self,
+        _: Request<pb::ExplainRangeRequest>,
+    ) -> Result<Response<pb::ExplainRangeResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn hot(&self, _: Request<pb::HotRequest>) -> Result<Response<pb::HotResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn set_intent(
+        &self,
+        _: Request<pb::SetIntentRequest>,
+    ) -> Result<Response<pb::SetIntentResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn register_node(
         &self,
         _: Request<pb::RegisterNodeRequest>,

@@ -5,6 +5,7 @@
 //! | `store` | all replicas of one node: opening, starting, supervising, operations on ranges |
 //! | `replica` | one replica: its applied state, its sequencer, its reads, its snapshots |
 //! | `group` | a group whose state machine fits into memory: the meta service |
+//! | `heat` | what each range costs, and which of its keys cause it |
 //! | `command` | what a range's log holds |
 //! | `log_store` | the Raft log of one replica over the node's one log engine |
 //! | `network` | openraft's messages over a [`PeerSender`] |
@@ -16,6 +17,7 @@ mod command;
 mod entry_codec;
 mod faults;
 mod group;
+mod heat;
 mod log_store;
 mod network;
 mod replica;
@@ -27,6 +29,7 @@ mod type_config;
 
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
 pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine};
+pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
 pub use replica::{Page, PageRead, PointRead, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{

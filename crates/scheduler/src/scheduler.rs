@@ -1,6 +1,7 @@
 //! The rules in their order, and what is remembered between two views.
 
 use crate::{Action, ClusterView, Decision, Settings};
+use isotherm_types::RangeId;
 
 /// Decides, and remembers what it decided: effects that are booked until views show them, since
 /// when ranges are cold, when what was changed.
@@ -23,6 +24,11 @@ impl Scheduler {
     /// What to do, and about which ranges nothing is done for which reason. The same memory and
     /// the same view give the same decisions.
     pub fn decide(&mut self, _view: &ClusterView) -> Vec<Decision> {
+        Vec::new()
+    }
+
+    /// Why nothing is done about `range` just now, or what is; as seen in `view`.
+    pub fn explain(&self, _view: &ClusterView, _range: RangeId) -> Vec<Decision> {
         Vec::new()
     }
 

@@ -1,7 +1,7 @@
 //! What is known of the cluster at one instant.
 
 use crate::RangeLoad;
-use isotherm_types::{NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{Key, NodeId, RangeDescriptor, RangeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -67,6 +67,8 @@ pub struct RangeView {
     pub load: RangeLoad,
     /// How large it is on disk, about.
     pub size_bytes: u64,
+    /// A key that cuts it into about halves by size, if it is large and one is known.
+    pub middle: Option<Key>,
     /// Whether all live replicas applied the last split of its lineage: it may split again.
     pub may_split: bool,
 }

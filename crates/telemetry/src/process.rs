@@ -1,7 +1,6 @@
 //! What the kernel says of this process.
 
 use std::fs;
-use std::time::Instant;
 
 /// Records memory, CPU time and open files as metrics. What cannot be read is left out.
 pub(crate) fn record() {
@@ -13,34 +12,6 @@ pub(crate) fn record() {
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(files.count() as f64);
-    }
-}
-
-/// How busy this process is.
-#[derive(Debug)]
-pub struct CpuLoad {
-    since: Instant,
-    seconds: f64,
-    cores: f64,
-}
-
-impl Default for CpuLoad {
-    fn default() -> Self {
-        Self { since: Instant::now(), seconds: cpu_seconds().unwrap_or_default(), cores: 0.0 }
-    }
-}
-
-impl CpuLoad {
-    /// Cores in use, over the last second or so: asked more often, it answers the same.
-    pub fn cores(&mut self) -> f64 {
-        let elapsed = self.since.elapsed().as_secs_f64();
-        if elapsed >= 1.0
-            && let Some(seconds) = cpu_seconds()
-        {
-            self.cores = (seconds - self.seconds) / elapsed;
-            (self.since, self.seconds) = (Instant::now(), seconds);
-        }
-        self.cores
     }
 }
 
@@ -68,17 +39,5 @@ mod tests {
     fn the_kernel_knows_this_process() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
         assert!(cpu_seconds().is_some_and(|seconds| seconds >= 0.0));
-    }
-
-    #[test]
-    fn a_busy_second_counts_as_a_core() {
-        let mut load = CpuLoad::default();
-        let busy = Instant::now();
-        while busy.elapsed().as_secs_f64() < 1.1 {
-            std::hint::black_box(fs::metadata("/proc/self").is_ok());
-        }
-        let cores = load.cores();
-        // Others may use this core too, but not for all of that time.
-        assert!((0.2..8.0).contains(&cores), "{cores}");
     }
 }

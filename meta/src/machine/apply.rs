@@ -1,10 +1,10 @@
 //! Applying commands.
 
-use super::command::{Command, NodeDetails, Reply};
-use super::state::{MetaMachine, NodeRecord, Reign};
+use super::command::{Command, Reply};
+use super::state::{MetaMachine, Reign};
 use isotherm_raftstore::Machine;
 use isotherm_storage::codec;
-use isotherm_types::{Incarnation, KeyRange, NodeId, RangeDescriptor, RangeId, Timestamp};
+use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId, Timestamp};
 
 impl Machine for MetaMachine {
     /// # Panics
@@ -82,6 +82,7 @@ impl MetaMachine {
                 self.safe_point = self.safe_point.max(to);
                 Reply::Done
             }
+            Command::SetIntent { node, intent } => self.set_intent(node, intent),
         }
     }
 
@@ -104,32 +105,6 @@ impl MetaMachine {
         self.ranges_given += descriptors.len() as u64;
         self.seeds = descriptors;
         Reply::Done
-    }
-
-    fn register(&mut self, node: Option<NodeId>, details: NodeDetails) -> Reply {
-        let id = match node {
-            Some(id) if !self.nodes.contains_key(&id) => {
-                return refused(format!("node {id} is not known to this cluster"));
-            }
-            Some(id) => id,
-            None => {
-                self.forget_empty_nodes_at(&details.address);
-                self.nodes_given += 1;
-                NodeId(self.nodes_given)
-            }
-        };
-        self.incarnations_given += 1;
-        let incarnation = Incarnation(self.incarnations_given);
-        self.nodes.insert(id, NodeRecord { incarnation, details });
-        Reply::Node { id, incarnation }
-    }
-
-    /// A new node at the address of one that holds nothing: an attempt to register whose answer
-    /// was lost, or a node that was emptied. Nobody misses it.
-    fn forget_empty_nodes_at(&mut self, address: &str) {
-        let ranges = &self.ranges;
-        let holds = |node| ranges.iter().any(|d| d.replica_on(node).is_some());
-        self.nodes.retain(|id, record| record.details.address != address || holds(*id));
     }
 
     fn extend(&mut self, reign: Reign, to: Timestamp, by: u64) -> Reply {

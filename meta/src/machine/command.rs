@@ -1,5 +1,6 @@
 //! Commands and what they answer.
 
+use super::nodes::NodeIntent;
 use super::operations::OperationCommand;
 use super::state::Window;
 use isotherm_storage::codec;
@@ -94,6 +95,13 @@ pub enum Command {
     RaiseSafePoint {
         /// The oldest timestamp that can still be read.
         to: Timestamp,
+    },
+    /// What the operator wants of a node, or that a node which was to lose everything has nothing.
+    SetIntent {
+        /// Which.
+        node: NodeId,
+        /// What of it.
+        intent: NodeIntent,
     },
 }
 

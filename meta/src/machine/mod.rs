@@ -5,6 +5,7 @@
 
 mod apply;
 mod command;
+mod nodes;
 mod operations;
 mod snapshot;
 mod state;
@@ -12,5 +13,6 @@ mod state;
 mod tests;
 
 pub use command::{Command, Founding, NodeDetails, Reply};
+pub use nodes::NodeIntent;
 pub use operations::{Operation, OperationCommand, OperationState, Undo};
 pub use state::{MetaMachine, NodeRecord, Reign, SEED_NUMBER, Window};

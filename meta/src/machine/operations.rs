@@ -5,6 +5,7 @@
 
 use super::apply::refused;
 use super::command::Reply;
+use super::nodes::NodeIntent;
 use super::state::MetaMachine;
 use isotherm_types::{NodeId, RangeDescriptor, RangeId, ReplicaId, ReplicaRole};
 use serde::{Deserialize, Serialize};
@@ -46,16 +47,16 @@ impl OperationState {
     }
 }
 
-/// A move of one replica to another node.
+/// A move of one replica to another node, or an additional replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its number; never given twice.
     pub id: u64,
     /// Of which range.
     pub range: RangeId,
-    /// From where.
+    /// From where; 0: none goes, one is only added.
     pub from: NodeId,
-    /// Which replica goes.
+    /// Which replica goes; 0: none.
     pub removed: ReplicaId,
     /// To where.
     pub to: NodeId,
@@ -114,6 +115,17 @@ pub enum OperationCommand {
         /// The proposer's clock.
         now_ms: u64,
     },
+    /// Begins to add a replica.
+    Add {
+        /// To which range.
+        range: RangeId,
+        /// Where.
+        to: NodeId,
+        /// The proposer's clock.
+        now_ms: u64,
+        /// Undone after that long.
+        limit_ms: u64,
+    },
 }
 
 impl Operations {
@@ -160,7 +172,10 @@ impl MetaMachine {
     pub(super) fn apply_operation(&mut self, command: OperationCommand) -> Reply {
         match command {
             OperationCommand::Move { range, from, to, now_ms, limit_ms } => {
-                self.start_move(range, from, to, now_ms, limit_ms)
+                self.start_move(range, Some(from), to, now_ms, limit_ms)
+            }
+            OperationCommand::Add { range, to, now_ms, limit_ms } => {
+                self.start_move(range, None, to, now_ms, limit_ms)
             }
             OperationCommand::Undo { id, why } => {
                 let Some(operation) = self.operations.by_id.get_mut(&id) else {
@@ -188,7 +203,7 @@ impl MetaMachine {
     fn start_move(
         &mut self,
         range: RangeId,
-        from: NodeId,
+        from: Option<NodeId>,
         to: NodeId,
         now_ms: u64,
         limit_ms: u64,
@@ -196,12 +211,18 @@ impl MetaMachine {
         let Some(d) = self.ranges.get(range) else {
             return refused(format!("there is no range {range}"));
         };
-        let voter = d.replica_on(from).filter(|r| r.role == ReplicaRole::Voter);
-        let Some(removed) = voter.map(|r| r.id) else {
-            return refused(format!("{range} has no voting replica on {from}"));
-        };
+        let mut removed = ReplicaId(0);
+        if let Some(from) = from {
+            match d.replica_on(from).filter(|r| r.role == ReplicaRole::Voter) {
+                Some(voter) => removed = voter.id,
+                None => return refused(format!("{range} has no voting replica on {from}")),
+            }
+        }
         if !self.nodes.contains_key(&to) {
             return refused(format!("there is no node {to}"));
+        }
+        if self.intent(to) != NodeIntent::Active {
+            return refused(format!("node {to} is {}", self.intent(to)));
         }
         if d.replica_on(to).is_some() {
             return refused(format!("{range} has a replica on {to} already"));
@@ -216,7 +237,7 @@ impl MetaMachine {
         let operation = Operation {
             id,
             range,
-            from,
+            from: from.unwrap_or_default(),
             removed,
             to,
             added,

@@ -1,6 +1,7 @@
 //! The agreed state as bytes: a format byte, then the newest of the layouts below.
 
 use super::command::Founding;
+use super::nodes::NodeIntent;
 use super::operations::Operations;
 use super::state::{MetaMachine, NodeRecord, Window};
 use isotherm_storage::codec;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The layout that is written.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// Layout 1: before there was a safe point.
 #[derive(Serialize, Deserialize)]
@@ -35,6 +36,19 @@ struct V2 {
     safe_point: Timestamp,
 }
 
+/// Layout 3: what is wanted of nodes.
+#[derive(Serialize, Deserialize)]
+struct V3 {
+    base: V2,
+    intents: BTreeMap<NodeId, NodeIntent>,
+}
+
+impl From<V2> for V3 {
+    fn from(base: V2) -> Self {
+        Self { base, intents: BTreeMap::new() }
+    }
+}
+
 impl From<V1> for V2 {
     fn from(base: V1) -> Self {
         Self { base, operations: Operations::default(), safe_point: Timestamp::ZERO }
@@ -58,20 +72,22 @@ impl MetaMachine {
         };
         let mut bytes = vec![FORMAT];
         let (operations, safe_point) = (self.operations.clone(), self.safe_point);
-        bytes.extend(codec::encode(&V2 { base, operations, safe_point }));
+        let base = V2 { base, operations, safe_point };
+        bytes.extend(codec::encode(&V3 { base, intents: self.intents.clone() }));
         bytes
     }
 
     pub(super) fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
         let (format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
-        let state: V2 = match *format {
-            1 => codec::decode::<V1>(rest).map_err(|e| e.to_string())?.into(),
+        let state: V3 = match *format {
+            1 => V2::from(codec::decode::<V1>(rest).map_err(|e| e.to_string())?).into(),
+            2 => codec::decode::<V2>(rest).map_err(|e| e.to_string())?.into(),
             FORMAT => codec::decode(rest).map_err(|e| e.to_string())?,
             newer => {
                 return Err(format!("snapshot format {newer} is not known, only 1 to {FORMAT}"));
             }
         };
-        let V2 { base: state, operations, safe_point } = state;
+        let V3 { base: V2 { base: state, operations, safe_point }, intents } = state;
         let mut ranges = RangeMap::default();
         if !state.ranges.is_empty() {
             ranges.apply(&state.ranges).map_err(|e| e.to_string())?;
@@ -90,6 +106,7 @@ impl MetaMachine {
             settings: state.settings,
             operations,
             safe_point,
+            intents,
         })
     }
 }
@@ -99,17 +116,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_of_layout_1_is_read() {
+    fn snapshots_of_older_layouts_are_read() {
         let mut machine = MetaMachine::default();
         machine.settings.insert("read.confirm".to_owned(), "quorum".to_owned());
         machine.safe_point = Timestamp(7);
+        machine.intents.insert(NodeId(2), NodeIntent::Draining);
         let newest = machine.to_snapshot();
         assert_eq!(MetaMachine::from_snapshot(&newest), Ok(machine.clone()));
-        let V2 { base, .. } = codec::decode(&newest[1..]).expect("just encoded");
-        let mut old = vec![1];
-        old.extend(codec::encode(&base));
-        let read = MetaMachine::from_snapshot(&old).expect("an older layout");
-        assert_eq!(read, MetaMachine { safe_point: Timestamp::ZERO, ..machine });
-        assert!(MetaMachine::from_snapshot(&[3, 1]).is_err());
+        let V3 { base, .. } = codec::decode(&newest[1..]).expect("just encoded");
+        let read = |format: u8, bytes: Vec<u8>| {
+            MetaMachine::from_snapshot(&[vec![format], bytes].concat()).expect("an older layout")
+        };
+        let second = MetaMachine { intents: BTreeMap::new(), ..machine };
+        assert_eq!(read(2, codec::encode(&base)), second);
+        let first = MetaMachine { safe_point: Timestamp::ZERO, ..second };
+        assert_eq!(read(1, codec::encode(&base.base)), first);
+        assert!(MetaMachine::from_snapshot(&[4, 1]).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The agreed state.
 
 use super::command::{Founding, NodeDetails};
+use super::nodes::NodeIntent;
 use super::operations::Operations;
 use isotherm_types::{
     ClusterId, Incarnation, NodeId, RaftTiming, RangeDescriptor, RangeMap, Timestamp,
@@ -68,6 +69,8 @@ pub struct MetaMachine {
     pub(super) operations: Operations,
     /// Never falls, and lies below what was issued.
     pub(super) safe_point: Timestamp,
+    /// Of nodes that are not just to serve.
+    pub(super) intents: BTreeMap<NodeId, NodeIntent>,
 }
 
 impl MetaMachine {

@@ -6,6 +6,7 @@ use crate::machine::{Command, MetaMachine, Reply, SEED_NUMBER};
 use crate::metrics as names;
 use crate::operations;
 use crate::registry::{Holds, NodeState, Pool, Registry};
+use crate::scheduling;
 use isotherm_proto::WireError;
 use isotherm_types::{ClusterId, NodeId};
 use std::collections::BTreeSet;
@@ -64,7 +65,11 @@ impl Meta {
                 }
             }
         };
-        tokio::join!(working, operations::drive(self.clone(), term));
+        tokio::join!(
+            working,
+            operations::drive(self.clone(), term),
+            scheduling::run(self.clone(), term)
+        );
     }
 
     /// Waits until everything of earlier terms is applied; founds the cluster if it is new.
@@ -96,6 +101,10 @@ impl Meta {
             let machine = self.group.machine().read();
             (machine.ranges().len(), machine.nodes().len())
         };
+        {
+            let machine = self.group.machine().read();
+            self.registry.lock().forget_ranges(|range| machine.ranges().get(range).is_some());
+        }
         metrics::gauge!(names::RANGES).set(ranges as f64);
         metrics::gauge!(names::NODES).set(nodes as f64);
         Ok(())

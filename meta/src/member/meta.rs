@@ -4,10 +4,12 @@ use crate::machine::{Command, Founding, MetaMachine, Reply};
 use crate::operations::Notes;
 use crate::oracle::Oracle;
 use crate::registry::{Holds, LIFETIME, Pool, Registry};
+use crate::scheduling::Journal;
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_raftstore::{Group, GroupError};
+use isotherm_scheduler::{ClusterView, Scheduler};
 use isotherm_transport::Peers;
 use isotherm_types::NodeId;
 use parking_lot::Mutex;
@@ -38,6 +40,10 @@ pub(crate) struct Meta {
     pub(crate) news: Notify,
     /// The leader's, of operations.
     pub(crate) notes: Notes,
+    /// The leader's: what is decided, what was, and of which view.
+    pub(crate) scheduler: Mutex<Scheduler>,
+    pub(crate) journal: Mutex<Journal>,
+    pub(crate) seen: Mutex<Option<ClusterView>>,
 }
 
 /// A refusal that names the leader.
@@ -88,6 +94,9 @@ impl Meta {
             serving: watch::Sender::new(0),
             news: Notify::new(),
             notes: Notes::default(),
+            scheduler: Mutex::default(),
+            journal: Mutex::default(),
+            seen: Mutex::new(None),
         }
     }
 

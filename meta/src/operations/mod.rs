@@ -14,3 +14,4 @@ mod plan;
 mod step;
 
 pub(crate) use driver::{Notes, drive, now_ms};
+pub(crate) use plan::Step;

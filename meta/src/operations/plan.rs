@@ -1,11 +1,11 @@
 //! The next step of an operation, from what is known of the range.
 
 use crate::machine::{Operation, OperationState, Undo};
-use isotherm_types::{NodeId, RangeDescriptor, ReplicaId, ReplicaRole};
+use isotherm_types::{Key, NodeId, RangeDescriptor, ReplicaId, ReplicaRole};
 use std::fmt;
 
 /// One step on one range, which its leader carries out. Each is safe to ask twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A replica that does not vote yet.
     AddLearner { node: NodeId, replica: ReplicaId },
@@ -14,8 +14,9 @@ pub(crate) enum Step {
     /// The learner goes.
     RemoveLearner { replica: ReplicaId },
     /// Another node leads. Nothing of a move asks for it: a leader that is to go hands over itself.
-    #[allow(dead_code)]
     TransferLeader { to: NodeId },
+    /// It is cut. Nothing of a move asks for it.
+    Split { keys: Vec<Key> },
 }
 
 impl fmt::Display for Step {
@@ -27,6 +28,7 @@ impl fmt::Display for Step {
             }
             Self::RemoveLearner { replica } => write!(f, "remove learner {replica}"),
             Self::TransferLeader { to } => write!(f, "hand leadership to {to}"),
+            Self::Split { keys } => write!(f, "cut at {} keys", keys.len()),
         }
     }
 }
@@ -54,12 +56,15 @@ pub(crate) fn next(move_: &Operation, d: Option<&RangeDescriptor>, now_ms: u64) 
     let Some(d) = d else { return failed("the range is gone") };
     let Operation { added, removed, to, .. } = *move_;
     let replace = Next::Do(Step::ReplaceVoter { promote: added, drop: removed });
-    let role = |id| d.replica(id).map(|r| r.role);
+    let role = |id: ReplicaId| d.replica(id).map(|r| r.role);
+    // Where none goes, it is as if the one that does were there until all is done.
+    let is_addition = removed.get() == 0;
+    let going = if is_addition && role(added) != Some(Voter) { Some(Voter) } else { role(removed) };
     let undoing = match move_.state {
         OperationState::Undoing(why) => Some(why),
         _ => None,
     };
-    match (role(added), role(removed)) {
+    match (role(added), going) {
         (Some(Voter), None) => Next::End(OperationState::Done),
         // Two sets vote: there is only one way out, forward.
         (Some(Incoming), _) => replace,
@@ -150,6 +155,20 @@ mod tests {
     }
 
     #[test]
+    fn an_addition_is_a_move_of_which_nothing_goes() {
+        use ReplicaRole::{Incoming, Learner, Voter};
+        let mut addition = move_in(OperationState::Running);
+        (addition.from, addition.removed) = (NodeId(0), ReplicaId(0));
+        let plan = |fourth| next(&addition, Some(&range(None, fourth)), 10);
+        let add = Next::Do(Step::AddLearner { node: NodeId(4), replica: ReplicaId(4) });
+        let promote = Next::Do(Step::ReplaceVoter { promote: ReplicaId(4), drop: ReplicaId(0) });
+        assert_eq!(plan(None), add);
+        assert_eq!(plan(Some(Learner)), promote);
+        assert_eq!(plan(Some(Incoming)), promote);
+        assert_eq!(plan(Some(Voter)), Next::End(OperationState::Done));
+    }
+
+    #[test]
     fn what_is_undone_loses_its_learner_and_what_is_past_that_goes_on() {
         use ReplicaRole::{Incoming, Learner, Outgoing, Voter};
         let late = |third, fourth| {
@@ -160,7 +179,7 @@ mod tests {
         let undoing = move_in(OperationState::Undoing(Undo::Cancelled));
         let plan = |third, fourth| next(&undoing, Some(&range(third, fourth)), 10);
         let remove = Step::RemoveLearner { replica: ReplicaId(4) };
-        assert_eq!(plan(Some(Voter), Some(Learner)), Next::Do(remove));
+        assert_eq!(plan(Some(Voter), Some(Learner)), Next::Do(remove.clone()));
         assert_eq!(plan(Some(Voter), None), Next::End(OperationState::Cancelled));
         assert!(matches!(
             plan(Some(Outgoing), Some(Incoming)),

@@ -40,7 +40,7 @@ impl Meta {
             let late = || WireError::new(Code::Indeterminate, "the node did not answer in time");
             match asked.unwrap_or_else(|_| Err(late())) {
                 Ok(after) => {
-                    self.learn(after.into_iter().collect());
+                    self.learn(after);
                     return Ok(());
                 }
                 Err(error) => {
@@ -63,11 +63,11 @@ impl Meta {
         node: NodeId,
         range: &RangeDescriptor,
         step: &Step,
-    ) -> Result<Option<pb::Descriptor>, WireError> {
+    ) -> Result<Vec<pb::Descriptor>, WireError> {
         let channel = self.channel(node)?;
         let (range_id, epoch) = (range.id.get(), Some(range.epoch.into()));
         let mut members = ReplicaServiceClient::new(channel.clone());
-        match *step {
+        match step {
             Step::AddLearner { node, replica } => {
                 let (node, replica_id) = (node.get(), replica.get());
                 let request = pb::AddLearnerRequest { range_id, epoch, node, replica_id };
@@ -87,7 +87,13 @@ impl Meta {
                 let request = pb::TransferLeaderRequest { range_id, to_node: to.get() };
                 let mut ranges = RangeServiceClient::new(channel);
                 ranges.transfer_leader(request).await.map_err(|status| detailed(&status))?;
-                Ok(None)
+                Ok(Vec::new())
+            }
+            Step::Split { keys } => {
+                let request = pb::SplitRangeRequest { range_id, epoch, keys: keys.clone() };
+                let mut ranges = RangeServiceClient::new(channel);
+                let done = ranges.split_range(request).await.map_err(|status| detailed(&status))?;
+                Ok(done.into_inner().descriptors)
             }
         }
     }
@@ -120,11 +126,11 @@ impl Meta {
 
 async fn changed(
     asking: impl Future<Output = Result<Response<pb::ChangeMembersResponse>, Status>>,
-) -> Result<Option<pb::Descriptor>, WireError> {
+) -> Result<Vec<pb::Descriptor>, WireError> {
     let answer = asking.await.map_err(|status| detailed(&status))?.into_inner();
     match answer.error {
         Some(error) => Err(error.into()),
-        None => Ok(answer.descriptor),
+        None => Ok(answer.descriptor.into_iter().collect()),
     }
 }
 

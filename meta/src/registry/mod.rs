@@ -3,10 +3,12 @@
 
 mod health;
 mod holds;
+mod loads;
 mod pool;
 mod presence;
 
 pub use health::{RangeCounts, RangeHealth};
 pub use holds::{HoldRefusal, Holds, LIFETIME};
+pub use loads::load_message;
 pub use pool::Pool;
-pub use presence::{HEARTBEAT, Heartbeat, LeaderReport, NodeState, Registry};
+pub use presence::{HEARTBEAT, Heartbeat, Hosted, LeaderReport, NodeState, Registry};

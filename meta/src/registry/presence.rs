@@ -1,6 +1,7 @@
 //! Which nodes are there, and which ranges they lead.
 
-use isotherm_types::{Incarnation, NodeId, RangeId, ReplicaId};
+use super::loads::{Load, Loads};
+use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeId, ReplicaId};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -62,12 +63,14 @@ pub struct Heartbeat {
     pub disk_free_bytes: u64,
     /// Whether it takes no writes.
     pub read_only: bool,
-    /// Whether it is about to leave.
+    /// Whether its process is about to end.
     pub draining: bool,
     /// The newest order to seed that it carried out.
     pub seeded: u64,
-    /// How busy it is.
+    /// CPU that it uses, in cores.
     pub load: f64,
+    /// CPU that it may use, in cores.
+    pub capacity_cores: f64,
 }
 
 /// What the leader knows of a node.
@@ -78,8 +81,17 @@ pub struct Presence {
     /// The newest heartbeat, and when it came.
     pub heartbeat: Option<(Instant, Heartbeat)>,
     registered: Instant,
-    /// The ranges that it reported to this leader, and its replica of each (0: it did not say).
-    reported: HashMap<RangeId, ReplicaId>,
+    /// The ranges that it reported to this leader, as it has them.
+    reported: HashMap<RangeId, Hosted>,
+}
+
+/// A replica as its node reported it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hosted {
+    /// Which; 0: it did not say.
+    pub replica: ReplicaId,
+    /// The version that it has applied.
+    pub version: u64,
 }
 
 /// Who leads a range, as its leader said.
@@ -111,12 +123,13 @@ pub struct Registry {
     since: Instant,
     nodes: HashMap<NodeId, Presence>,
     leaders: HashMap<RangeId, LeaderReport>,
+    loads: Loads,
 }
 
 impl Registry {
     /// Of a leadership that begins now.
     pub fn new(now: Instant) -> Self {
-        Self { since: now, nodes: HashMap::new(), leaders: HashMap::new() }
+        Self { since: now, nodes: HashMap::new(), leaders: HashMap::new(), loads: Loads::default() }
     }
 
     /// Whether the leadership is so new that silence means nothing.
@@ -166,18 +179,53 @@ impl Registry {
     }
 
     /// Which replica of a range `node` says it has; none: it has none any more.
-    pub fn note_replica(&mut self, node: NodeId, range: RangeId, replica: Option<ReplicaId>) {
+    pub fn note_replica(&mut self, node: NodeId, range: RangeId, hosted: Option<Hosted>) {
         let Some(presence) = self.nodes.get_mut(&node) else { return };
-        match replica {
-            Some(replica) => presence.reported.insert(range, replica),
+        match hosted {
+            Some(hosted) => presence.reported.insert(range, hosted),
             None => presence.reported.remove(&range),
         };
+    }
+
+    /// Whether every replica of `d` on a node that is there has applied the map's version of it:
+    /// then all of them have applied the last split of its lineage.
+    pub fn is_applied_everywhere(
+        &self,
+        d: &RangeDescriptor,
+        states: &HashMap<NodeId, NodeState>,
+    ) -> bool {
+        let alive = |node: &NodeId| states.get(node).is_some_and(|s| s.counts_as_alive());
+        d.replicas.iter().filter(|r| alive(&r.node)).all(|r| {
+            let hosted = self.nodes.get(&r.node).and_then(|p| p.reported.get(&d.id));
+            hosted.is_some_and(|h| h.version >= d.epoch.version)
+        })
+    }
+
+    /// What a range costs, as its leader said.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
+    }
+
+    /// A leader says what ranges cost.
+    pub fn note_load(&mut self, range: RangeId, term: u64, load: Load) {
+        self.loads.note(range, term, load);
+    }
+
+    /// Forgets what was said of ranges that are not there any more.
+    pub fn forget_ranges(&mut self, exists: impl Fn(RangeId) -> bool) {
+        self.loads.retain(exists);
+    }
+
+    /// When the node was heard of last, or this leadership began.
+    pub fn silent_since(&self, node: NodeId) -> Instant {
+        let heartbeat = self.nodes.get(&node).and_then(|p| p.heartbeat);
+        heartbeat.map_or(self.since, |(at, _)| at)
     }
 
     /// The replicas that `node` said it has.
     pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (RangeId, ReplicaId)> {
         let reported = self.nodes.get(&node).into_iter().flat_map(|p| &p.reported);
-        reported.map(|(range, replica)| (*range, *replica)).filter(|(_, id)| id.get() != 0)
+        reported.map(|(range, hosted)| (*range, hosted.replica)).filter(|(_, id)| id.get() != 0)
     }
 
     /// Whether `node` has replicas of which this leadership was not told.

@@ -45,6 +45,9 @@ answers! {
     CancelOperationResponse: Indeterminate,
     HoldSnapshotResponse: Unavailable,
     ReleaseSnapshotResponse: Unavailable,
+    ExplainRangeResponse: Unavailable,
+    HotResponse: Unavailable,
+    SetIntentResponse: Indeterminate,
 }
 
 /// Waits for an answer, but not for ever.

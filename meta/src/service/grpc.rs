@@ -118,6 +118,24 @@ impl MetaService for Service {
         answer(self.meta.hold_snapshot(request.into_inner())).await
     }
 
+    async fn explain_range(
+        &self,
+        request: Request<pb::ExplainRangeRequest>,
+    ) -> Answer<pb::ExplainRangeResponse> {
+        answer(async { self.meta.explain_range(request.into_inner()) }).await
+    }
+
+    async fn hot(&self, request: Request<pb::HotRequest>) -> Answer<pb::HotResponse> {
+        answer(async { self.meta.hot(&request.into_inner()) }).await
+    }
+
+    async fn set_intent(
+        &self,
+        request: Request<pb::SetIntentRequest>,
+    ) -> Answer<pb::SetIntentResponse> {
+        answer(self.meta.set_intent(request.into_inner())).await
+    }
+
     async fn release_snapshot(
         &self,
         request: Request<pb::ReleaseSnapshotRequest>,

@@ -2,7 +2,7 @@
 
 use crate::machine::SEED_NUMBER;
 use crate::member::Meta;
-use crate::registry::{HEARTBEAT, Heartbeat, LeaderReport};
+use crate::registry::{HEARTBEAT, Heartbeat, Hosted, LeaderReport};
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::{ConvertError, WireError};
@@ -56,6 +56,7 @@ impl Meta {
             draining: request.draining,
             seeded: request.seeded,
             load: request.load,
+            capacity_cores: request.capacity_cores,
         };
         let reports = request
             .reports
@@ -69,7 +70,13 @@ impl Meta {
             registry.heartbeat(node, incarnation, heartbeat, Instant::now());
             for report in &reports {
                 registry.report(node, report.range, report.term, report.led.clone());
-                registry.note_replica(node, report.range, Some(report.replica));
+                let version = report.descriptors[0].epoch.version;
+                let hosted = Hosted { replica: report.replica, version };
+                registry.note_replica(node, report.range, Some(hosted));
+            }
+            for load in request.loads {
+                let (range, term) = (RangeId(load.range_id), load.term);
+                registry.note_load(range, term, load.into());
             }
             for range in &request.gone {
                 registry.note_replica(node, RangeId(*range), None);

@@ -8,6 +8,7 @@ mod admin;
 mod answer;
 mod grpc;
 mod heartbeat;
+mod heat;
 mod holds;
 mod operations;
 mod ranges;

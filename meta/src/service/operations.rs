@@ -97,7 +97,7 @@ impl Meta {
         };
         pb::Operation {
             id: operation.id,
-            kind: "move".to_owned(),
+            kind: if operation.from.get() == 0 { "add" } else { "move" }.to_owned(),
             range_id: operation.range.get(),
             from_node: operation.from.get(),
             to_node: operation.to.get(),

@@ -1,7 +1,7 @@
 //! The partition map, and where leaders are.
 
 use crate::member::Meta;
-use crate::registry::RangeHealth;
+use crate::registry::{RangeHealth, load_message};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
@@ -43,6 +43,7 @@ impl Meta {
                     leader_term: health.leader.map_or(0, |l| l.term),
                     live_replicas: health.live.iter().map(|r| r.get()).collect(),
                     size_bytes: known.map_or(0, |l| l.size_bytes),
+                    load: registry.loads().of(d.id).map(|s| load_message(d.id, &s.load, false)),
                 }
             };
             match RangeId(request.range_id) {

@@ -1,6 +1,6 @@
 //! How the cluster is: first what is wrong, the most serious first.
 
-use crate::machine::{MetaMachine, NodeRecord};
+use crate::machine::{MetaMachine, NodeIntent, NodeRecord};
 use crate::member::Meta;
 use crate::registry::{NodeState, RangeCounts, Registry};
 use isotherm_proto::WireError;
@@ -23,6 +23,7 @@ fn node_status(
     record: &NodeRecord,
     registry: &Registry,
     state: NodeState,
+    intent: NodeIntent,
     now: Instant,
 ) -> pb::NodeStatus {
     let heartbeat = registry.presence(id).and_then(|p| p.heartbeat);
@@ -32,7 +33,11 @@ fn node_status(
         id: id.get(),
         address: record.details.address.clone(),
         http_address: record.details.http_address.clone(),
-        state: state.to_string(),
+        // One that has nothing more to lose need not be there.
+        state: match intent {
+            NodeIntent::Decommissioned => intent.to_string(),
+            _ => state.to_string(),
+        },
         replicas: numbers.replicas,
         // A node that is down leads nothing, whatever it said last.
         leaders: if state.counts_as_alive() { numbers.leaders } else { 0 },
@@ -43,6 +48,8 @@ fn node_status(
         disk_free_bytes: numbers.disk_free_bytes,
         load: numbers.load,
         version: record.details.version.clone(),
+        intent: intent.to_string(),
+        capacity_cores: numbers.capacity_cores,
     }
 }
 
@@ -58,21 +65,19 @@ impl View<'_> {
     fn nodes(&self) -> Vec<pb::NodeStatus> {
         let nodes = self.machine.nodes().iter();
         nodes
-            .map(|(id, record)| node_status(*id, record, self.registry, self.states[id], self.now))
+            .map(|(id, record)| {
+                let intent = self.machine.intent(*id);
+                node_status(*id, record, self.registry, self.states[id], intent, self.now)
+            })
             .collect()
     }
 
     fn in_state(&self, state: NodeState) -> Vec<NodeId> {
-        let mut nodes: Vec<_> =
-            self.states.iter().filter(|(_, s)| **s == state).map(|(id, _)| *id).collect();
+        let is_gone = |id| self.machine.intent(id) == NodeIntent::Decommissioned;
+        let states = self.states.iter().filter(|(id, s)| **s == state && !is_gone(**id));
+        let mut nodes: Vec<_> = states.map(|(id, _)| *id).collect();
         nodes.sort();
         nodes
-    }
-
-    /// How many replicas a range should have: as founded, but no more than there are nodes.
-    fn wanted(&self) -> usize {
-        let founded = self.machine.founding().map_or(0, |f| f.replicas);
-        founded.min(self.machine.nodes().len())
     }
 
     fn bootstrap_problem(&self) -> Option<String> {
@@ -131,8 +136,12 @@ impl Meta {
         self.confirmed_leading().await?;
         let members = self.member_list();
         Ok(self.with_view(|view| {
-            let counts =
-                RangeCounts::of(view.machine.ranges(), view.registry, &view.states, view.wanted());
+            let counts = RangeCounts::of(
+                view.machine.ranges(),
+                view.registry,
+                &view.states,
+                view.machine.replicas_wanted(),
+            );
             pb::StatusResponse {
                 error: None,
                 cluster_id: view.machine.cluster().map_or(0, ClusterId::get),

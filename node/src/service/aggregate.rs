@@ -273,6 +273,7 @@ impl Aggregate {
             Ok(Some((done, rest))) => {
                 metrics::counter!("isotherm_scanned_rows_total").increment(done.rows);
                 metrics::counter!("isotherm_scanned_bytes_total").increment(done.bytes);
+                self.store.note_scan(range, done.rows, done.bytes, span.start());
                 Ok((done, rest))
             }
             Ok(None) => Err(RangeError::EpochMismatch { current: Vec::new() }),

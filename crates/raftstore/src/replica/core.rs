@@ -338,13 +338,17 @@ impl Work {
         }
     }
 
-    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    /// The writes in it.
+    pub fn writes(&self) -> impl Iterator<Item = &WriteRequest> {
         let entry = match self {
             Self::Envelope(Envelope { body: Body::Writes(entry), .. }) => Some(entry),
             _ => None,
         };
-        let ops = entry.into_iter().flat_map(|e| &e.writes).flat_map(|w| &w.ops);
-        ops.map(|op| &op.key()[..])
+        entry.into_iter().flat_map(|e| &e.writes)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.writes().flat_map(|w| &w.ops).map(|op| &op.key()[..])
     }
 }
 

@@ -109,15 +109,24 @@ fn apply_plain(
     work: Vec<(LogId, Work)>,
 ) -> io::Result<Vec<RangeReply>> {
     let first = work.first().map_or(0, |(id, _)| id.index);
+    let (ops, bytes) = written(&work);
     let mut core = replica.core.lock();
     check_owner(replica, &core, generation, first)?;
     let bytes_max = replica.ctx.tuning.apply_bytes_max;
     let (replies, born) =
         core.apply(&replica.ctx.data, work, rules(replica), bytes_max).map_err(io::Error::other)?;
     assert!(born.is_none(), "a split is applied as a structural change");
+    replica.heat.note_applied(ops, bytes);
     publish_members(replica, &core);
     replica.applied.send_replace(core.applied.index());
     Ok(replies)
+}
+
+/// How many operations there are, and their bytes.
+fn written(work: &[(LogId, Work)]) -> (u64, u64) {
+    let writes = work.iter().flat_map(|(_, work)| work.writes());
+    let sizes = writes.map(|write| (write.ops.len() as u64, write.size_bytes() as u64));
+    sizes.fold((0, 0), |(ops, bytes), (o, b)| (ops + o, bytes + b))
 }
 
 /// Applies a batch whose last entry is a split or a checksum order. Blocking: it flushes.

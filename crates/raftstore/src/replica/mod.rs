@@ -41,6 +41,7 @@ pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, roll_forward};
 pub use stage_snapshot::SnapshotSource;
 pub use status::ReplicaStatus;
 
+use crate::heat::Heat;
 use crate::store::StoreContext;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use confirm::Confirm;
@@ -75,6 +76,7 @@ pub struct Replica {
     /// Index that the last flush made durable; logs are purged up to it at most.
     pub(crate) durable: AtomicU64,
     pub(crate) pending: Pending,
+    pub(crate) heat: Heat,
     pub(crate) confirm: Confirm,
     /// Set before leadership is handed over: no lease read after it, no new proposal.
     pub(crate) transferring: AtomicBool,
@@ -111,6 +113,7 @@ impl Replica {
             core: Mutex::new(core),
             applied,
             pending: Pending::default(),
+            heat: Heat::default(),
             confirm: Confirm::default(),
             transferring: AtomicBool::new(false),
             gate: Mutex::new(None),

@@ -79,6 +79,8 @@ impl Replica {
         let rows = reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         reads.iter().filter_map(|r| r.at).try_for_each(|at| self.ctx.check_safe_point(at))?;
+        let bytes = rows.iter().flatten().map(|row: &Row| row.value.len()).sum();
+        self.heat.note_reads(reads.iter().map(|read| &read.key), bytes);
         Ok(rows)
     }
 
@@ -89,10 +91,14 @@ impl Replica {
         read: PageRead,
     ) -> Result<Page, RangeError> {
         let (span, at) = (read.span.clone(), read.at);
-        self.read_span(version, &span, at, move |snapshot, span, at| {
+        let page = self.read_span(version, &span, at, move |snapshot, span, at| {
             page_of(snapshot, span, at, &read)
-        })
-        .await
+        });
+        let page = page.await?;
+        let bytes: usize = page.rows.iter().map(|(key, row)| key.len() + row.value.len()).sum();
+        let key = page.rows.first().map_or(page.covered.start(), |(key, _)| key);
+        self.heat.note_scan(page.rows.len() as u64, bytes as u64, key);
+        Ok(page)
     }
 
     /// Shows a snapshot to `read` that holds, of the part of `span` inside the range, everything up

@@ -138,8 +138,9 @@ impl Sequencer {
         if batch.writes.is_empty() {
             return;
         }
-        let ops = batch.writes.iter().flat_map(|w| &w.ops).map(|op| &op.key()[..]);
-        let slot = match self.slot(ops).await {
+        let keys: Vec<_> = batch.writes.iter().flat_map(|w| &w.ops).map(|op| op.key()).collect();
+        self.replica.heat.note_proposed(keys.iter().copied());
+        let slot = match self.slot(keys.iter().map(|key| &key[..])).await {
             Ok(slot) => slot,
             Err(error) => return batch.refuse(&error),
         };

@@ -133,7 +133,7 @@ fn without_learner(membership: &Membership, id: ReplicaId) -> Result<Membership,
     Membership::new(membership.get_joint_config().clone(), hosts).map_err(impossible)
 }
 
-/// Both the voters now and those with `promote` in the place of `drop`.
+/// Both the voters now and those with `promote` in the place of `drop` (0: of none).
 fn joint(
     membership: &Membership,
     promote: ReplicaId,
@@ -190,7 +190,7 @@ impl Store {
         Ok((*descriptor).clone())
     }
 
-    /// Makes the learner `promote` a voter in the place of the voter `drop`.
+    /// Makes the learner `promote` a voter in the place of the voter `drop` (0: of none).
     pub async fn change_replicas(
         &self,
         range: RangeId,
@@ -209,6 +209,10 @@ impl Store {
                 }
                 return change.leave_joint().await;
             }
+            (Some(ReplicaRole::Incoming), None) if drop.get() == 0 => {
+                return change.leave_joint().await;
+            }
+            (Some(ReplicaRole::Learner), None) if drop.get() == 0 => {}
             (Some(ReplicaRole::Learner), Some(ReplicaRole::Voter)) => {}
             (promote_is, drop_is) => {
                 return Err(condition(format!(

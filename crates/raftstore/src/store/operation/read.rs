@@ -83,6 +83,17 @@ impl Store {
         self.ctx.scans.run(cut).await.ok().flatten().unwrap_or_else(|| vec![span])
     }
 
+    /// A key that cuts a span of more than `least_bytes` on disk into about halves.
+    pub async fn middle(&self, span: KeyRange, least_bytes: u64) -> Option<isotherm_types::Key> {
+        let data = self.ctx.data.clone();
+        let cut = move || {
+            let is_large = data.approximate_size(&span) > least_bytes;
+            let cuts = is_large.then(|| data.snapshot().cuts(&span, 2).ok()).flatten()?;
+            cuts.into_iter().next().filter(|key| span.contains(key) && *key != *span.start())
+        };
+        self.ctx.scans.run(cut).await.ok().flatten()
+    }
+
     /// How many reads of many rows run at a time.
     pub fn scan_threads(&self) -> usize {
         self.ctx.scans.threads()

@@ -29,6 +29,7 @@ impl Store {
         match replica.proposals.try_send(proposal) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
+                replica.heat.note_refused();
                 metrics::counter!("isotherm_writes_refused_total", "reason" => "busy").increment(1);
                 return Err(RangeError::Busy { retry_after: Duration::from_millis(50) });
             }

@@ -1,0 +1,66 @@
+//! Carrying out one action.
+
+use crate::machine::{Command, OperationCommand, Reply, Undo};
+use crate::member::Meta;
+use crate::operations::{Step, now_ms};
+use isotherm_proto::WireError;
+use isotherm_proto::internal::error::Code;
+use isotherm_scheduler::Action;
+use isotherm_types::{RangeDescriptor, RangeId};
+
+/// A move that the scheduler ordered is undone after that long.
+const MOVE_LIMIT_MS: u64 = 10 * 60 * 1000;
+
+impl Meta {
+    /// Orders what was decided, as the leader of `term`. Moves go on as operations; the rest is done
+    /// when this returns.
+    pub(super) async fn order(&self, term: u64, action: &Action) -> Result<(), WireError> {
+        // One that was deposed and does not know it orders nothing more.
+        if self.confirmed_leading().await? != term {
+            return Err(crate::member::not_leader(None));
+        }
+        match action {
+            Action::Split { range, keys } => {
+                self.execute(&self.range(*range)?, &Step::Split { keys: keys.clone() }).await
+            }
+            Action::Transfer { range, to } => {
+                self.execute(&self.range(*range)?, &Step::TransferLeader { to: *to }).await
+            }
+            Action::Merge { .. } => Err(WireError::new(Code::Invalid, "ranges are not merged yet")),
+            Action::Move { range, from, to } => {
+                let (range, from, to, now_ms) = (*range, *from, *to, now_ms());
+                let limit_ms = MOVE_LIMIT_MS;
+                let command = OperationCommand::Move { range, from, to, now_ms, limit_ms };
+                self.begin(term, command).await
+            }
+            Action::Add { range, to } => {
+                let (range, to, now_ms) = (*range, *to, now_ms());
+                let limit_ms = MOVE_LIMIT_MS;
+                self.begin(term, OperationCommand::Add { range, to, now_ms, limit_ms }).await
+            }
+            Action::CancelMove { range } => {
+                let running = {
+                    let machine = self.group.machine().read();
+                    let mut operations = machine.operations().iter();
+                    operations.find(|o| o.range == *range && !o.state.has_ended()).map(|o| o.id)
+                };
+                let Some(id) = running else { return Ok(()) };
+                self.begin(term, OperationCommand::Undo { id, why: Undo::Cancelled }).await
+            }
+        }
+    }
+
+    fn range(&self, range: RangeId) -> Result<RangeDescriptor, WireError> {
+        let machine = self.group.machine().read();
+        let missing = || WireError::new(Code::NotFound, format!("there is no range {range}"));
+        machine.ranges().get(range).cloned().ok_or_else(missing)
+    }
+
+    async fn begin(&self, term: u64, command: OperationCommand) -> Result<(), WireError> {
+        match self.propose(Command::Operation(command), Some(term)).await? {
+            Reply::Operation { .. } => Ok(()),
+            Reply::Refused(why) => Err(WireError::new(Code::Condition, why)),
+            other => Err(WireError::new(Code::Internal, format!("an unexpected reply: {other:?}"))),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The loop: look, decide, order.
+
+use super::view::Views;
+use crate::machine::{Command, NodeIntent, Reply};
+use crate::member::Meta;
+use crate::settings;
+use isotherm_proto::WireError;
+use isotherm_scheduler::{Action, ClusterView, Scheduler};
+use isotherm_types::NodeId;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Between two looks at the cluster.
+const TICK: Duration = Duration::from_millis(250);
+
+type Ordered = (Action, Result<(), WireError>);
+
+/// Schedules as the leader of `term`, until dropped.
+pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
+    let mut views = Views::new(Instant::now());
+    let mut ordered: JoinSet<Ordered> = JoinSet::new();
+    *meta.scheduler.lock() = Scheduler::new(meta.scheduler_settings());
+    *meta.seen.lock() = None;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Some(Ok((action, result))) = ordered.join_next(), if !ordered.is_empty() => {
+                meta.take_result(&action, result, views.clock(Instant::now()));
+            }
+            _ = ticks.tick() => {
+                if let Some(view) = views.view(&meta, Instant::now()) {
+                    for action in meta.schedule(&view) {
+                        let meta = meta.clone();
+                        ordered.spawn(async move {
+                            let result = meta.order(term, &action).await;
+                            (action, result)
+                        });
+                    }
+                    meta.finish_decommissions(term, &view).await;
+                    *meta.seen.lock() = Some(view);
+                }
+            }
+        }
+    }
+}
+
+impl Meta {
+    fn scheduler_settings(&self) -> isotherm_scheduler::Settings {
+        let machine = self.group.machine().read();
+        let first_ranges = machine.founding().map_or(1, |f| f.ranges);
+        settings::scheduler(machine.settings(), first_ranges)
+    }
+
+    /// Decides, and keeps what was decided; the actions.
+    fn schedule(&self, view: &ClusterView) -> Vec<Action> {
+        let started = Instant::now();
+        let decisions = {
+            let mut scheduler = self.scheduler.lock();
+            scheduler.set(self.scheduler_settings());
+            scheduler.decide(view)
+        };
+        metrics::histogram!(crate::metrics::DECIDE_SECONDS).record(started.elapsed());
+        let mut journal = self.journal.lock();
+        let mut actions = Vec::new();
+        for decision in decisions {
+            if let Some(action) = &decision.action {
+                let rule = format!("{:?}", decision.rule);
+                tracing::info!(range_id = %decision.range, rule, %action, reason = decision.reason, "decided");
+                metrics::counter!(crate::metrics::DECISIONS, "rule" => rule).increment(1);
+                actions.push(action.clone());
+            }
+            journal.note(decision, started);
+        }
+        actions
+    }
+
+    fn take_result(&self, action: &Action, result: Result<(), WireError>, now_ms: u64) {
+        let result = result.map_err(|error| error.0.message);
+        if let Err(error) = &result {
+            tracing::info!(range_id = %action.range(), %action, error, "decision not carried out");
+        }
+        let said = result.as_ref().map(|()| ()).map_err(String::as_str);
+        self.scheduler.lock().note_result(action, now_ms, said);
+        self.journal.lock().note_outcome(action, result);
+    }
+
+    /// A node that was to lose all its replicas, and has, is gone for good.
+    async fn finish_decommissions(&self, term: u64, view: &ClusterView) {
+        let emptied: Vec<NodeId> = {
+            let machine = self.group.machine().read();
+            let leaving = view.nodes.keys().filter(|node| {
+                machine.intent(**node) == NodeIntent::Decommissioning
+                    && !machine.ranges().iter().any(|d| d.replica_on(**node).is_some())
+                    && !machine.operations().iter().any(|o| !o.state.has_ended() && o.to == **node)
+            });
+            leaving.copied().collect()
+        };
+        for node in emptied {
+            let command = Command::SetIntent { node, intent: NodeIntent::Decommissioned };
+            match self.propose(command, Some(term)).await {
+                Ok(Reply::Done) => tracing::info!(node_id = %node, "node decommissioned"),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
