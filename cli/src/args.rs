@@ -509,6 +509,22 @@ pub enum Workload {
     Aggregate,
     /// Writes of new keys at the end
     Append,
+    /// Increments by reading, comparing and writing again until nobody was faster
+    Cas,
+    /// Reads and writes of a hot 1 % of the keys that lie side by side and change every --shift
+    HotspotShift,
+    /// YCSB A: half reads, half updates, zipfian
+    YcsbA,
+    /// YCSB B: 95 % reads, 5 % updates, zipfian
+    YcsbB,
+    /// YCSB C: reads only, zipfian
+    YcsbC,
+    /// YCSB D: 95 % reads of the latest keys, 5 % inserts
+    YcsbD,
+    /// YCSB E: 95 % short scans, 5 % inserts
+    YcsbE,
+    /// YCSB F: half reads, half reads followed by a write of the same key
+    YcsbF,
 }
 
 /// Which keys a load meets.
@@ -520,7 +536,7 @@ pub enum Distribution {
     Zipfian,
     /// The last ones far more than others
     Latest,
-    /// 1 % of the keys get 90 % of the load
+    /// 1 % of the keys, side by side, get 90 % of the load
     Hotspot,
 }
 
@@ -544,6 +560,9 @@ pub struct Bench {
     /// when each should have begun; --clients is then the most at a time
     #[arg(long)]
     pub rate: Option<f64>,
+    /// How long hotspot-shift stays with the same keys
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub shift: Duration,
     /// Rows of one scan
     #[arg(long, default_value_t = 100)]
     pub scan_rows: u64,

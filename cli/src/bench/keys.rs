@@ -6,6 +6,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, Zipf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const KEY_BYTES: usize = 16;
 const FIRST: u8 = 0x21;
@@ -26,8 +27,12 @@ enum Choice {
     Uniform,
     Zipfian(Zipf<f64>),
     Latest(Zipf<f64>),
-    /// Share of the keys that is hot.
-    Hotspot(u64),
+    /// So many keys side by side are hot; which ones changes every so often.
+    Hotspot {
+        hot: u64,
+        shift: Option<Duration>,
+        began: Instant,
+    },
     /// Always a new one, behind all others.
     Append,
 }
@@ -44,14 +49,30 @@ impl Keys {
     pub fn new(args: &Bench) -> Self {
         let zipf =
             || Zipf::new(args.keys as f64, 0.99).expect("at least one key and a positive exponent");
-        let choice = match args.dist {
+        let hotspot =
+            |shift| Choice::Hotspot { hot: (args.keys / 100).max(1), shift, began: Instant::now() };
+        let dist = match args.workload {
+            Workload::YcsbD => Distribution::Latest,
+            Workload::YcsbA
+            | Workload::YcsbB
+            | Workload::YcsbC
+            | Workload::YcsbE
+            | Workload::YcsbF => Distribution::Zipfian,
+            _ => args.dist,
+        };
+        let choice = match dist {
             Distribution::Uniform => Choice::Uniform,
             Distribution::Zipfian => Choice::Zipfian(zipf()),
             Distribution::Latest => Choice::Latest(zipf()),
-            Distribution::Hotspot => Choice::Hotspot((args.keys / 100).max(1)),
+            Distribution::Hotspot => hotspot(None),
         };
-        let choice = if args.workload == Workload::Append { Choice::Append } else { choice };
-        let suffix = if args.workload == Workload::Incr { "#" } else { "" };
+        let choice = match args.workload {
+            Workload::Append => Choice::Append,
+            Workload::HotspotShift => hotspot(Some(args.shift)),
+            _ => choice,
+        };
+        let counts = matches!(args.workload, Workload::Incr | Workload::Cas);
+        let suffix = if counts { "#" } else { "" };
         Self {
             count: args.keys,
             prefix: args.prefix.clone(),
@@ -65,9 +86,22 @@ impl Keys {
         self.count
     }
 
-    /// The `n`-th key.
+    /// The `n`-th key. Where some are hot together, neighbours in number are neighbours in order;
+    /// else they are far apart.
     pub fn key(&self, n: u64) -> Key {
         let mut text = self.prefix.clone().into_bytes();
+        if let Choice::Hotspot { .. } = self.choice {
+            // Evenly over the key space: the digits of n / count.
+            let count = u128::from(self.count);
+            let mut rest = u128::from(n % self.count);
+            for _ in 0..KEY_BYTES {
+                rest *= u128::from(LETTERS);
+                text.push(FIRST + (rest / count) as u8);
+                rest %= count;
+            }
+            text.extend_from_slice(self.suffix.as_bytes());
+            return text.into();
+        }
         let mut rest = scatter(n);
         // The most significant letter first, so that the spread shows in the order of keys.
         for _ in 0..KEY_BYTES {
@@ -89,9 +123,21 @@ impl Keys {
             Choice::Uniform => rng.random_range(0..self.count),
             Choice::Zipfian(zipf) => (zipf.sample(rng) as u64 - 1).min(last),
             Choice::Latest(zipf) => last - (zipf.sample(rng) as u64 - 1).min(last),
-            Choice::Hotspot(hot) if rng.random_ratio(9, 10) => rng.random_range(0..*hot),
-            Choice::Hotspot(_) => rng.random_range(0..self.count),
+            Choice::Hotspot { hot, shift, began } if rng.random_ratio(9, 10) => {
+                let turn = shift.map_or(0, |shift| {
+                    (began.elapsed().as_nanos() / shift.as_nanos().max(1)) as u64
+                });
+                // In the middle at first, then anywhere.
+                let first = if turn == 0 { self.count / 2 } else { scatter(turn) % self.count };
+                (first + rng.random_range(0..*hot)) % self.count
+            }
+            Choice::Hotspot { .. } => rng.random_range(0..self.count),
         };
         self.key(n)
+    }
+
+    /// A key that is not there yet.
+    pub fn insert(&self) -> Key {
+        self.key(self.count + self.appended.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -19,21 +19,42 @@ const FILLS_AT_ONCE: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Put,
+    /// A put of a key that is not there yet.
+    Insert,
     Get,
     Incr,
+    /// An increment by hand.
+    Cas,
+    /// A get, and a put of the same key.
+    Modify,
     Scan,
     Aggregate,
 }
 
+impl Kind {
+    /// Whether it writes a value of its own.
+    pub fn needs_value(self) -> bool {
+        matches!(self, Self::Put | Self::Insert | Self::Modify)
+    }
+}
+
 pub fn pick(workload: Workload, read_percent: u8, rng: &mut SmallRng) -> Kind {
+    let mut either = |percent: u8, first: Kind, second: Kind| {
+        if rng.random_range(0..100) < percent { first } else { second }
+    };
     match workload {
         Workload::Put | Workload::Append => Kind::Put,
         Workload::Scan => Kind::Scan,
         Workload::Aggregate => Kind::Aggregate,
-        Workload::Get => Kind::Get,
+        Workload::Get | Workload::YcsbC => Kind::Get,
         Workload::Incr => Kind::Incr,
-        Workload::Mixed if rng.random_range(0..100) < read_percent => Kind::Get,
-        Workload::Mixed => Kind::Put,
+        Workload::Cas => Kind::Cas,
+        Workload::Mixed | Workload::HotspotShift => either(read_percent, Kind::Get, Kind::Put),
+        Workload::YcsbA => either(50, Kind::Get, Kind::Put),
+        Workload::YcsbB => either(95, Kind::Get, Kind::Put),
+        Workload::YcsbD => either(95, Kind::Get, Kind::Insert),
+        Workload::YcsbE => either(95, Kind::Scan, Kind::Insert),
+        Workload::YcsbF => either(50, Kind::Get, Kind::Modify),
     }
 }
 
@@ -54,7 +75,12 @@ pub async fn operate(
     scan_rows: u64,
 ) -> Result<(), ClientError> {
     match kind {
-        Kind::Put => client.put(key, value).await.map(|_| ()),
+        Kind::Put | Kind::Insert => client.put(key, value).await.map(|_| ()),
+        Kind::Modify => {
+            client.get(key.clone()).await?;
+            client.put(key, value).await.map(|_| ())
+        }
+        Kind::Cas => increment_by_hand(client, key).await,
         Kind::Get => client.get(key).await.map(|_| ()),
         Kind::Incr => client.incr(key, 1).await.map(|_| ()),
         Kind::Scan => {
@@ -70,6 +96,20 @@ pub async fn operate(
             let options = AggregateOptions { span, query, at: None };
             client.aggregate(options).await.map(|_| ())
         }
+    }
+}
+
+/// What `incr` saves: everybody but one has to begin again.
+async fn increment_by_hand(client: &Client, key: Key) -> Result<(), ClientError> {
+    let mut current = client.get(key.clone()).await?.map(|row| row.value);
+    loop {
+        let text = current.as_deref().map_or("0".into(), String::from_utf8_lossy);
+        let next = (text.parse::<i64>().unwrap_or(0) + 1).to_string();
+        let outcome = client.cas(key.clone(), current, next).await?;
+        if outcome.applied {
+            return Ok(());
+        }
+        current = outcome.current;
     }
 }
 

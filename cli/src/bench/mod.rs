@@ -34,10 +34,8 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
     if let Some(pieces) = args.presplit {
         load::presplit(&client, &keys, pieces).await?;
     }
-    let needs_rows = matches!(
-        args.workload,
-        Workload::Get | Workload::Mixed | Workload::Scan | Workload::Aggregate
-    );
+    let needs_rows =
+        !matches!(args.workload, Workload::Put | Workload::Incr | Workload::Cas | Workload::Append);
     if needs_rows && !args.no_load {
         load::fill(&client, &keys, args.workload, args.value_size).await?;
     }
@@ -96,10 +94,14 @@ impl Task {
                 return recorder;
             }
             let kind = load::pick(args.workload, args.read_percent, &mut rng);
-            let key = self.keys.pick(&mut rng);
-            let value = match kind {
-                load::Kind::Put => load::value(args.value_size, &mut rng),
-                _ => bytes::Bytes::new(),
+            let key = match kind {
+                load::Kind::Insert => self.keys.insert(),
+                _ => self.keys.pick(&mut rng),
+            };
+            let value = if kind.needs_value() {
+                load::value(args.value_size, &mut rng)
+            } else {
+                bytes::Bytes::new()
             };
             let (prefix, rows) = (args.prefix.as_str(), args.scan_rows);
             let outcome = load::operate(&self.client, kind, key, value, prefix, rows).await;

@@ -5,7 +5,11 @@
 //! meta service makes views, carries the decisions out and keeps the newest of each range to explain it.
 
 mod decision;
+mod explain;
 mod load;
+mod memory;
+mod pass;
+mod rules;
 mod scheduler;
 mod settings;
 mod view;

@@ -58,6 +58,12 @@ impl Journal {
         self.by_range.get(&range).into_iter().flatten().rev()
     }
 
+    /// The decision about a range that says most: the newest action, or else why there was none.
+    pub(crate) fn newest(&self, range: RangeId) -> Option<&Noted> {
+        let acted = self.of(range).find(|noted| noted.decision.action.is_some());
+        acted.or_else(|| self.of(range).next())
+    }
+
     fn forget_oldest(&mut self) {
         let newest = |noted: &VecDeque<Noted>| noted.back().map(|n| n.at);
         let mut times: Vec<_> = self.by_range.values().filter_map(newest).collect();

@@ -98,7 +98,7 @@ impl Meta {
                 end: d.span.end().clone(),
                 leader_node: leader.map_or(0, NodeId::get),
                 load: Some(load_message(d.id, load, true)),
-                decision: journal.of(d.id).next().map(noted_message),
+                decision: journal.newest(d.id).map(noted_message),
             }
         });
         Ok(pb::HotResponse { error: None, ranges: hot.collect() })

@@ -4,6 +4,7 @@ use super::Sampler;
 use isotherm_types::Key;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// What one operation costs its leader, in units of one point read. Measured with eight ranges on
 /// three nodes that share two cores (`benches/README.md`): six times as many gets as puts, of which
@@ -19,8 +20,9 @@ pub(super) mod cost {
 }
 
 /// Everything that was counted of one replica since it was made. Only differences mean anything.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Heat {
+    pub(super) born: Instant,
     reads: AtomicU64,
     scanned: AtomicU64,
     writes: AtomicU64,
@@ -30,6 +32,22 @@ pub struct Heat {
     /// The highest key that was written to here.
     highest: Mutex<Key>,
     pub(super) sampler: Sampler,
+}
+
+impl Default for Heat {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            reads: AtomicU64::default(),
+            scanned: AtomicU64::default(),
+            writes: AtomicU64::default(),
+            appends: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            highest: Mutex::default(),
+            sampler: Sampler::default(),
+        }
+    }
 }
 
 /// The counters at one instant.

@@ -47,6 +47,22 @@ impl HeatRates {
     }
 }
 
+impl HeatRates {
+    /// An average that began at nothing so long ago, as if it had begun at what it is of: a range
+    /// that was just cut is not cold for ten seconds.
+    fn since_birth(&self, age: Duration, constant: Duration) -> Self {
+        let share = 1.0 - (-age.as_secs_f64() / constant.as_secs_f64()).exp();
+        let whole = |average: f64| average / share.max(0.02);
+        Self {
+            reads: whole(self.reads),
+            writes: whole(self.writes),
+            bytes: whole(self.bytes),
+            appends: whole(self.appends),
+            cores: whole(self.cores),
+        }
+    }
+}
+
 /// The heat of one range that this node leads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RangeHeat {
@@ -60,12 +76,22 @@ pub struct RangeHeat {
     pub slow: HeatRates,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Known {
     counted: Counted,
     was_leader: bool,
+    version: u64,
+    /// Since when the averages are about this role and span.
+    since: Instant,
     fast: HeatRates,
     slow: HeatRates,
+}
+
+impl Known {
+    fn new(was_leader: bool, version: u64, since: Instant) -> Self {
+        let (counted, fast, slow) = <(Counted, HeatRates, HeatRates)>::default();
+        Self { counted, was_leader, version, since, fast, slow }
+    }
 }
 
 /// Measures all replicas of a store, from time to time.
@@ -97,7 +123,7 @@ impl HeatMeter {
         for replica in &replicas {
             let counted = replica.heat.counted();
             let known = self.known.get(&replica.range);
-            let delta = counted.since(&known.map_or_else(Counted::default, |k| k.counted));
+            let delta = counted.since(&known.map(|k| k.counted).unwrap_or_default());
             let was_hot = known.is_some_and(|k| k.slow.cores > NOTHING_CORES);
             if delta == Counted::default() && !was_hot {
                 continue;
@@ -114,10 +140,12 @@ impl HeatMeter {
         }
         let mut heats = Vec::new();
         for (replica, counted, delta, units, leads) in busy {
-            let known = self.known.entry(replica.range).or_default();
-            if leads.is_some() != known.was_leader {
-                // What it cost in the other role says nothing about this one.
-                *known = Known { was_leader: leads.is_some(), ..Known::default() };
+            let version = replica.descriptor.load().epoch.version;
+            let fresh = Known::new(leads.is_some(), version, replica.heat.born);
+            let known = self.known.entry(replica.range).or_insert(fresh);
+            if leads.is_some() != known.was_leader || version != known.version {
+                // What it cost in the other role, or with the span that it had, says nothing now.
+                *known = Known::new(leads.is_some(), version, now - lasted);
             }
             known.counted = counted;
             let queued = replica.queued_writes();
@@ -134,7 +162,9 @@ impl HeatMeter {
             known.slow.approach(&rates, lasted, SLOW);
             replica.heat.sampler.follow(rates.writes + per_second(delta.reads));
             let Some(term) = leads else { continue };
-            let (fast, slow) = (known.fast, known.slow);
+            let age = now.saturating_duration_since(known.since);
+            let (fast, slow) =
+                (known.fast.since_birth(age, FAST), known.slow.since_birth(age, SLOW));
             heats.push(RangeHeat { range: replica.range, term, fast, slow });
         }
         heats
@@ -163,6 +193,22 @@ impl Store {
     pub fn note_scan(&self, range: RangeId, rows: u64, bytes: u64, key: &isotherm_types::Key) {
         if let Some(replica) = self.replica(range) {
             replica.heat.note_scan(rows, bytes, key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_young_average_is_as_high_as_what_it_is_of() {
+        let now = HeatRates { cores: 0.5, ..HeatRates::default() };
+        let (step, mut average) = (Duration::from_millis(250), HeatRates::default());
+        for steps in 1..=40 {
+            average.approach(&now, step, SLOW);
+            let whole = average.since_birth(step * steps, SLOW);
+            assert!((whole.cores - 0.5).abs() < 0.01, "{steps}: {}", whole.cores);
         }
     }
 }
