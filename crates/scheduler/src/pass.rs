@@ -9,7 +9,7 @@ use isotherm_types::{NodeId, RangeId, ReplicaRole};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A node whose disk is fuller than this gets nothing more.
-const DISK_FULL_SHARE: f64 = 0.85;
+const DISK_FULL_SHARE: f64 = 0.95;
 
 /// What a node has, counting what was ordered and is not visible yet.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,8 @@ use crate::{Action, Rule};
 use isotherm_types::NodeId;
 
 /// From this share on a disk is relieved, if another is emptier by as much as [`GAP`].
-const FULL: f64 = 0.8;
-const GAP: f64 = 0.2;
+const FULL: f64 = 0.9;
+const GAP: f64 = 0.1;
 
 /// Moves the largest cold replica off each disk that is nearly full.
 pub(crate) fn disk(pass: &mut Pass<'_>) {
