@@ -265,8 +265,7 @@ mod tests {
             assert!(check(name, bad).is_err(), "{name} {bad}");
         }
         let all = DEFINITIONS.iter().map(|d| (d.name.to_owned(), d.default.to_owned()));
-        let mut default = isotherm_scheduler::Settings::default();
-        default.ranges_min = 4;
+        let default = isotherm_scheduler::Settings { ranges_min: 4, ..Default::default() };
         assert_eq!(scheduler(&all.collect(), 4), default, "both name the same defaults");
         assert_eq!(scheduler(&BTreeMap::new(), 4), default);
     }

@@ -47,16 +47,16 @@ pub fn cpu_capacity() -> f64 {
 fn quota_of(root: &Path, line: &str) -> Option<f64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
-    let (mounts, read): (Vec<PathBuf>, fn(&Path) -> Option<f64>) = match controllers {
-        "" => (vec![root.to_owned(), root.join("unified")], version_2),
-        names if names.split(',').any(|name| name == "cpu") => {
-            (vec![root.join(names), root.join("cpu")], version_1)
-        }
+    let is_version_2 = controllers.is_empty();
+    let mounts = match controllers {
+        "" => [root.to_owned(), root.join("unified")],
+        names if names.split(',').any(|name| name == "cpu") => [root.join(names), root.join("cpu")],
         _ => return None,
     };
     let mount = mounts.into_iter().find(|mount| mount.is_dir())?;
-    let groups = Path::new(path.trim_start_matches('/')).ancestors();
-    groups.filter_map(|group| read(&mount.join(group))).reduce(f64::min)
+    let groups = Path::new(path.trim_start_matches('/')).ancestors().map(|group| mount.join(group));
+    let quota = |group: PathBuf| if is_version_2 { version_2(&group) } else { version_1(&group) };
+    groups.filter_map(quota).reduce(f64::min)
 }
 
 fn version_2(group: &Path) -> Option<f64> {

@@ -58,12 +58,12 @@ impl MetaMachine {
             (NodeIntent::Decommissioned, _) => {
                 return refused(format!("node {node} was decommissioned, which is for good"));
             }
-            (NodeIntent::Decommissioning, NodeIntent::Decommissioned) => {
-                if self.ranges.iter().any(is_named) {
-                    return refused(format!("node {node} still has replicas"));
-                }
+            (NodeIntent::Decommissioning, NodeIntent::Decommissioned)
+                if self.ranges.iter().any(is_named) =>
+            {
+                return refused(format!("node {node} still has replicas"));
             }
-            (_, NodeIntent::Decommissioned) => {
+            (now, NodeIntent::Decommissioned) if now != NodeIntent::Decommissioning => {
                 return refused(format!("node {node} was not to be decommissioned"));
             }
             (_, NodeIntent::Decommissioning) => {

@@ -81,7 +81,7 @@ impl Meta {
         if let Err(error) = &result {
             tracing::info!(range_id = %action.range(), %action, error, "decision not carried out");
         }
-        let said = result.as_ref().map(|()| ()).map_err(String::as_str);
+        let said = result.as_ref().copied().map_err(String::as_str);
         self.scheduler.lock().note_result(action, now_ms, said);
         self.journal.lock().note_outcome(action, result);
     }
@@ -99,9 +99,8 @@ impl Meta {
         };
         for node in emptied {
             let command = Command::SetIntent { node, intent: NodeIntent::Decommissioned };
-            match self.propose(command, Some(term)).await {
-                Ok(Reply::Done) => tracing::info!(node_id = %node, "node decommissioned"),
-                Ok(_) | Err(_) => {}
+            if let Ok(Reply::Done) = self.propose(command, Some(term)).await {
+                tracing::info!(node_id = %node, "node decommissioned");
             }
         }
     }
