@@ -19,7 +19,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps build faults demo test check fix bench jepsen negative-controls clean
+.PHONY: deps build faults demo test check fix bench bench-hotspot jepsen negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
 deps:
@@ -62,6 +62,9 @@ fix:
 bench: build
 	@BIN=$(BIN) scripts/bench.sh
 	@BIN=$(BIN) scripts/bench-aggregate.sh
+
+bench-hotspot: build
+	@BIN=$(BIN) scripts/bench-hotspot.sh
 
 jepsen: build
 	$(CARGO) build $(ALL) --bins

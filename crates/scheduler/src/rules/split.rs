@@ -22,9 +22,11 @@ const GROWS: f64 = 0.5;
 const WRITE_COST: f64 = 3.0;
 /// Fewer sampled keys say nothing about where heat lies.
 const SAMPLE_MIN: usize = 12;
-/// A piece that costs less than this share of what each node should carry need not be cut: it can be
-/// placed as it is.
-const PIECE_SHARE: f64 = 0.4;
+/// A range that costs up to this multiple of what each node should carry is placed as it is: what a
+/// group costs is its log entries, and the fewer operations share one, the more an operation costs.
+const PIECE_SHARE: f64 = 1.25;
+/// Unless its node is too full and it is what keeps it full: then from this share on.
+const PIECE_SHARE_ON_FULL: f64 = 0.5;
 /// Most pieces of one cut.
 const PIECES_MAX: usize = 8;
 
@@ -130,7 +132,16 @@ fn judge_hot(pass: &Pass<'_>, range: &RangeView, hot: f64) -> Verdict {
     let nodes = pass.serving().count().max(1);
     let all: f64 = pass.serving().map(|(_, book)| book.cores).sum();
     let share = all / nodes as f64;
-    if nodes > 1 && cost < share * PIECE_SHARE {
+    let leads = range.leader.and_then(|node| pass.books.get(&node));
+    // While replicas move and what they cost settles, transfers may still do.
+    let is_spread =
+        pass.view.moves.is_empty() && pass.settling(range, pass.settings.settle_ms * 5).is_none();
+    let is_full = is_spread
+        && leads.is_some_and(|book| {
+            book.use_share() > super::mean_use(pass) * (1.0 + 2.0 * pass.settings.tolerance)
+        });
+    let piece = share * if is_full { PIECE_SHARE_ON_FULL } else { PIECE_SHARE };
+    if nodes > 1 && cost < piece {
         return Verdict::Not(format!(
             "{is_hot}, but of the {share:.2} cores that each node should carry it is {:.0} %: it can \
              be placed as it is",
@@ -155,7 +166,7 @@ fn judge_hot(pass: &Pass<'_>, range: &RangeView, hot: f64) -> Verdict {
     if rates.appends > rates.writes * GROWS && writes_share > GROWS {
         return cut_end(pass, range, &sample, &is_hot);
     }
-    let pieces = ((fast / hot).ceil() as usize).clamp(2, nodes.clamp(2, PIECES_MAX));
+    let pieces = ((cost / share.max(1e-9)).round() as usize).clamp(2, PIECES_MAX);
     for pieces in (2..=pieces).rev() {
         if let Some((keys, largest)) = cuts(span, &sample, all, pieces) {
             let share = largest * 100.0;

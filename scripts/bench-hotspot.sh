@@ -1,0 +1,119 @@
+#!/bin/bash
+# Whether a hot spot really uses more nodes once it is spread. On one machine all nodes share the
+# CPU, so each is held to a quota by a control group, and the client is not: then adding nodes adds
+# CPU, as it does with machines.
+#
+# 1. Reads of 1 % of the keys of one range: its leader alone, then after the cluster reacted.
+# 2. Writes: a cluster of three nodes against one of six, each after it reacted.
+set -euo pipefail
+
+BIN=${BIN:?"the path of the isotherm binary"}
+QUOTA=${BENCH_QUOTA:-15} # percent of a core for each node
+CLIENTS=${BENCH_CLIENTS:-64}
+PORT=${BENCH_PORT:-27700}
+BEFORE_SECONDS=${BENCH_BEFORE:-10}
+AFTER_SECONDS=${BENCH_AFTER:-40}
+KEYS=${BENCH_KEYS:-20000}
+DIR=$(mktemp -d /tmp/isotherm-hotspot.XXXXXX)
+export ISOTHERM_META=127.0.0.1:$PORT
+
+if [ -d /sys/fs/cgroup/cpu ]; then
+    GROUPS_ROOT=/sys/fs/cgroup/cpu VERSION=1
+elif grep -qw cpu /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
+    GROUPS_ROOT=/sys/fs/cgroup VERSION=2
+else
+    GROUPS_ROOT= VERSION=0
+fi
+GROUP=$GROUPS_ROOT/isotherm-bench-$$
+if [ "$VERSION" = 0 ] || ! mkdir "$GROUP" 2>/dev/null; then
+    echo "SKIPPED: bench-hotspot needs to make control groups with a CPU quota (run it as root)" >&2
+    exit 0
+fi
+[ "$VERSION" = 1 ] || echo +cpu >"$GROUP/cgroup.subtree_control"
+
+cleanup() {
+    "$BIN" down --dir "$DIR/cluster" >/dev/null 2>&1 || true
+    for group in "$GROUP"/node-*; do
+        [ -d "$group" ] || continue
+        for _ in 1 2 3 4 5 6 7 8 9 10; do rmdir "$group" 2>/dev/null && break || sleep 0.2; done
+    done
+    rmdir "$GROUP" 2>/dev/null || true
+    rm -rf "$DIR"
+}
+trap cleanup EXIT
+
+node_pids() {
+    sed 's/"nodes"/\n&/' "$DIR/cluster/cluster.json" | tail -n +2 | grep -o '"pid": *[0-9]*' | grep -o '[0-9]*$'
+}
+# A short period: a node that used its share waits for milliseconds, not for a tenth of a second.
+hold() { # pid, number
+    local group=$GROUP/node-$2
+    mkdir -p "$group"
+    if [ "$VERSION" = 1 ]; then
+        echo 20000 >"$group/cpu.cfs_period_us"
+        echo $((QUOTA * 200)) >"$group/cpu.cfs_quota_us"
+    else
+        echo "$((QUOTA * 200)) 20000" >"$group/cpu.max"
+    fi
+    echo "$1" >"$group/cgroup.procs"
+}
+start() { # nodes
+    "$BIN" up --detach --dir "$DIR/cluster" --base-port "$PORT" --nodes "$1" --ranges 1 >/dev/null
+    local number=0
+    for pid in $(node_pids); do
+        number=$((number + 1))
+        hold "$pid" "$number"
+    done
+}
+stop() {
+    "$BIN" down --dir "$DIR/cluster" >/dev/null
+    rm -rf "$DIR/cluster"
+}
+load() { # seconds, further arguments: the timeline, and the CPU that the client used
+    local seconds=$1
+    shift
+    TIMEFORMAT='%U %S'
+    { time "$BIN" bench "$@" --clients "$CLIENTS" --seconds "$seconds" --keys "$KEYS" --no-load -o json \
+        >"$DIR/load.json" 2>/dev/null; } 2>"$DIR/load.time"
+    CLIENT_CORES=$(awk -v s="$seconds" '{ printf "%.2f", ($1 + $2) / s }' "$DIR/load.time")
+    ERRORS=$(grep -o '"errors":[0-9]*' "$DIR/load.json" | cut -d: -f2)
+    TIMELINE=$(grep -o '"timeline":\[[0-9,]*' "$DIR/load.json" | cut -d[ -f2)
+}
+mean_of_last() { # seconds
+    echo "$TIMELINE" | tr , '\n' | tail -n "$1" | awk '{ s += $1 } END { printf "%.0f", s / NR }'
+}
+shape() {
+    "$BIN" range list -o json | tr '}' '\n' | grep -o '"leader":[0-9]*' | sort | uniq -c \
+        | awk '{ split($2, leader, ":"); printf "n%s leads %s  ", leader[2], $1 }'
+}
+per_cent_of_rest() { # nodes
+    awk "BEGIN { printf \"%.0f\", $CLIENT_CORES * 100 / ($(nproc) - $1 * $QUOTA / 100) }"
+}
+
+echo "each node may use 0.$(printf '%02d' "$QUOTA") of a core; $CLIENTS clients; $KEYS keys, 1 % of them hot"
+
+start 3
+"$BIN" bench get --dist hotspot --clients 16 --seconds 1 --keys "$KEYS" >/dev/null 2>&1 # writes the keys
+"$BIN" config set scheduler.enabled false
+load "$BEFORE_SECONDS" get --dist hotspot
+before=$(mean_of_last $((BEFORE_SECONDS / 2)))
+echo "reads, one leader:   $before/s; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest)"
+"$BIN" config set scheduler.enabled true
+load "$AFTER_SECONDS" get --dist hotspot
+after=$(mean_of_last $((AFTER_SECONDS / 4)))
+echo "reads, after it spread: $after/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
+echo "timeline, gets/s:    $TIMELINE"
+awk "BEGIN { printf \"reads: %.2f times as fast on three nodes\\n\", $after / $before }"
+stop
+
+start 3
+load "$AFTER_SECONDS" put --dist hotspot
+three=$(mean_of_last $((AFTER_SECONDS / 4)))
+echo "writes, three nodes: $three/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
+stop
+start 6
+load $((AFTER_SECONDS * 2)) put --dist hotspot
+six=$(mean_of_last $((AFTER_SECONDS / 4)))
+echo "writes, six nodes:   $six/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 6) % of the rest); $(shape)"
+echo "timeline, puts/s:    $TIMELINE"
+awk "BEGIN { printf \"writes: %.2f times as fast on six nodes as on three\\n\", $six / $three }"
