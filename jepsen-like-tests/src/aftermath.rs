@@ -15,12 +15,37 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks at everything; an error says what does not hold at `deadline` either.
 pub async fn check(client: &Client, deadline: Instant) -> Result<(), String> {
+    leave_alone(client, deadline).await?;
     settle_moves(client, deadline).await?;
     let ranges = list(client, deadline).await?;
     let descriptors: Vec<&RangeDescriptor> = ranges.iter().map(|r| &r.descriptor).collect();
     check_tiling(&descriptors)?;
     for_each(&ranges, |range| probe(client, range, deadline)).await?;
     for_each(&ranges, |range| compare(client, range.descriptor.id, deadline)).await
+}
+
+/// Takes back what was wanted of nodes, and has the cluster decide nothing by itself: what is looked
+/// at would change under the eyes of who looks.
+async fn leave_alone(client: &Client, deadline: Instant) -> Result<(), String> {
+    loop {
+        match quiet(client).await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(format!("the cluster cannot be left alone: {error}"));
+            }
+            Err(_) => sleep(RETRY_PAUSE).await,
+        }
+    }
+}
+
+async fn quiet(client: &Client) -> Result<(), isotherm_client::ClientError> {
+    let admin = client.admin();
+    for node in admin.nodes().await? {
+        if node.intent == "draining" || node.intent == "decommissioning" {
+            admin.set_intent(node.id, "active").await?;
+        }
+    }
+    admin.set_setting("scheduler.enabled", "false").await
 }
 
 /// Waits until every operation has ended: done, or failed for a reason that another change of the

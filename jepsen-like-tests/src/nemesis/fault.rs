@@ -24,6 +24,8 @@ pub enum Fault {
     Transfer,
     /// A replica of a range is moved to a node without one, half the time that of the leader.
     Move,
+    /// A node loses its leaderships for a while, or is made to lose its replicas and kept after all.
+    Drain,
 }
 
 impl Fault {
@@ -34,7 +36,7 @@ impl Fault {
 
     /// Whether processes stop answering by it.
     pub fn stops_processes(self) -> bool {
-        !matches!(self, Fault::Split | Fault::Transfer | Fault::Move)
+        !matches!(self, Fault::Split | Fault::Transfer | Fault::Move | Fault::Drain)
     }
 
     /// Its name on the command line.
@@ -49,6 +51,7 @@ impl Fault {
             Fault::Split => "split",
             Fault::Transfer => "transfer",
             Fault::Move => "move",
+            Fault::Drain => "drain",
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use fastrand::Rng;
 use isotherm_client::Client;
 use isotherm_testkit::{Member, ProcessCluster, tail};
-use isotherm_types::KeyRange;
+use isotherm_types::{KeyRange, NodeId};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +25,8 @@ const PAUSE_MS: (u64, u64) = (2000, 6000);
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 /// A move that is not done by then counts as failed.
 const MOVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a node is drained: too short to lose everything.
+const DRAIN_MS: (u64, u64) = (300, 1500);
 /// Limit of a split or a leader transfer.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -81,6 +83,7 @@ impl<'a> Nemesis<'a> {
             Fault::Split => self.split().await,
             Fault::Transfer => self.transfer().await,
             Fault::Move => self.start_move().await,
+            Fault::Drain => self.drain().await,
             _ => (self.strike_processes(fault, end).await?, FaultOutcome::Installed),
         };
         self.records.push(FaultRecord { at_ms, fault, target, outcome });
@@ -136,9 +139,7 @@ impl<'a> Nemesis<'a> {
                 members.truncate(self.rng.usize(1..=members.len()));
                 members
             }
-            Fault::Kill | Fault::Pause | Fault::Split | Fault::Transfer | Fault::Move => {
-                one(&mut self.rng, self.cluster.nodes())
-            }
+            _ => one(&mut self.rng, self.cluster.nodes()),
         }
     }
 
@@ -159,6 +160,27 @@ impl<'a> Nemesis<'a> {
             Ok(Ok(target)) => (target, FaultOutcome::Installed),
             Ok(Err(error)) => (String::new(), FaultOutcome::Skipped(format!("{error:#}"))),
             Err(_) => (String::new(), FaultOutcome::Indeterminate("no answer in time".to_owned())),
+        }
+    }
+
+    /// Drains a node (or begins to decommission it, if others have room) and takes it back.
+    async fn drain(&mut self) -> (String, FaultOutcome) {
+        let hold = self.millis(DRAIN_MS);
+        let wanted = timeout(ADMIN_TIMEOUT, drain_one(&self.client, &mut self.rng)).await;
+        let (node, intent) = match wanted {
+            Err(_) => return (String::new(), FaultOutcome::Indeterminate("no answer".to_owned())),
+            Ok(Err(error)) => return (String::new(), FaultOutcome::Skipped(error.to_string())),
+            Ok(Ok(wanted)) => wanted,
+        };
+        sleep(hold).await;
+        let target = format!("{node} {intent} for {} ms", hold.as_millis());
+        let kept = timeout(ADMIN_TIMEOUT, self.client.admin().set_intent(node, "active")).await;
+        match kept {
+            Ok(Ok(())) => (target, FaultOutcome::Installed),
+            // One that was emptied in that time is gone for good; or nobody answered: the end of
+            // the run looks again.
+            Ok(Err(error)) => (target, FaultOutcome::Indeterminate(error.to_string())),
+            Err(_) => (target, FaultOutcome::Indeterminate("no answer".to_owned())),
         }
     }
 
@@ -199,6 +221,19 @@ async fn transfer_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> 
 }
 
 /// Orders that some replica goes to a node that has none of its range.
+/// Which node is to lose what.
+async fn drain_one(client: &Client, rng: &mut Rng) -> anyhow::Result<(NodeId, &'static str)> {
+    let nodes = client.admin().nodes().await?;
+    let serving: Vec<_> = nodes.iter().filter(|n| n.intent == "active").collect();
+    if serving.len() != nodes.len() {
+        bail!("a node is drained already");
+    }
+    let node = rng.choice(serving).context("there are no nodes")?.id;
+    let intent = if nodes.len() > 3 && rng.bool() { "decommissioning" } else { "draining" };
+    client.admin().set_intent(node, intent).await?;
+    Ok((node, intent))
+}
+
 async fn move_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> {
     let mut ranges = client.admin().ranges(&KeyRange::all()).await?;
     let mut nodes = client.admin().nodes().await?;

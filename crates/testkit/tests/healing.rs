@@ -1,0 +1,188 @@
+//! What a cluster does by itself: hot ranges spread, lost replicas come back, nodes leave.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use isotherm_client::{Client, ClientOptions, NodeStatus, RangeLocation};
+use isotherm_testkit::{ClusterOptions, ProcessCluster};
+use isotherm_types::{KeyRange, NodeId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+fn client(cluster: &ProcessCluster) -> Client {
+    let options = ClientOptions { meta: cluster.meta_addresses(), ..ClientOptions::default() };
+    Client::connect(options).unwrap()
+}
+
+async fn ranges(client: &Client) -> Vec<RangeLocation> {
+    client.admin().ranges(&KeyRange::all()).await.unwrap()
+}
+
+/// Looks until what is seen is as it should be.
+async fn eventually<F: Future<Output = Result<(), String>>>(
+    within: Duration,
+    mut look: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + within;
+    while let Err(seen) = look().await {
+        assert!(Instant::now() < deadline, "not within {within:?}: {seen}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Clients that write (or read) until they are stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<Result<u64, String>>>,
+}
+
+impl Load {
+    /// Each client increments counters of its own, below `prefix`.
+    fn increments(client: &Client, clients: u64, keys: u64) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let task = |n: u64| {
+            let (client, stop, done) = (client.clone(), stop.clone(), done.clone());
+            tokio::spawn(async move {
+                let mut count = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let key = format!("{}/{n}/{}", char::from(b'a' + (n % 26) as u8), count % keys);
+                    client.incr(key, 1).await.map_err(|e| e.to_string())?;
+                    count += 1;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(count)
+            })
+        };
+        let tasks = (0..clients).map(task).collect();
+        Self { stop, done, tasks }
+    }
+
+    /// How many were acknowledged; no client met an error.
+    async fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut sum = 0;
+        for task in self.tasks {
+            sum += task.await.unwrap().expect("a client met an error");
+        }
+        sum
+    }
+}
+
+async fn counted(client: &Client) -> u64 {
+    let mut scan = client.scan(isotherm_client::ScanOptions::default());
+    let mut sum = 0;
+    while let Some(page) = scan.next_page().await.unwrap() {
+        let value = |row: &isotherm_client::Row| {
+            std::str::from_utf8(&row.value).unwrap().parse::<u64>().unwrap()
+        };
+        sum += page.rows.iter().map(|(_, row)| value(row)).sum::<u64>();
+    }
+    sum
+}
+
+fn find(nodes: &[NodeStatus], id: NodeId) -> &NodeStatus {
+    nodes.iter().find(|n| n.id == id).unwrap()
+}
+
+/// A node is emptied and leaves, another dies: nobody notices, and all replicas are there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_leave_in_peace_and_by_force_and_every_range_keeps_three_replicas() {
+    let options = ClusterOptions { nodes: 5, ranges: 6, ..ClusterOptions::default() };
+    let mut cluster = ProcessCluster::start(&options).unwrap();
+    cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
+    let client = client(&cluster);
+    let load = Load::increments(&client, 8, 50);
+    // Which process is which node: by where it serves.
+    let nodes = client.admin().nodes().await.unwrap();
+    let member_of = |id: NodeId| {
+        let address = &find(&nodes, id).address;
+        let is_there = |m: &isotherm_testkit::Member| {
+            cluster.process(*m).spec().listen.to_string() == *address
+        };
+        cluster.nodes().into_iter().find(is_there).unwrap()
+    };
+    let all: Vec<NodeId> = nodes.iter().map(|n| n.id).collect();
+    let (leaving, dying) = (all[0], all[1]);
+    let (leaving_member, dying_member) = (member_of(leaving), member_of(dying));
+
+    client.admin().set_intent(leaving, "draining").await.unwrap();
+    eventually(Duration::from_secs(20), async || {
+        let led = ranges(&client).await.iter().filter(|r| r.leader == Some(leaving)).count();
+        if led == 0 { Ok(()) } else { Err(format!("{led} ranges are led by {leaving}")) }
+    })
+    .await;
+    client.admin().set_intent(leaving, "decommissioning").await.unwrap();
+    eventually(Duration::from_secs(60), async || {
+        let nodes = client.admin().nodes().await.unwrap();
+        let state = find(&nodes, leaving).state.clone();
+        if state == "decommissioned" { Ok(()) } else { Err(state) }
+    })
+    .await;
+    assert!(ranges(&client).await.iter().all(|r| r.descriptor.replica_on(leaving).is_none()));
+    let error = client.admin().set_intent(leaving, "active").await.unwrap_err();
+    assert!(error.message.contains("for good"), "{error}");
+
+    // Its process ends, and its disk is refused for ever.
+    cluster.kill(&[leaving_member]).unwrap();
+    cluster.start_member(leaving_member).unwrap();
+    let process = cluster.process_mut(leaving_member);
+    let ended = process.wait_ended(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(ended.and_then(|status| status.code()), Some(8));
+    let log = isotherm_testkit::tail(process.log(), 5);
+    assert!(log.contains("decommissioned"), "{log}");
+
+    // One of four dies and does not come back.
+    client.admin().set_setting("replica.dead_after", "2s").await.unwrap();
+    cluster.kill(&[dying_member]).unwrap();
+    eventually(Duration::from_secs(90), async || {
+        let ranges = ranges(&client).await;
+        let ill = ranges.iter().filter(|r| {
+            let on_dead = r.descriptor.replica_on(dying).is_some();
+            on_dead || r.live_replicas.len() != 3 || r.descriptor.replicas.len() != 3
+        });
+        let ill: Vec<_> = ill.map(|r| r.descriptor.id.to_string()).collect();
+        if ill.is_empty() { Ok(()) } else { Err(format!("ill: {}", ill.join(", "))) }
+    })
+    .await;
+    let acknowledged = load.finish().await;
+    assert!(acknowledged > 500, "{acknowledged}");
+    assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+    for range in ranges(&client).await {
+        let sums = client.admin().checksum(range.descriptor.id).await.unwrap();
+        let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
+        assert_eq!(sums.len(), 1, "{}", range.descriptor.id);
+    }
+}
+
+/// Heat on one range spreads over all nodes within seconds, and why is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes() {
+    let options = ClusterOptions { ranges: 1, ..ClusterOptions::default() };
+    let mut cluster = ProcessCluster::start(&options).unwrap();
+    cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
+    let client = client(&cluster);
+    // So low that a machine that is busy with other tests reaches it too.
+    client.admin().set_setting("split.hot_cores", "0.02").await.unwrap();
+    let first = ranges(&client).await[0].descriptor.id;
+    let load = Load::increments(&client, 64, 50);
+    eventually(Duration::from_secs(60), async || {
+        let ranges = ranges(&client).await;
+        let leaders: BTreeSet<_> = ranges.iter().filter_map(|r| r.leader).collect();
+        if ranges.len() >= 3 && leaders.len() == 3 {
+            return Ok(());
+        }
+        Err(format!("{} ranges, led by {leaders:?}", ranges.len()))
+    })
+    .await;
+    let explained = client.admin().explain(first).await.unwrap();
+    let acted = explained.decisions.iter().find(|d| d.action.is_some()).unwrap();
+    assert!(acted.reason.contains("hot"), "{acted:?}");
+    let hot = client.admin().hot(0).await.unwrap();
+    assert!(!hot.is_empty() && hot.iter().any(|r| !r.load.keys.is_empty()), "{hot:?}");
+    let reached = load.done.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(load.done.load(Ordering::Relaxed) > reached, "the load goes on");
+    let acknowledged = load.finish().await;
+    assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+}
