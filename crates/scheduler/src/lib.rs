@@ -5,13 +5,18 @@
 //! meta service makes views, carries the decisions out and keeps the newest of each range to explain it.
 
 mod decision;
+mod destination;
 mod explain;
+mod figures;
 mod load;
 mod memory;
 mod pass;
+mod past;
 mod rules;
 mod scheduler;
 mod settings;
+pub mod simulator;
+mod stand;
 mod view;
 
 pub use decision::{Action, Decision, Rule};
@@ -19,3 +24,6 @@ pub use load::{KeySample, RangeLoad, Rates};
 pub use scheduler::Scheduler;
 pub use settings::Settings;
 pub use view::{ClusterView, Intent, Liveness, NodeView, PendingMove, RangeView};
+
+#[cfg(test)]
+mod tests;

@@ -1,194 +1,300 @@
-//! What is remembered from one view to the next.
+//! What is remembered between two views: since when ranges are hot or cold, what they cost in all
+//! likelihood, and what was ordered and does not show yet.
 
-use crate::{Action, ClusterView, RangeView, Settings};
-use isotherm_types::{Key, NodeId, RangeEpoch, RangeId};
-use std::collections::{HashMap, HashSet};
+use crate::figures::Seconds;
+use crate::past::BELIEF_MS;
+pub(crate) use crate::past::{Past, threshold};
+use crate::{Action, ClusterView, PendingMove, RangeView, Rule, Settings};
+use isotherm_types::{Key, NodeId, RangeId};
+use std::collections::{BTreeMap, HashMap};
 
-/// An order whose effect no view shows is forgotten after this long.
-const BOOKED_MS: u64 = 10_000;
-/// What a finished transfer changed shows in a view within this time.
-const SHOWN_MS: u64 = 2_000;
+/// How long an order may stay without an effect before it counts as lost.
+const ORDER_MS: u64 = 10_000;
+/// The same for a merge, which waits for all replicas of two ranges.
+const MERGE_MS: u64 = 60_000;
 
-/// What is remembered of one range.
-#[derive(Debug, Clone)]
-struct Known {
-    epoch: RangeEpoch,
-    leader: Option<NodeId>,
-    /// Since when it is cold; none: it is not.
-    cold_since_ms: Option<u64>,
-    /// When it last was cut, moved or handed over, and which of it.
-    changed: Option<(u64, &'static str)>,
-    /// When it came out of a cut because of its heat.
-    cut_ms: Option<u64>,
+/// One piece of a split that was ordered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Piece {
+    /// First key of it.
+    pub start: Key,
+    /// The share of the heat that the sample gives it.
+    pub share: f64,
+    /// Whether it is the end that appends go to, cut off so that the rest is rid of them.
+    pub is_growing: bool,
 }
 
-/// An order whose effect is not visible yet.
-#[derive(Debug, Clone)]
-pub(crate) struct Booked {
-    /// What was ordered.
+/// Something that was ordered and does not show in views yet.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Order {
+    /// What.
     pub action: Action,
-    /// By which epoch it was decided.
-    epoch: RangeEpoch,
-    at_ms: u64,
-    /// When it was reported as done.
-    done_ms: Option<u64>,
+    /// By which rule.
+    pub rule: Rule,
+    /// When.
+    pub at_ms: u64,
+    /// The version of the range's descriptor then.
+    pub version: u64,
+    /// Who led the range then.
+    pub from: Option<NodeId>,
+    /// What a split makes.
+    pub pieces: Vec<Piece>,
+    /// Whether the replica that is moved is to lead afterwards: its heat is booked there already.
+    pub leads: bool,
 }
 
-/// All of it.
-#[derive(Debug, Default)]
+/// Everything that is remembered. A new one knows nothing: cold ranges are not merged and failed
+/// orders are tried again, and nothing else is lost.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
-    known: HashMap<RangeId, Known>,
-    booked: HashMap<RangeId, Booked>,
-    /// Where growing ends were cut off: ranges that start there are not cut for their heat again.
-    ends: HashSet<Key>,
-    /// Orders that were refused: not again before this.
-    refused: HashMap<RangeId, (u64, String)>,
+    ranges: HashMap<RangeId, Past>,
+    orders: BTreeMap<RangeId, Order>,
+    last_ms: Option<u64>,
+    begun_ms: Option<u64>,
+    aligning: HashMap<RangeId, u64>,
+    over_since: HashMap<NodeId, u64>,
+    /// Where the next look for badly placed ranges starts.
+    pub cursor: usize,
 }
 
 impl Memory {
-    /// Compares a view with the last one.
+    /// What is remembered of `range`; [`Self::observe`] made an entry for each range of the view.
+    pub fn past(&self, range: RangeId) -> Option<&Past> {
+        self.ranges.get(&range)
+    }
+
+    /// What was ordered for `range` and does not show yet; of a merge both ranges have it.
+    pub fn order(&self, range: RangeId) -> Option<&Order> {
+        self.orders.get(&range)
+    }
+
+    /// Whether it saw its first view so lately that some nodes have not reported since: what they
+    /// carry cannot be compared yet. For how long still.
+    pub fn warms_up_ms(&self, now_ms: u64, settings: &Settings) -> u64 {
+        self.begun_ms.map_or(0, |begun| (begun + settings.settle_ms).saturating_sub(now_ms))
+    }
+
+    /// As if it had seen views for long.
+    #[cfg(test)]
+    pub fn warmed(mut self) -> Self {
+        self.begun_ms = Some(0);
+        self
+    }
+
+    /// Notes whether `node` carries more than it should, and answers for how long it has.
+    pub fn note_over(&mut self, node: NodeId, is_over: bool, now_ms: u64) -> u64 {
+        if is_over {
+            now_ms.saturating_sub(*self.over_since.entry(node).or_insert(now_ms))
+        } else {
+            self.over_since.remove(&node);
+            0
+        }
+    }
+
+    /// Keeps other rules from moving replicas of `range`, which are being brought to the nodes of a
+    /// neighbour.
+    pub fn align(&mut self, range: RangeId, now_ms: u64) {
+        self.aligning.insert(range, now_ms + MERGE_MS);
+    }
+
+    /// Whether it is being aligned with a neighbour.
+    pub fn is_aligning(&self, range: RangeId, now_ms: u64) -> bool {
+        self.aligning.get(&range).is_some_and(|&until| now_ms < until)
+    }
+
+    /// How many ranges are being aligned.
+    pub fn aligning(&self) -> usize {
+        self.aligning.len()
+    }
+
+    /// Everything that was ordered and does not show yet, by range.
+    pub fn orders(&self) -> impl Iterator<Item = (RangeId, &Order)> {
+        self.orders.iter().map(|(&range, order)| (range, order))
+    }
+
+    /// Books `order` until a view shows its effect.
+    pub fn book(&mut self, order: Order) {
+        if let Action::Merge { right, .. } = order.action {
+            self.orders.insert(right, order.clone());
+        }
+        self.orders.insert(order.action.range(), order);
+    }
+
+    /// Takes the booking of `action` back, for `why`.
+    pub fn fail(&mut self, action: &Action, now_ms: u64, why: &str) {
+        let mut ranges = vec![action.range()];
+        if let Action::Merge { right, .. } = action {
+            ranges.push(*right);
+        }
+        for range in ranges {
+            // What is not booked any more was given up for something else, or is known to be lost.
+            if self.orders.get(&range).is_none_or(|order| order.action != *action) {
+                continue;
+            }
+            self.orders.remove(&range);
+            if let Some(past) = self.ranges.get_mut(&range) {
+                let times = past.failed.as_ref().map_or(0, |&(_, _, times)| times);
+                past.failed = Some((now_ms, why.to_owned(), times + 1));
+            }
+        }
+    }
+
+    /// Learns what `view` shows: closes orders whose effect is there, and follows what ranges cost.
     pub fn observe(&mut self, view: &ClusterView, settings: &Settings) {
         let now = view.now_ms;
-        let is_first = self.known.is_empty();
-        let mut known = HashMap::with_capacity(view.ranges.len());
+        let moves: HashMap<_, _> = view.moves.iter().map(|m| (m.range, m)).collect();
+        let pieces = self.expected_pieces();
+        let merged = self.expected_merges();
+        let begun = *self.begun_ms.get_or_insert(now);
+        let warms_up = now < begun + settings.settle_ms;
+        let elapsed = self.last_ms.map(|last| now.saturating_sub(last));
+        let follow = elapsed.map_or(1.0, |ms| 1.0 - (-(ms as f64) / BELIEF_MS).exp());
+        let mut ordered = HashMap::new();
         for range in &view.ranges {
-            let d = &range.descriptor;
-            let is_cold = heat_max(range) < settings.cold_cores;
-            let before = self.known.remove(&d.id);
-            let mut next = match before {
-                Some(before) => before,
-                None => Known {
-                    epoch: d.epoch,
-                    leader: range.leader,
-                    cold_since_ms: None,
-                    changed: (!is_first).then_some((now, "it was made")),
-                    cut_ms: (!is_first).then_some(now),
-                },
+            let id = range.descriptor.id;
+            if self.orders.contains_key(&id) {
+                ordered.insert(id, range);
+            }
+            let start = range.descriptor.span.start();
+            let (is_new, past) = match self.ranges.entry(id) {
+                std::collections::hash_map::Entry::Occupied(known) => (false, known.into_mut()),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    (true, entry.insert(Past::default()))
+                }
             };
-            if d.epoch.version != next.epoch.version {
-                (next.changed, next.cut_ms) = (Some((now, "it was cut")), Some(now));
-            } else if d.epoch != next.epoch {
-                next.changed = Some((now, "its replicas changed"));
-            } else if range.leader != next.leader && range.leader.is_some() {
-                next.changed = Some((now, "its leader changed"));
+            let version = range.descriptor.epoch.version;
+            if is_new || warms_up {
+                past.cores = (range.load.fast.cores + range.load.slow.cores) / 2.0;
+                past.leader = past.leader.or(range.leader);
             }
-            next.epoch = d.epoch;
-            next.leader = range.leader.or(next.leader);
-            next.cold_since_ms =
-                if is_cold { Some(next.cold_since_ms.unwrap_or(now)) } else { None };
-            known.insert(d.id, next);
-        }
-        self.known = known;
-        let by_id: HashMap<RangeId, &RangeView> =
-            if self.booked.is_empty() { HashMap::new() } else { by_id(view) };
-        self.booked
-            .retain(|id, booked| by_id.get(id).is_some_and(|range| booked.is_open(range, view)));
-        self.refused.retain(|_, (until, _)| *until > now);
-    }
-
-    /// Notes an order.
-    pub fn book(&mut self, action: Action, epoch: RangeEpoch, now_ms: u64) {
-        let booked = Booked { action, epoch, at_ms: now_ms, done_ms: None };
-        self.booked.insert(booked.action.range(), booked);
-    }
-
-    /// What became of an order. One that was refused is not repeated at once.
-    pub fn finish(&mut self, action: &Action, now_ms: u64, refused: Option<&str>, pause_ms: u64) {
-        let range = action.range();
-        if self.booked.get(&range).is_none_or(|booked| booked.action != *action) {
-            return;
-        }
-        match refused {
-            Some(why) => {
-                self.booked.remove(&range);
-                self.refused.insert(range, (now_ms + pause_ms, why.to_owned()));
-            }
-            None => {
-                if let Some(booked) = self.booked.get_mut(&range) {
-                    booked.done_ms = Some(now_ms);
+            // The first view of all shows what was there before, not what changed.
+            if elapsed.is_some() && (is_new || past.version != version) {
+                past.settle_until_ms = now + settings.settle_ms;
+                past.cold_since_ms = None;
+                past.hot_since_ms = None;
+                if let Some((piece, cores)) = pieces.get(start) {
+                    past.cores = cores * piece.share;
+                    past.is_growing = piece.is_growing;
+                    past.split_ms = Some(now);
+                } else if let Some((cores, cold_since)) = merged.get(&id) {
+                    past.cores = *cores;
+                    past.cold_since_ms = *cold_since;
+                } else if is_new {
+                    past.split_ms = Some(now);
                 }
             }
-        }
-    }
-
-    /// The order about a range that no view shows yet.
-    pub fn booked(&self, range: RangeId) -> Option<&Booked> {
-        self.booked.get(&range)
-    }
-
-    /// All orders that no view shows yet.
-    pub fn all_booked(&self) -> impl Iterator<Item = &Booked> {
-        self.booked.values()
-    }
-
-    /// Why the last order about a range failed, if that was just now.
-    pub fn refused(&self, range: RangeId) -> Option<&str> {
-        self.refused.get(&range).map(|(_, why)| why.as_str())
-    }
-
-    /// How long ago the range changed, and in which way.
-    pub fn changed(&self, range: RangeId, now_ms: u64) -> Option<(u64, &'static str)> {
-        let (at, what) = self.known.get(&range)?.changed?;
-        Some((now_ms.saturating_sub(at), what))
-    }
-
-    /// How long ago the range was cut for its heat.
-    pub fn cut(&self, range: RangeId, now_ms: u64) -> Option<u64> {
-        Some(now_ms.saturating_sub(self.known.get(&range)?.cut_ms?))
-    }
-
-    /// For how long the range has been cold; none: it is not.
-    pub fn cold_for(&self, range: RangeId, now_ms: u64) -> Option<u64> {
-        Some(now_ms.saturating_sub(self.known.get(&range)?.cold_since_ms?))
-    }
-
-    /// The growing end of a range was cut off here.
-    pub fn note_end(&mut self, at: Key) {
-        self.ends.insert(at);
-    }
-
-    /// Whether a range that starts here is the growing end of another.
-    pub fn is_end(&self, start: &Key) -> bool {
-        self.ends.contains(start)
-    }
-}
-
-impl Booked {
-    /// Whether its effect is still to be seen.
-    fn is_open(&self, range: &RangeView, view: &ClusterView) -> bool {
-        let now = view.now_ms;
-        if now.saturating_sub(self.at_ms) > BOOKED_MS {
-            return false;
-        }
-        match &self.action {
-            Action::Transfer { to, .. } if range.leader == Some(*to) => false,
-            Action::Split { .. } | Action::Merge { .. }
-                if range.descriptor.epoch.version > self.epoch.version =>
-            {
-                false
+            if range.leader.is_some() && past.leader != range.leader {
+                if past.leader.is_some() {
+                    past.settle_until_ms = now + settings.settle_ms;
+                    past.leader_since_ms = Some(now);
+                }
+                past.leader = range.leader;
             }
-            // Moves are shown by the view itself.
-            Action::Move { range, .. } | Action::Add { range, .. }
-                if view.moves.iter().any(|m| m.range == *range) =>
-            {
-                false
+            past.version = version;
+            past.seen_ms = now;
+            past.follow(range, view, settings, follow);
+        }
+        if self.ranges.len() > view.ranges.len() {
+            self.ranges.retain(|_, past| past.seen_ms == now);
+        }
+        self.close_orders(now, &ordered, &moves);
+        self.aligning.retain(|range, until| now < *until && self.ranges.contains_key(range));
+        self.last_ms = Some(now);
+    }
+
+    /// The pieces of all splits under way, by first key, with what the whole costs.
+    fn expected_pieces(&self) -> HashMap<Key, (Piece, f64)> {
+        let mut pieces = HashMap::new();
+        for (range, order) in &self.orders {
+            let cores = self.ranges.get(range).map_or(0.0, |past| past.cores);
+            for piece in &order.pieces {
+                pieces.insert(piece.start.clone(), (piece.clone(), cores));
             }
-            _ => self.done_ms.is_none_or(|done| now.saturating_sub(done) < SHOWN_MS),
+        }
+        pieces
+    }
+
+    /// What the ranges that absorb a neighbour will cost, and since when both are cold.
+    fn expected_merges(&self) -> HashMap<RangeId, (f64, Option<u64>)> {
+        let both = |(&range, order): (&RangeId, &Order)| match order.action {
+            Action::Merge { left, right } if left == range => {
+                let (left, right) = (self.ranges.get(&left)?, self.ranges.get(&right)?);
+                let cold = left.cold_since_ms.zip(right.cold_since_ms).map(|(a, b)| a.max(b));
+                Some((range, (left.cores + right.cores, cold)))
+            }
+            _ => None,
+        };
+        self.orders.iter().filter_map(both).collect()
+    }
+
+    fn close_orders(
+        &mut self,
+        now: u64,
+        ordered: &HashMap<RangeId, &RangeView>,
+        moves: &HashMap<RangeId, &PendingMove>,
+    ) {
+        let mut lost = Vec::new();
+        let ranges = &mut self.ranges;
+        self.orders.retain(|id, order| {
+            let Some(range) = ordered.get(id) else { return false };
+            let mut done = |left: Option<NodeId>| {
+                if let Some(past) = ranges.get_mut(id) {
+                    past.failed = None;
+                    if let Some(node) = left {
+                        past.leave(node, now);
+                    }
+                }
+                false
+            };
+            let age = now.saturating_sub(order.at_ms);
+            let descriptor = &range.descriptor;
+            let has = |node| descriptor.replica_on(node).is_some();
+            let is_pending = moves.contains_key(id);
+            match order.action {
+                Action::Split { .. } | Action::Merge { .. } => {
+                    // Of a merge the one that is absorbed vanishes, and its order with it.
+                    let is_merge = matches!(order.action, Action::Merge { .. });
+                    let stays = order.action.range() == *id;
+                    if stays && descriptor.epoch.version != order.version {
+                        return done(None);
+                    }
+                    if age < if is_merge { MERGE_MS } else { ORDER_MS } {
+                        return true;
+                    }
+                }
+                Action::Transfer { to, .. } => {
+                    if range.leader == Some(to) {
+                        let evens = order.rule > Rule::Evacuate;
+                        return done(order.from.filter(|_| evens));
+                    }
+                    if age < ORDER_MS {
+                        return true;
+                    }
+                }
+                Action::Move { from, to, .. } => {
+                    if has(to) && !has(from) && !is_pending {
+                        let evens = order.rule > Rule::Evacuate;
+                        return done(evens.then_some(from));
+                    }
+                    if is_pending || age < ORDER_MS {
+                        return true;
+                    }
+                }
+                Action::Add { to, .. } => {
+                    if has(to) && !is_pending {
+                        return done(None);
+                    }
+                    if is_pending || age < ORDER_MS {
+                        return true;
+                    }
+                }
+                Action::CancelMove { .. } => return is_pending && age < ORDER_MS,
+            }
+            lost.push((order.action.clone(), age));
+            true
+        });
+        for (action, age) in lost {
+            self.fail(&action, now, &format!("no effect within {}", Seconds(age)));
         }
     }
-}
-
-/// The ranges of a view by id.
-pub(crate) fn by_id(view: &ClusterView) -> HashMap<RangeId, &RangeView> {
-    view.ranges.iter().map(|range| (range.descriptor.id, range)).collect()
-}
-
-/// What a range costs, as rules about balance see it: both averages, so that a moment does not decide.
-pub(crate) fn heat(range: &RangeView) -> f64 {
-    (range.load.fast.cores + range.load.slow.cores) / 2.0
-}
-
-/// What it costs at most.
-pub(crate) fn heat_max(range: &RangeView) -> f64 {
-    range.load.fast.cores.max(range.load.slow.cores)
 }

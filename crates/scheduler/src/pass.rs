@@ -1,295 +1,402 @@
-//! One look at a cluster: the books of its nodes, and what was decided so far.
+//! One pass over one view: the view by numbers, with what was ordered counted as if it were done,
+//! and the decisions so far.
+//!
+//! Nodes and ranges are numbered in the order of the view, so that rules index vectors. Rules look
+//! at the figures of a [`Pass`], and change them only through [`Pass::order`].
 
-use crate::memory::{Memory, by_id, heat};
-use crate::{
-    Action, ClusterView, Decision, Intent, Liveness, NodeView, PendingMove, RangeView, Rule,
-    Settings,
-};
-use isotherm_types::{NodeId, RangeId, ReplicaRole};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::figures::Seconds;
+use crate::memory::{Memory, Order, Past, Piece};
+use crate::stand::Stand;
+use crate::{Action, ClusterView, Decision, PendingMove, RangeView, Rule, Settings};
+use isotherm_types::{NodeId, RangeId};
+use std::collections::{BTreeMap, HashMap};
 
-/// A node whose disk is fuller than this gets nothing more.
-const DISK_FULL_SHARE: f64 = 0.95;
+/// The number of a node that is not known, or of no node.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+/// Of each rule, this many ranges per pass get to know why nothing is done.
+const DECLINED_MAX: usize = 64;
 
-/// What a node has, counting what was ordered and is not visible yet.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Book {
-    /// Replicas.
-    pub replicas: usize,
-    /// Ranges that it leads.
-    pub leaders: usize,
-    /// What the ranges that it leads cost, in cores.
-    pub cores: f64,
-    /// What it may use, in cores.
-    pub capacity: f64,
-    /// Moves under way that bring it a replica, and that take one away.
-    pub moves_in: usize,
-    pub moves_out: usize,
-}
-
-impl Book {
-    /// The share of its CPU that the ranges it leads use.
-    pub fn use_share(&self) -> f64 {
-        self.cores / self.capacity.max(1e-6)
-    }
-}
-
-/// One look.
+/// The state of one pass.
 pub(crate) struct Pass<'a> {
+    /// What is decided about.
     pub view: &'a ClusterView,
+    /// The limits.
     pub settings: &'a Settings,
+    /// What is remembered.
     pub memory: &'a mut Memory,
-    pub books: BTreeMap<NodeId, Book>,
-    pub by_id: HashMap<RangeId, &'a RangeView>,
-    moving: HashMap<RangeId, &'a PendingMove>,
-    /// Ranges that something was decided about in this look.
-    touched: HashSet<RangeId>,
+    /// Only this range is of interest; all others are decided silently.
+    pub focus: Option<RangeId>,
+    /// How nodes stand, by number.
+    pub nodes: Vec<Stand<'a>>,
+    /// Who leads each range, or will, by number.
+    pub leaders: Vec<u32>,
+    /// What each range is believed to cost.
+    pub cores: Vec<f64>,
+    /// Whether something may be ordered for a range: it has a leader, and nothing is under way.
+    pub is_free: Vec<bool>,
+    /// Decisions so far.
     pub decisions: Vec<Decision>,
+    pending: HashMap<RangeId, &'a PendingMove>,
+    offsets: Vec<u32>,
+    members: Vec<u32>,
+    pub(crate) ordinals: HashMap<NodeId, u32>,
+    declined: [usize; 9],
+    /// How many values each label has, most significant label first.
+    pub label_values: Vec<usize>,
 }
 
 impl<'a> Pass<'a> {
-    /// Opens the books.
-    pub fn new(view: &'a ClusterView, settings: &'a Settings, memory: &'a mut Memory) -> Self {
-        let mut books: BTreeMap<NodeId, Book> = view
-            .nodes
-            .values()
-            .map(|node| (node.id, Book { capacity: node.capacity_cores, ..Book::default() }))
-            .collect();
-        let mut with = |node: NodeId, change: &dyn Fn(&mut Book)| {
-            if let Some(book) = books.get_mut(&node) {
-                change(book);
-            }
-        };
-        for range in &view.ranges {
-            for replica in &range.descriptor.replicas {
-                with(replica.node, &|book| book.replicas += 1);
-            }
-            let handed = match memory.booked(range.descriptor.id).map(|b| &b.action) {
-                Some(Action::Transfer { to, .. }) => Some(*to),
-                _ => None,
-            };
-            if let Some(leader) = handed.or(range.leader) {
-                with(leader, &|book| {
-                    book.leaders += 1;
-                    book.cores += heat(range);
-                });
-            }
-        }
-        let by_id = by_id(view);
-        let mut move_of = |range: RangeId, from: Option<NodeId>, to: NodeId| {
-            let has = by_id.get(&range).is_some_and(|r| r.descriptor.replica_on(to).is_some());
-            with(to, &|book| {
-                book.moves_in += 1;
-                book.replicas += usize::from(!has);
-            });
-            if let Some(from) = from {
-                with(from, &|book| {
-                    book.moves_out += 1;
-                    book.replicas = book.replicas.saturating_sub(1);
-                });
-            }
-        };
-        for moved in &view.moves {
-            move_of(moved.range, moved.from, moved.to);
-        }
-        for booked in memory.all_booked() {
-            match &booked.action {
-                Action::Move { range, from, to } => move_of(*range, Some(*from), *to),
-                Action::Add { range, to } => move_of(*range, None, *to),
-                _ => {}
-            }
-        }
-        let moving = view.moves.iter().map(|moved| (moved.range, moved)).collect();
-        Self {
+    /// The pass over `view`, which `memory` has observed already.
+    pub fn new(
+        view: &'a ClusterView,
+        settings: &'a Settings,
+        memory: &'a mut Memory,
+        focus: Option<RangeId>,
+    ) -> Self {
+        let mut pass = Self {
             view,
             settings,
             memory,
-            books,
-            by_id,
-            moving,
-            touched: HashSet::new(),
+            focus,
+            nodes: view.nodes.values().map(Stand::new).collect(),
+            leaders: Vec::with_capacity(view.ranges.len()),
+            cores: Vec::with_capacity(view.ranges.len()),
+            is_free: Vec::with_capacity(view.ranges.len()),
             decisions: Vec::new(),
+            pending: view.moves.iter().map(|m| (m.range, m)).collect(),
+            offsets: vec![0],
+            members: Vec::with_capacity(view.ranges.len() * 3),
+            ordinals: (0..).zip(view.nodes.keys()).map(|(number, &id)| (id, number)).collect(),
+            declined: [0; 9],
+            label_values: Vec::new(),
+        };
+        pass.number_labels();
+        for range in &view.ranges {
+            pass.count(range);
         }
+        pass
     }
 
-    /// Decides to do something: it is booked, and nothing else is done about the range in this look.
-    pub fn act(&mut self, rule: Rule, action: Action, reason: String) {
-        let range = action.range();
-        let heat_of = |id: &RangeId| self.by_id.get(id).map_or(0.0, |range| heat(range));
-        match &action {
-            Action::Transfer { range, to } => {
-                let cores = heat_of(range);
-                let from = self.by_id.get(range).and_then(|range| range.leader);
-                for (node, sign) in [(from, -1.0), (Some(*to), 1.0)] {
-                    if let Some(book) = node.and_then(|node| self.books.get_mut(&node)) {
-                        book.cores += sign * cores;
-                        book.leaders = book.leaders.saturating_add_signed(sign as isize);
-                    }
-                }
+    /// Labels with few values part the cluster most, so they come first: a zone before a rack.
+    fn number_labels(&mut self) {
+        let mut values: BTreeMap<&str, HashMap<&str, u32>> = BTreeMap::new();
+        for node in self.view.nodes.values() {
+            for (key, value) in node.labels.iter() {
+                let known = values.entry(key).or_default();
+                let next = known.len() as u32;
+                known.entry(value).or_insert(next);
             }
-            Action::Move { from, to, .. } => {
-                if let Some(book) = self.books.get_mut(from) {
-                    book.moves_out += 1;
-                    book.replicas = book.replicas.saturating_sub(1);
-                }
-                if let Some(book) = self.books.get_mut(to) {
-                    book.moves_in += 1;
-                    book.replicas += 1;
-                }
-            }
-            Action::Add { to, .. } => {
-                if let Some(book) = self.books.get_mut(to) {
-                    book.moves_in += 1;
-                    book.replicas += 1;
-                }
-            }
-            Action::Merge { right, .. } => {
-                self.touched.insert(*right);
-            }
-            Action::Split { .. } | Action::CancelMove { .. } => {}
         }
-        self.touched.insert(range);
-        if let Some(view) = self.by_id.get(&range) {
-            self.memory.book(action.clone(), view.descriptor.epoch, self.view.now_ms);
+        let mut labels: Vec<_> = values.into_iter().collect();
+        labels.sort_by_key(|(key, values)| (values.len(), *key));
+        for stand in &mut self.nodes {
+            let number = |(key, values): &(&str, HashMap<&str, u32>)| {
+                let value = stand.view.labels.get(*key);
+                value.and_then(|value| values.get(value.as_str()).copied()).unwrap_or(NOWHERE)
+            };
+            stand.labels = labels.iter().map(number).collect();
         }
-        self.decisions.push(Decision { range, rule, action: Some(action), reason });
+        self.label_values = labels.iter().map(|(_, values)| values.len()).collect();
     }
 
-    /// Decides to do nothing, and says why.
-    pub fn decline(&mut self, rule: Rule, range: RangeId, reason: String) {
-        self.decisions.push(Decision { range, rule, action: None, reason });
-    }
-
-    /// Why nothing is done about a range now, whatever the rule; none: it is free.
-    pub fn busy(&self, range: &RangeView) -> Option<String> {
+    fn count(&mut self, range: &'a RangeView) {
         let id = range.descriptor.id;
-        if self.touched.contains(&id) {
-            return Some("something else was just decided about it".to_owned());
+        let pending = self.pending.get(&id).copied();
+        let order = self.memory.order(id);
+        let past = self.memory.past(id);
+        let cores = past.map_or(range.load.fast.cores, |past| past.cores);
+        let now = self.view.now_ms;
+        let is_backing_off = past.is_some_and(|past| {
+            past.failed.is_some() && now < past.backoff_until_ms(self.settings)
+        });
+        let is_free = range.leader.is_some()
+            && pending.is_none()
+            && order.is_none()
+            && !is_backing_off
+            && range.descriptor.is_settled();
+        let (mut from, mut to, mut leads) = (None, None, false);
+        let mut leader = range.leader;
+        if let Some(pending) = pending {
+            (from, to) = (pending.from, Some(pending.to));
         }
-        if let Some(moved) = self.moving.get(&id) {
-            let secs = self.view.now_ms.saturating_sub(moved.started_ms) / 1000;
-            let to = moved.to;
-            return Some(match moved.from {
-                Some(from) => format!("a move of it from {from} to {to} is under way for {secs} s"),
-                None => format!("a new replica of it on {to} is under way for {secs} s"),
-            });
+        match order.map(|order| (&order.action, order.leads)) {
+            Some((Action::Transfer { to, .. }, _)) => leader = Some(*to),
+            Some((Action::Move { from: gone, to: next, .. }, will_lead)) => {
+                (from, to, leads) = (Some(*gone), Some(*next), will_lead);
+            }
+            Some((Action::Add { to: next, .. }, _)) => to = Some(*next),
+            _ => {}
         }
-        if let Some(booked) = self.memory.booked(id) {
-            return Some(format!("it was ordered to {}, which is not visible yet", booked.action));
+        let number = |node: NodeId| self.ordinals.get(&node).copied().unwrap_or(NOWHERE);
+        let sender = range.leader.map_or(NOWHERE, number);
+        let to = to.map(number);
+        for replica in &range.descriptor.replicas {
+            let node = number(replica.node);
+            if Some(replica.node) != from && Some(node) != to {
+                self.members.push(node);
+            }
         }
-        if range.leader.is_none() {
-            return Some("it has no leader, so nothing can be done with it".to_owned());
+        self.members.extend(to);
+        for &node in &self.members[self.offsets[self.offsets.len() - 1] as usize..] {
+            if let Some(stand) = self.nodes.get_mut(node as usize) {
+                stand.replicas += 1;
+            }
         }
-        if !range.descriptor.is_settled() {
-            return Some("its members are changing".to_owned());
+        self.offsets.push(self.members.len() as u32);
+        if let Some(to) = to {
+            if let Some(stand) = self.nodes.get_mut(to as usize) {
+                stand.incoming += 1;
+                if range.descriptor.replica_on(stand.id()).is_none() {
+                    stand.used_bytes += range.size_bytes;
+                }
+            }
+            if let Some(stand) = self.nodes.get_mut(sender as usize) {
+                stand.outgoing += 1;
+            }
         }
-        self.memory.refused(id).map(|why| format!("the last order failed a moment ago: {why}"))
+        let leader = leader.map_or(NOWHERE, number);
+        if let Some(stand) = self.nodes.get_mut(sender as usize).filter(|_| leader != sender) {
+            stand.handing += 1;
+        }
+        let heated = if leads { to.unwrap_or(leader) } else { leader };
+        if let Some(stand) = self.nodes.get_mut(leader as usize) {
+            stand.leaders += 1;
+        }
+        if let Some(stand) = self.nodes.get_mut(heated as usize) {
+            stand.cores += cores;
+        }
+        self.leaders.push(leader);
+        self.cores.push(cores);
+        self.is_free.push(is_free);
     }
 
-    /// Why what a range costs is not believed yet; none: it is.
-    pub fn settling(&self, range: &RangeView, patience_ms: u64) -> Option<String> {
-        let (ago, what) = self.memory.changed(range.descriptor.id, self.view.now_ms)?;
-        (ago < patience_ms).then(|| {
-            let (ago, patience) = (ago as f64 / 1000.0, patience_ms as f64 / 1000.0);
-            format!("{what} {ago:.1} s ago: its load is believed again after {patience:.1} s")
+    /// The range numbered `i`.
+    pub fn range(&self, i: usize) -> &'a RangeView {
+        &self.view.ranges[i]
+    }
+
+    /// Its id.
+    pub fn id(&self, i: usize) -> RangeId {
+        self.view.ranges[i].descriptor.id
+    }
+
+    /// What is remembered of it.
+    pub fn past(&self, i: usize) -> Option<&Past> {
+        self.memory.past(self.id(i))
+    }
+
+    /// The nodes that have, or will have, a replica of it.
+    pub fn members(&self, i: usize) -> &[u32] {
+        &self.members[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// The move of a replica of it that is under way.
+    pub fn pending(&self, i: usize) -> Option<&'a PendingMove> {
+        self.pending.get(&self.id(i)).copied()
+    }
+
+    /// The node numbered `n`.
+    pub fn node(&self, n: u32) -> Option<&Stand<'a>> {
+        self.nodes.get(n as usize)
+    }
+
+    /// Its id, for a reason.
+    pub fn name(&self, n: u32) -> NodeId {
+        self.node(n).map_or(NodeId(0), Stand::id)
+    }
+
+    /// Whether its leader hears from all replicas: only then one is moved that need not.
+    pub fn is_whole(&self, i: usize) -> bool {
+        let range = self.range(i);
+        range.live.len() >= range.descriptor.replicas.len()
+    }
+
+    /// Whether it is being brought to the nodes of a neighbour, to merge with it.
+    pub fn is_aligning(&self, i: usize) -> bool {
+        self.memory.is_aligning(self.id(i), self.view.now_ms)
+    }
+
+    /// Whether a decision about `i` would be of interest.
+    pub fn is_asked(&self, i: usize) -> bool {
+        self.focus.is_none_or(|focus| focus == self.id(i))
+    }
+
+    /// The share of what may be used that the leaders cost, over all nodes that may lead.
+    pub fn mean_heat(&self) -> f64 {
+        let (mut cores, mut capacity) = (0.0, 0.0);
+        for stand in self.nodes.iter().filter(|stand| stand.may_lead) {
+            cores += stand.cores;
+            capacity += stand.capacity();
+        }
+        if capacity > 0.0 { cores / capacity } else { 0.0 }
+    }
+
+    /// How far from the mean a node's heat may be.
+    pub fn band(&self, mean: f64) -> f64 {
+        (mean * self.settings.tolerance).max(self.settings.noise)
+    }
+
+    /// The nodes that `i` could be handed to: other voters that its leader hears from, on nodes
+    /// that serve.
+    pub fn heirs(&self, i: usize) -> impl Iterator<Item = u32> + '_ {
+        let (range, leader) = (self.range(i), self.leaders[i]);
+        let replicas = range.descriptor.replicas.iter();
+        replicas.filter(|r| r.role.may_lead() && range.live.contains(&r.id)).filter_map(move |r| {
+            let n = *self.ordinals.get(&r.node)?;
+            (n != leader && self.nodes[n as usize].may_lead).then_some(n)
         })
     }
 
-    /// Whether a node may lead more.
-    pub fn may_lead(&self, node: NodeId) -> bool {
-        self.node(node).is_some_and(|n| n.liveness == Liveness::Up && n.intent == Intent::Active)
+    /// Orders `action` for range `i`, and counts it as done.
+    pub fn order(&mut self, i: usize, rule: Rule, action: Action, reason: String) {
+        self.order_with(i, rule, action, reason, |_| {});
     }
 
-    /// Whether a node may get replicas.
-    pub fn may_host(&self, node: NodeId) -> bool {
-        let Some(n) = self.node(node) else { return false };
-        self.may_lead(node) && !n.is_read_only && disk_share(n) < DISK_FULL_SHARE
+    /// The same, with what else is to be remembered of it.
+    pub fn order_with(
+        &mut self,
+        i: usize,
+        rule: Rule,
+        action: Action,
+        reason: String,
+        more: impl FnOnce(&mut Order),
+    ) {
+        let range = self.range(i);
+        let mut order = Order {
+            action: action.clone(),
+            rule,
+            at_ms: self.view.now_ms,
+            version: range.descriptor.epoch.version,
+            from: range.leader,
+            pieces: Vec::<Piece>::new(),
+            leads: false,
+        };
+        more(&mut order);
+        let number = |node: NodeId| self.ordinals.get(&node).copied().unwrap_or(NOWHERE);
+        let leader = self.leaders[i];
+        match action {
+            Action::Transfer { to, .. } => {
+                let to = number(to);
+                self.shift_heat(leader, to, self.cores[i]);
+                if let Some(stand) = self.nodes.get_mut(leader as usize) {
+                    stand.leaders -= 1;
+                    stand.handing += 1;
+                }
+                if let Some(stand) = self.nodes.get_mut(to as usize) {
+                    stand.leaders += 1;
+                }
+                self.leaders[i] = to;
+            }
+            Action::Move { from, to, .. } => {
+                let (from, to) = (number(from), number(to));
+                if let Some(stand) = self.nodes.get_mut(from as usize) {
+                    stand.replicas = stand.replicas.saturating_sub(1);
+                    stand.used_bytes = stand.used_bytes.saturating_sub(range.size_bytes);
+                }
+                self.receive(leader, to, range.size_bytes);
+                if order.leads {
+                    self.shift_heat(leader, to, self.cores[i]);
+                }
+            }
+            Action::Add { to, .. } => self.receive(leader, number(to), range.size_bytes),
+            Action::Split { .. } | Action::Merge { .. } | Action::CancelMove { .. } => {}
+        }
+        self.is_free[i] = false;
+        self.memory.book(order);
+        if self.is_asked(i) {
+            let range = self.id(i);
+            self.decisions.push(Decision { range, rule, action: Some(action), reason });
+        }
     }
 
-    /// A node of the view.
-    pub fn node(&self, node: NodeId) -> Option<&'a NodeView> {
-        self.view.nodes.get(&node)
+    fn receive(&mut self, sender: u32, to: u32, bytes: u64) {
+        if let Some(stand) = self.nodes.get_mut(to as usize) {
+            stand.replicas += 1;
+            stand.incoming += 1;
+            stand.used_bytes += bytes;
+        }
+        if let Some(stand) = self.nodes.get_mut(sender as usize) {
+            stand.outgoing += 1;
+        }
     }
 
-    /// The nodes that serve, with their books.
-    pub fn serving(&self) -> impl Iterator<Item = (NodeId, &Book)> {
-        self.books.iter().filter(|(node, _)| self.may_lead(**node)).map(|(node, b)| (*node, b))
+    fn shift_heat(&mut self, from: u32, to: u32, cores: f64) {
+        if let Some(stand) = self.nodes.get_mut(from as usize) {
+            stand.cores -= cores;
+        }
+        if let Some(stand) = self.nodes.get_mut(to as usize) {
+            stand.cores += cores;
+        }
     }
 
-    /// Whether another move into (out of) a node may begin.
-    pub fn has_room_in(&self, node: NodeId) -> bool {
-        self.books.get(&node).is_some_and(|b| b.moves_in < self.settings.moves_per_node)
+    /// Says why `rule` does nothing about range `i`.
+    pub fn decline(&mut self, i: usize, rule: Rule, reason: impl FnOnce(&Self) -> String) {
+        let declined = self.declined[rule as usize];
+        if !self.is_asked(i) || (self.focus.is_none() && declined >= DECLINED_MAX) {
+            return;
+        }
+        // What was ordered in this very pass says more about the range than what it keeps from.
+        let now = self.view.now_ms;
+        if self.memory.order(self.id(i)).is_some_and(|order| order.at_ms == now) {
+            return;
+        }
+        self.declined[rule as usize] += 1;
+        let reason = reason(self);
+        self.decisions.push(Decision { range: self.id(i), rule, action: None, reason });
     }
 
-    /// See [`Pass::has_room_in`].
-    pub fn has_room_out(&self, node: NodeId) -> bool {
-        self.books.get(&node).is_some_and(|b| b.moves_out < self.settings.moves_per_node)
+    /// Why nothing may be ordered for range `i`, which is not free.
+    pub fn why_not_free(&self, i: usize) -> String {
+        let (range, now) = (self.range(i), self.view.now_ms);
+        if range.leader.is_none() {
+            return self.why_no_leader(i);
+        }
+        if let Some(order) = self.memory.order(self.id(i)) {
+            let age = Seconds(now.saturating_sub(order.at_ms));
+            return format!("\"{}\" was ordered {age} ago and does not show yet", order.action);
+        }
+        if let Some(pending) = self.pending(i) {
+            return describe_move(pending, now);
+        }
+        let past = self.past(i);
+        if let Some((at, why, times)) = past.and_then(|past| past.failed.as_ref()) {
+            let age = Seconds(now.saturating_sub(*at));
+            let until = past.map_or(0, |past| past.backoff_until_ms(self.settings));
+            let wait = Seconds(until.saturating_sub(now));
+            return format!(
+                "the last order failed {age} ago ({why}), {times} in a row; the next one in {wait}"
+            );
+        }
+        "a change of its members is under way".to_owned()
     }
 
-    /// The best node for one more replica of a range, of which the one on `leaving` goes; by how many
-    /// failure domains it would span, then by how many replicas it has, then by load.
-    pub fn best_host(&self, range: &RangeView, leaving: Option<NodeId>) -> Option<NodeId> {
-        let d = &range.descriptor;
-        let staying: Vec<NodeId> =
-            d.replicas.iter().map(|r| r.node).filter(|n| Some(*n) != leaving).collect();
-        let hosts = self.books.iter().filter(|(node, _)| {
-            self.may_host(**node) && self.has_room_in(**node) && d.replica_on(**node).is_none()
-        });
-        let ranked = hosts.map(|(node, book)| {
-            let mut nodes = staying.clone();
-            nodes.push(*node);
-            (self.diversity(&nodes), book, *node)
-        });
-        let best = ranked.min_by(|(d1, a, n1), (d2, b, n2)| {
-            d2.cmp(d1)
-                .then(a.replicas.cmp(&b.replicas))
-                .then(a.use_share().total_cmp(&b.use_share()))
-                .then(n1.cmp(n2))
-        });
-        best.map(|(_, _, node)| node)
-    }
-
-    /// Over how many different values of each label these nodes spread, all labels together.
-    pub fn diversity(&self, nodes: &[NodeId]) -> usize {
-        let labels: HashSet<(&str, &str)> = nodes
-            .iter()
-            .filter_map(|node| self.node(*node))
-            .flat_map(|n| n.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-            .collect();
-        labels.len()
-    }
-
-    /// Whether a replica may go from one node to another without spreading the range less.
-    pub fn keeps_diversity(&self, range: &RangeView, from: NodeId, to: NodeId) -> bool {
-        let now: Vec<NodeId> = range.descriptor.replicas.iter().map(|r| r.node).collect();
-        let then: Vec<NodeId> =
-            now.iter().map(|node| if *node == from { to } else { *node }).collect();
-        self.diversity(&then) >= self.diversity(&now)
-    }
-
-    /// The nodes that the range's leadership may be handed to.
-    pub fn heirs(&self, range: &RangeView) -> impl Iterator<Item = NodeId> {
-        let leader = range.leader;
-        let live = range.live.clone();
-        let voters: Vec<_> =
-            range.descriptor.replicas.iter().filter(|r| r.role == ReplicaRole::Voter).collect();
-        let able = voters.into_iter().filter(move |r| live.contains(&r.id));
-        let nodes: Vec<NodeId> = able.map(|r| r.node).collect();
-        nodes.into_iter().filter(move |node| Some(*node) != leader && self.may_lead(*node))
-    }
-
-    /// From which cost on a range is hot: a share of what its leader's node may use, if that is
-    /// less than a core.
-    pub fn hot_from(&self, range: &RangeView) -> f64 {
-        let capacity = range.leader.and_then(|n| self.node(n)).map_or(1.0, |n| n.capacity_cores);
-        self.settings.hot_cores * capacity.min(1.0)
+    /// What a range that nobody leads waits for.
+    pub fn why_no_leader(&self, i: usize) -> String {
+        let members = self.members(i);
+        let up = |n: &&u32| {
+            self.node(**n).is_some_and(|stand| stand.view.liveness == crate::Liveness::Up)
+        };
+        let up = members.iter().filter(up).count();
+        let (all, quorum) = (members.len(), members.len() / 2 + 1);
+        if up < quorum {
+            format!(
+                "unavailable: no leader, {up} of {all} replicas are on nodes that are up and \
+                 {quorum} are needed: bring a node back, nothing can be built without a quorum"
+            )
+        } else {
+            format!(
+                "no leader is known, though {up} of {all} replicas are on nodes that are up: an \
+                 election is due"
+            )
+        }
     }
 }
 
-/// How full a disk is; one that says nothing is empty.
-pub(crate) fn disk_share(node: &NodeView) -> f64 {
-    if node.disk_total_bytes == 0 {
-        return 0.0;
+/// A move as it stands in reasons.
+pub(crate) fn describe_move(pending: &PendingMove, now_ms: u64) -> String {
+    let age = Seconds(now_ms.saturating_sub(pending.started_ms));
+    match pending.from {
+        Some(from) => format!("a replica is moving from {from} to {} since {age}", pending.to),
+        None => format!("a replica is being added on {} since {age}", pending.to),
     }
-    1.0 - node.disk_free_bytes as f64 / node.disk_total_bytes as f64
 }

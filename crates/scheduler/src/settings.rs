@@ -26,6 +26,24 @@ pub struct Settings {
     pub moves_per_node: usize,
     /// After a change the load of a range is not believed for this long.
     pub settle_ms: u64,
+    /// A range whose one-second average was above the threshold this long is hot, whatever the
+    /// ten-second average has caught up with by then.
+    pub hot_after_ms: u64,
+    /// A hot range below this part of what the average node carries is not cut any further: that
+    /// many hot pieces per node are enough to even nodes out. Bounds how many ranges heat makes.
+    pub hot_pieces_per_node: f64,
+    /// Differences between nodes below this share of a node's capacity are noise.
+    pub noise: f64,
+    /// Leaders handed over by one node at the same time, to even nodes out.
+    pub transfers_per_node: usize,
+    /// Splits under way at the same time, per node.
+    pub splits_per_node: usize,
+    /// Merges (and alignments for one) under way at the same time, in the cluster.
+    pub merges_at_once: usize,
+    /// A range does not go back to a node that it left, for this long, unless it must.
+    pub return_after_ms: u64,
+    /// A node whose disk is used above this share receives no replica.
+    pub disk_full: f64,
 }
 
 impl Default for Settings {
@@ -42,6 +60,14 @@ impl Default for Settings {
             tolerance: 0.1,
             moves_per_node: 2,
             settle_ms: 3000,
+            hot_after_ms: 2000,
+            hot_pieces_per_node: 2.0,
+            noise: 0.02,
+            transfers_per_node: 8,
+            splits_per_node: 2,
+            merges_at_once: 4,
+            return_after_ms: 60_000,
+            disk_full: 0.95,
         }
     }
 }

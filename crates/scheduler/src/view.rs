@@ -67,10 +67,11 @@ pub struct RangeView {
     pub load: RangeLoad,
     /// How large it is on disk, about.
     pub size_bytes: u64,
-    /// A key that cuts it into about halves by size, if it is large and one is known.
-    pub middle: Option<Key>,
     /// Whether all live replicas applied the last split of its lineage: it may split again.
     pub may_split: bool,
+    /// A key with about half of its bytes on each side, if somebody looked: where a range that is
+    /// too large is cut. Without it the median of the load sample has to do.
+    pub middle: Option<Key>,
 }
 
 /// A move (or addition) of a replica that was ordered and has not ended.

@@ -1,139 +1,219 @@
-//! Nodes have about as many replicas, and lead about as many cold ranges, as each other.
+//! Nodes have about as many replicas, and lead about as many ranges, as each other.
+//!
+//! Heat goes before number: a leader is handed over only if that leaves heat within its band, and
+//! replicas that go are small and cold. A new node fills this way.
 
-use crate::memory::heat_max;
-use crate::pass::Pass;
+use crate::destination::Spread;
+use crate::pass::{NOWHERE, Pass};
+use crate::stand::Stand;
 use crate::{Action, Rule};
-use isotherm_types::NodeId;
-use std::collections::HashMap;
 
-/// Transfers that one look orders for the sake of the count.
-const TRANSFERS_MAX: usize = 16;
+/// Ranges of one node, and of all nodes in a pass, for which no target is found before the search
+/// ends: each looks at all nodes.
+const MISSES_PER_NODE: usize = 8;
+const MISSES_MAX: usize = 512;
 
-/// Evens the number of replicas, then that of leaders of cold ranges.
-pub(crate) fn count(pass: &mut Pass<'_>) {
-    even_replicas(pass);
-    even_leaders(pass);
+/// How many of something nodes should have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fair {
+    /// On average.
+    pub mean: f64,
+    /// A node with more gives some away.
+    pub most: f64,
+    /// A node with less gets some.
+    pub least: f64,
 }
 
-/// How far two nodes may be apart: a share of the mean, and one in any case.
-fn allowed(pass: &Pass<'_>, mean: f64) -> f64 {
-    (mean * pass.settings.tolerance).max(1.0)
+impl Fair {
+    /// Over the nodes that `counts`.
+    pub fn of(
+        pass: &Pass<'_>,
+        number: impl Fn(&Stand<'_>) -> usize,
+        counts: impl Fn(&Stand<'_>) -> bool,
+    ) -> Self {
+        let (mut sum, mut nodes) = (0, 0usize);
+        for stand in pass.nodes.iter().filter(|stand| counts(stand)) {
+            sum += number(stand);
+            nodes += 1;
+        }
+        let mean = sum as f64 / nodes.max(1) as f64;
+        let off = (mean * pass.settings.tolerance).max(1.0);
+        Self { mean, most: mean + off, least: mean - off }
+    }
 }
 
-fn even_replicas(pass: &mut Pass<'_>) {
-    let nodes = pass.serving().count();
-    if nodes <= pass.view.replicas_wanted {
+/// Leaders first: they move no data.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    leaders(pass);
+    replicas(pass);
+}
+
+/// The nodes that have too many, or more than the mean if another one has too few; most first.
+fn sources(
+    pass: &Pass<'_>,
+    fair: Fair,
+    number: impl Fn(&Stand<'_>) -> usize,
+    counts: impl Fn(&Stand<'_>) -> bool,
+) -> Vec<u32> {
+    let few = |stand: &Stand<'_>| counts(stand) && (number(stand) as f64) < fair.least;
+    let is_short = pass.nodes.iter().any(few);
+    let bar = if is_short { fair.mean } else { fair.most };
+    let all = (0u32..).zip(&pass.nodes);
+    let mut over: Vec<_> =
+        all.filter(|(_, stand)| number(stand) as f64 > bar).map(|(n, _)| n).collect();
+    over.sort_by_key(|&n| (std::cmp::Reverse(number(&pass.nodes[n as usize])), n));
+    over
+}
+
+fn leaders(pass: &mut Pass<'_>) {
+    let fair = Fair::of(pass, |stand| stand.leaders, |stand| stand.may_lead);
+    let over = sources(pass, fair, |stand| stand.leaders, |stand| stand.may_lead);
+    if over.is_empty() {
         return;
     }
-    let moves_max = nodes.saturating_mul(pass.settings.moves_per_node);
-    let mut on: Option<HashMap<NodeId, Vec<usize>>> = None;
-    for _ in 0..moves_max {
-        let total: usize = pass.serving().map(|(_, b)| b.replicas).sum();
-        let mean = total as f64 / nodes as f64;
-        let allowed = allowed(pass, mean);
-        let most = pass
-            .serving()
-            .filter(|(node, _)| pass.has_room_out(*node))
-            .max_by_key(|(node, b)| (b.replicas, std::cmp::Reverse(*node)))
-            .map(|(node, b)| (node, b.replicas));
-        let least = pass
-            .serving()
-            .filter(|(node, _)| pass.may_host(*node) && pass.has_room_in(*node))
-            .min_by_key(|(node, b)| (b.replicas, *node))
-            .map(|(node, b)| (node, b.replicas));
-        let (Some((from, many)), Some((to, few))) = (most, least) else { return };
-        if many as f64 - few as f64 <= allowed.max(1.0) || many - few < 2 {
-            return;
+    let mut led: Vec<Vec<u32>> = vec![Vec::new(); pass.nodes.len()];
+    let is_over = flags(pass, &over);
+    for (i, &leader) in (0u32..).zip(&pass.leaders) {
+        if is_over.get(leader as usize).copied().unwrap_or(false) && pass.is_free[i as usize] {
+            led[leader as usize].push(i);
         }
-        let ranges = &pass.view.ranges;
-        let on = on.get_or_insert_with(|| {
-            // The coldest first, those that the node does not lead before those that it does.
-            let mut on: HashMap<NodeId, Vec<usize>> = HashMap::new();
-            let mut by_heat: Vec<usize> = (0..ranges.len()).collect();
-            by_heat.sort_by(|a, b| heat_max(&ranges[*b]).total_cmp(&heat_max(&ranges[*a])));
-            for at in by_heat {
-                for replica in &ranges[at].descriptor.replicas {
-                    on.entry(replica.node).or_default().push(at);
-                }
-            }
-            on
+    }
+    let mean_heat = pass.mean_heat();
+    let band = pass.band(mean_heat);
+    for from in over {
+        let mut ranges = std::mem::take(&mut led[from as usize]);
+        ranges.sort_by(|&a, &b| {
+            pass.cores[a as usize].total_cmp(&pass.cores[b as usize]).then(a.cmp(&b))
         });
-        let candidates = on.get_mut(&from).map(std::mem::take).unwrap_or_default();
-        let fits = |at: &usize| {
-            let range = &ranges[*at];
-            range.descriptor.replica_on(to).is_none()
-                && pass.busy(range).is_none()
-                && pass.settling(range, pass.settings.settle_ms).is_none()
-                && pass.keeps_diversity(range, from, to)
-        };
-        let found = candidates.iter().rposition(|at| fits(at) && ranges[*at].leader != Some(from));
-        let found = found.or_else(|| candidates.iter().rposition(fits));
-        let chosen = found.map(|index| candidates[index]);
-        on.insert(from, candidates);
-        let Some(at) = chosen else { return };
-        let range = ranges[at].descriptor.id;
-        let reason = format!("{from} has {many} replicas, {to} has {few}, the mean is {mean:.1}");
-        pass.act(Rule::Count, Action::Move { range, from, to }, reason);
-    }
-}
-
-fn even_leaders(pass: &mut Pass<'_>) {
-    let nodes = pass.serving().count();
-    if nodes < 2 {
-        return;
-    }
-    // Leaders of warm ranges are where their heat fits: only the cold ones are counted.
-    let cold = pass.settings.cold_cores;
-    let mut led: HashMap<NodeId, Vec<usize>> = HashMap::new();
-    for (at, range) in pass.view.ranges.iter().enumerate() {
-        let is_cold = heat_max(range) < cold;
-        if let Some(leader) = range.leader.filter(|_| is_cold) {
-            led.entry(leader).or_default().push(at);
-        }
-    }
-    let mut counts: HashMap<NodeId, usize> =
-        pass.serving().map(|(node, _)| (node, led.get(&node).map_or(0, Vec::len))).collect();
-    for range in &pass.view.ranges {
-        if let Some(Action::Transfer { to, .. }) =
-            pass.memory.booked(range.descriptor.id).map(|b| &b.action)
-            && heat_max(range) < cold
-            && range.leader != Some(*to)
-        {
-            *counts.entry(*to).or_default() += 1;
-            if let Some(count) = range.leader.and_then(|l| counts.get_mut(&l)) {
-                *count = count.saturating_sub(1);
-            }
-        }
-    }
-    let mean = counts.values().sum::<usize>() as f64 / nodes as f64;
-    let allowed = allowed(pass, mean).max(2.0);
-    for _ in 0..TRANSFERS_MAX {
-        let most = counts.iter().max_by_key(|(node, n)| (**n, std::cmp::Reverse(**node)));
-        let Some((from, many)) = most.map(|(node, n)| (*node, *n)) else { return };
-        let fewest = counts.values().min().copied().unwrap_or(0);
-        if many as f64 - fewest as f64 <= allowed {
-            return;
-        }
-        let candidates = led.entry(from).or_default();
-        let mut found = None;
-        while let Some(at) = candidates.pop() {
-            let range = &pass.view.ranges[at];
-            if pass.busy(range).is_some() || pass.settling(range, pass.settings.settle_ms).is_some()
-            {
-                continue;
-            }
-            let heir = pass.heirs(range).min_by_key(|n| (counts.get(n).copied(), *n));
-            if let Some(to) = heir.filter(|to| counts.get(to).is_some_and(|n| n + 1 < many)) {
-                found = Some((range.descriptor.id, to));
+        for i in ranges {
+            let stand = &pass.nodes[from as usize];
+            let has = stand.leaders;
+            if has as f64 <= fair.mean || stand.handing >= pass.settings.transfers_per_node {
                 break;
             }
+            hand_over(pass, i as usize, from, fair, mean_heat, band);
         }
-        let Some((range, to)) = found else { return };
-        let few = counts.get(&to).copied().unwrap_or(0);
-        let reason =
-            format!("{from} leads {many} cold ranges, {to} leads {few}, the mean is {mean:.1}");
-        pass.act(Rule::Count, Action::Transfer { range, to }, reason);
-        *counts.entry(from).or_default() -= 1;
-        *counts.entry(to).or_default() += 1;
     }
+}
+
+fn hand_over(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, mean_heat: f64, band: f64) {
+    let (now, cores, has) = (pass.view.now_ms, pass.cores[i], pass.nodes[from as usize].leaders);
+    let past = pass.past(i);
+    if past.is_some_and(|past| past.is_settling(now)) {
+        return;
+    }
+
+    let fits = |n: &u32| {
+        let stand = &pass.nodes[*n as usize];
+        let helps = has as f64 > fair.most || (stand.leaders as f64) < fair.least;
+        let heat = (stand.cores + cores) / stand.capacity();
+        let is_slight = cores / stand.capacity() < band / 1000.0;
+        helps
+            && has >= stand.leaders + 2
+            && (heat <= mean_heat + band / 2.0 || is_slight)
+            && !past.is_some_and(|past| past.left_lately(stand.id(), now, pass.settings))
+    };
+    let to = pass.heirs(i).filter(fits).min_by_key(|&n| (pass.nodes[n as usize].leaders, n));
+    let source = &pass.nodes[from as usize];
+    let stays = (source.cores - cores) / source.capacity() >= mean_heat - band / 2.0
+        || cores / source.capacity() < band / 1000.0;
+    if let Some(to) = to.filter(|_| stays) {
+        let (range, node) = (pass.id(i), pass.name(to));
+        let reason = format!(
+            "{} leads {has} ranges and {node} {}, the mean is {:.1}",
+            pass.name(from),
+            pass.nodes[to as usize].leaders,
+            fair.mean
+        );
+        pass.order(i, Rule::Count, Action::Transfer { range, to: node }, reason);
+    }
+}
+
+fn replicas(pass: &mut Pass<'_>) {
+    let counts = |stand: &Stand<'_>| stand.may_receive;
+    let fair = Fair::of(pass, |stand| stand.replicas, counts);
+    let over = sources(pass, fair, |stand| stand.replicas, counts);
+    let open = |stand: &Stand<'_>| counts(stand) && !pass.is_receiving_enough(stand);
+    let is_open = |stand: &Stand<'_>| open(stand) && (stand.replicas as f64) < fair.mean;
+    if over.is_empty() || !pass.nodes.iter().any(is_open) {
+        return;
+    }
+    let mut misses_left = MISSES_MAX;
+    let is_over = flags(pass, &over);
+    let mut on: Vec<Vec<u32>> = vec![Vec::new(); pass.nodes.len()];
+    for i in 0..pass.view.ranges.len() {
+        if pass.is_free[i] {
+            for &n in pass.members(i) {
+                if is_over.get(n as usize).copied().unwrap_or(false) {
+                    on[n as usize].push(i as u32);
+                }
+            }
+        }
+    }
+    for from in over {
+        let mut ranges = std::mem::take(&mut on[from as usize]);
+        // Followers before leaders, then what is quick to send.
+        ranges.sort_by_key(|&i| {
+            let i = i as usize;
+            (pass.leaders[i] == from, pass.range(i).size_bytes, i)
+        });
+        // A source that cannot give anything to anyone is not asked about all that it has.
+        let mut misses = 0;
+        for i in ranges {
+            let has = pass.nodes[from as usize].replicas;
+            if has as f64 <= fair.mean || misses == MISSES_PER_NODE || misses_left == 0 {
+                break;
+            }
+            if !move_away(pass, i as usize, from, fair, misses == 0) {
+                misses += 1;
+                misses_left -= 1;
+            }
+        }
+    }
+}
+
+fn move_away(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, says_why: bool) -> bool {
+    if !pass.is_free[i] || !pass.is_whole(i) || pass.is_sending_enough(i) || pass.is_aligning(i) {
+        return false;
+    }
+    let source = &pass.nodes[from as usize];
+    let (has, disk) = (source.replicas, source.disk());
+    let helps = |stand: &Stand<'_>| {
+        (has as f64 > fair.most || (stand.replicas as f64) < fair.least)
+            && has >= stand.replicas + 2
+            && stand.disk() <= disk + 0.1
+    };
+    let by_number = |stand: &Stand<'_>| stand.replicas as f64;
+    match pass.destination(i, from, Spread::Kept, by_number, helps) {
+        Ok(to) => {
+            let (range, leaves, gets) = (pass.id(i), pass.name(from), pass.name(to));
+            let reason = format!(
+                "{leaves} has {has} replicas and {gets} {}, the mean is {:.1}",
+                pass.nodes[to as usize].replicas, fair.mean
+            );
+            pass.order(i, Rule::Count, Action::Move { range, from: leaves, to: gets }, reason);
+            true
+        }
+        Err(refused) => {
+            // Once for each node that has too many is enough.
+            if says_why || pass.focus.is_some() {
+                pass.decline(i, Rule::Count, |pass| {
+                    let (name, mean) = (pass.name(from), fair.mean);
+                    format!(
+                        "{name} has {has} replicas, the mean is {mean:.1}, but no node is better: \
+                         {refused}"
+                    )
+                });
+            }
+            false
+        }
+    }
+}
+
+fn flags(pass: &Pass<'_>, nodes: &[u32]) -> Vec<bool> {
+    let mut flags = vec![false; pass.nodes.len()];
+    for &n in nodes.iter().filter(|&&n| n != NOWHERE) {
+        flags[n as usize] = true;
+    }
+    flags
 }

@@ -1,129 +1,170 @@
-//! Leaders of hot ranges spread over nodes: a transfer moves no data.
+//! Leaders of hot ranges spread over nodes: a hand-over moves no data, so it comes before moves.
+//!
+//! A node outside of the band around the mean gives away what fits: the hottest range that leaves
+//! both sides within half of the band. If nothing fits, the one hand-over that helps most, if it
+//! closes a quarter of the gap or more. One range that carries the node is not handed around: the
+//! heat would only be elsewhere. Starting at the band and stopping at half of it is the hysteresis.
 
-use crate::memory::heat;
+use crate::figures::{Percent, Seconds};
 use crate::pass::Pass;
-use crate::{Action, RangeView, Rule};
-use isotherm_types::NodeId;
-use std::collections::HashMap;
+use crate::{Action, Rule};
 
-/// A transfer must take at least this many cores off the fuller of the two nodes.
-const GAIN_MIN: f64 = 0.02;
-/// And at least this share of what the node carries.
-const GAIN_SHARE: f64 = 0.05;
-/// Ranges below this cost are not worth a transfer.
-const WORTH: f64 = 0.002;
-/// What a range costs is believed again after this share of the settle time.
-const PATIENCE: f64 = 0.5;
+/// Ranges of one node that are looked at when nothing fits.
+const LOOKS_MAX: usize = 64;
 
-/// Takes heat off the fullest node, and the next, as long as it gets more even.
-pub(crate) fn leader_load(pass: &mut Pass<'_>) {
-    let nodes = pass.serving().count();
-    if nodes < 2 {
-        return;
+/// Evens out what leaders cost.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    let mean = pass.mean_heat();
+    let band = pass.band(mean);
+    let is_short = pass.nodes.iter().any(|stand| stand.may_lead && stand.heat() < mean - band);
+    let bar = if is_short { mean } else { mean + band };
+    let all = (0u32..).zip(&pass.nodes);
+    let mut over: Vec<_> = all
+        .filter(|(_, stand)| stand.may_lead && stand.heat() > bar)
+        .map(|(n, stand)| (n, stand.heat()))
+        .collect();
+    over.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let mut led = led_by(pass, over.iter().map(|&(n, _)| n));
+    for (from, _) in over {
+        let ranges = std::mem::take(&mut led[from as usize]);
+        relieve(pass, from, &ranges, mean, band);
     }
-    let patience = (pass.settings.settle_ms as f64 * PATIENCE) as u64;
-    // The ranges that each node leads, the hottest first.
-    let mut led: HashMap<NodeId, Vec<&RangeView>> = HashMap::new();
-    for range in &pass.view.ranges {
-        if let Some(leader) = range.leader.filter(|_| heat(range) > WORTH) {
-            led.entry(leader).or_default().push(range);
+}
+
+/// What each of `nodes` leads, hottest first.
+pub(crate) fn led_by(pass: &Pass<'_>, nodes: impl Iterator<Item = u32>) -> Vec<Vec<u32>> {
+    let mut is_asked = vec![false; pass.nodes.len()];
+    for n in nodes {
+        is_asked[n as usize] = true;
+    }
+    let mut led: Vec<Vec<u32>> = vec![Vec::new(); pass.nodes.len()];
+    for (i, &leader) in (0u32..).zip(&pass.leaders) {
+        if is_asked.get(leader as usize).copied().unwrap_or(false) {
+            led[leader as usize].push(i);
         }
     }
-    for ranges in led.values_mut() {
-        ranges.sort_by(|a, b| {
-            heat(b).total_cmp(&heat(a)).then(a.descriptor.id.cmp(&b.descriptor.id))
+    for ranges in &mut led {
+        ranges.sort_by(|&a, &b| {
+            pass.cores[b as usize].total_cmp(&pass.cores[a as usize]).then(a.cmp(&b))
         });
     }
-    let mut given_up: Vec<NodeId> = Vec::new();
-    for _ in 0..4 * nodes {
-        let mean = mean_use(pass);
-        let limit = mean * (1.0 + pass.settings.tolerance);
-        let fullest = pass
-            .serving()
-            .filter(|(node, book)| book.use_share() > limit && !given_up.contains(node))
-            .max_by(|(a, x), (b, y)| x.use_share().total_cmp(&y.use_share()).then(b.cmp(a)))
-            .map(|(node, book)| (node, book.clone()));
-        let Some((source, book)) = fullest else { return };
-        let ranges = led.get(&source).map(Vec::as_slice).unwrap_or_default();
-        if let Some((range, to, reason)) = best(pass, source, &book, ranges, patience) {
-            pass.act(Rule::LeaderLoad, Action::Transfer { range, to }, reason);
-        } else {
-            if let Some(hottest) = ranges.first() {
-                let why = why_not_handed_over(pass, hottest);
-                pass.decline(Rule::LeaderLoad, hottest.descriptor.id, why);
-            }
-            given_up.push(source);
-        }
-    }
+    led
 }
 
-/// The mean use of the nodes that serve.
-pub(crate) fn mean_use(pass: &Pass<'_>) -> f64 {
-    let (cores, capacity) = pass
-        .serving()
-        .fold((0.0, 0.0), |(cores, capacity), (_, b)| (cores + b.cores, capacity + b.capacity));
-    cores / f64::max(capacity, 1e-6)
+/// A hand-over that is possible, and where both sides would be.
+struct Offer {
+    i: usize,
+    to: u32,
+    source: f64,
+    target: f64,
 }
 
-/// The transfer that leaves the fuller of the two nodes least full.
-fn best(
-    pass: &Pass<'_>,
-    source: NodeId,
-    book: &crate::pass::Book,
-    ranges: &[&RangeView],
-    patience: u64,
-) -> Option<(isotherm_types::RangeId, NodeId, String)> {
-    let mut best: Option<(f64, &RangeView, NodeId)> = None;
-    let gain = f64::max(GAIN_MIN, book.cores * GAIN_SHARE) / book.capacity.max(1e-6);
-    for range in ranges {
-        let cost = heat(range);
-        let left = (book.cores - cost) / book.capacity.max(1e-6);
-        // Colder ones leave it fuller than the best found so far.
-        if best.is_some_and(|(full, ..)| left > full) {
+fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) {
+    // What would take thousands of hand-overs to show is left where it is.
+    let source = &pass.nodes[from as usize];
+    let slight = (source.heat() - mean).max(band / 2.0) * source.capacity() / 1000.0;
+    let mut ordered = 0;
+    for &i in ranges {
+        let (i, stand) = (i as usize, &pass.nodes[from as usize]);
+        let heat = stand.heat();
+        let is_done = heat <= mean || stand.handing >= pass.settings.transfers_per_node;
+        if is_done || pass.cores[i] < slight {
             break;
         }
-        if pass.busy(range).is_some() || pass.settling(range, patience).is_some() {
-            continue;
-        }
-        for heir in pass.heirs(range) {
-            let Some(other) = pass.books.get(&heir) else { continue };
-            let full = f64::max(left, (other.cores + cost) / other.capacity.max(1e-6));
-            if full < book.use_share() - gain && best.is_none_or(|(known, ..)| full < known) {
-                best = Some((full, range, heir));
-            }
+        let Some(offer) = offer(pass, i, from) else { continue };
+        let helps = heat > mean + band || pass.nodes[offer.to as usize].heat() < mean - band;
+        let fits = offer.target <= mean + band / 2.0 && offer.source >= mean - band / 2.0;
+        if helps && fits && offer.target < heat {
+            hand_over(pass, &offer, from, mean);
+            ordered += 1;
         }
     }
-    let (full, range, to) = best?;
-    let reason = format!(
-        "{source} uses {:.0} % of its CPU for what it leads, {to} {:.0} %, the mean is {:.0} %; {:.2} \
-         cores go over, and the fuller of the two is at {:.0} % then",
-        book.use_share() * 100.0,
-        pass.books.get(&to).map_or(0.0, |b| b.use_share()) * 100.0,
-        mean_use(pass) * 100.0,
-        heat(range),
-        full * 100.0
-    );
-    Some((range.descriptor.id, to, reason))
+    let stand = &pass.nodes[from as usize];
+    let heat = stand.heat();
+    if heat <= mean + band || ordered > 0 || stand.handing >= pass.settings.transfers_per_node {
+        return;
+    }
+    let offers = ranges.iter().take(LOOKS_MAX).filter_map(|&i| offer(pass, i as usize, from));
+    let gap = |offer: &Offer| heat - pass.nodes[offer.to as usize].heat();
+    let helps = |offer: &Offer| (offer.source - offer.target).abs() <= 0.75 * gap(offer);
+    let worst = |offer: &Offer| offer.source.max(offer.target);
+    let best = offers.filter(helps).min_by(|a, b| worst(a).total_cmp(&worst(b)));
+    match best {
+        Some(offer) => hand_over(pass, &offer, from, mean),
+        None => explain(pass, from, ranges, mean, band),
+    }
 }
 
-/// Why a range of a node that is too full stays where it is.
-pub(crate) fn why_not_handed_over(pass: &Pass<'_>, range: &RangeView) -> String {
-    let patience = (pass.settings.settle_ms as f64 * PATIENCE) as u64;
-    let leader = range.leader.map_or_else(String::new, |n| n.to_string());
-    if let Some(why) = pass.busy(range).or_else(|| pass.settling(range, patience)) {
-        return format!("{leader} is fuller than the others, but {why}");
+/// The coolest node that could lead `i`, if it may be handed over at all.
+fn offer(pass: &Pass<'_>, i: usize, from: u32) -> Option<Offer> {
+    let now = pass.view.now_ms;
+    let past = pass.past(i)?;
+    if !pass.is_free[i] || past.is_led_newly(now, pass.settings) {
+        return None;
     }
-    let cost = heat(range);
-    let least = pass
-        .heirs(range)
-        .filter_map(|n| Some((n, pass.books.get(&n)?.use_share())))
-        .min_by(|a, b| a.1.total_cmp(&b.1));
-    match least {
-        None => format!("{leader} is fuller than the others, but no other live voter may lead it"),
-        Some((node, share)) => format!(
-            "no better node: {leader} is fuller than the others, but with its {cost:.2} cores {node} \
-             (now at {:.0} %) would be as full",
-            share * 100.0
+    let (cores, source) = (pass.cores[i], &pass.nodes[from as usize]);
+    let after = |n: u32| (pass.nodes[n as usize].cores + cores) / pass.nodes[n as usize].capacity();
+    let to = pass
+        .heirs(i)
+        .filter(|&n| !past.left_lately(pass.nodes[n as usize].id(), now, pass.settings))
+        .min_by(|&a, &b| after(a).total_cmp(&after(b)).then(a.cmp(&b)))?;
+    Some(Offer { i, to, source: (source.cores - cores) / source.capacity(), target: after(to) })
+}
+
+fn hand_over(pass: &mut Pass<'_>, offer: &Offer, from: u32, mean: f64) {
+    let (range, to) = (pass.id(offer.i), pass.name(offer.to));
+    let reason = format!(
+        "{:.2} cores; {} carries {} and {to} {}, the mean is {}; {} and {} then",
+        pass.cores[offer.i],
+        pass.name(from),
+        Percent(pass.nodes[from as usize].heat()),
+        Percent(pass.nodes[offer.to as usize].heat()),
+        Percent(mean),
+        Percent(offer.source),
+        Percent(offer.target)
+    );
+    pass.order(offer.i, Rule::LeaderLoad, Action::Transfer { range, to }, reason);
+}
+
+/// Says of the hottest range of a node that stays too hot why nothing is done.
+fn explain(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) {
+    let asked = ranges.iter().map(|&i| i as usize).find(|&i| pass.is_asked(i));
+    let Some(i) = asked else { return };
+    pass.decline(i, Rule::LeaderLoad, |pass| why_it_stays(pass, i, from, mean, band));
+}
+
+fn why_it_stays(pass: &Pass<'_>, i: usize, from: u32, mean: f64, band: f64) -> String {
+    let (now, cores) = (pass.view.now_ms, pass.cores[i]);
+    let head = format!(
+        "{} carries {}, the mean is {} and up to {} is even",
+        pass.name(from),
+        Percent(pass.nodes[from as usize].heat()),
+        Percent(mean),
+        Percent(mean + band)
+    );
+    if !pass.is_free[i] {
+        return format!("{head}; {}", pass.why_not_free(i));
+    }
+    let past = pass.past(i);
+    if let Some(at) =
+        past.filter(|past| past.is_led_newly(now, pass.settings)).and_then(|p| p.leader_since_ms)
+    {
+        let (age, settle) = (Seconds(now.saturating_sub(at)), Seconds(pass.settings.settle_ms));
+        return format!("{head}; its leader changed {age} ago, settling for {settle}");
+    }
+    match offer(pass, i, from) {
+        Some(offer) => format!(
+            "{head}, but no better node: with its {cores:.2} cores {} would carry {} instead, and {} \
+             keep {}",
+            pass.name(offer.to),
+            Percent(offer.target),
+            pass.name(from),
+            Percent(offer.source)
         ),
+        None if pass.heirs(i).next().is_some() => {
+            let lately = Seconds(pass.settings.return_after_ms);
+            format!("{head}, but it left its other nodes within the last {lately}: no to and fro")
+        }
+        None => format!("{head}, but no other voter is live on a node that may lead"),
     }
 }

@@ -1,21 +1,15 @@
-//! The rules, one file each; `scheduler.rs` asks them in their order.
+//! The rules, one per file, in the order in which they are asked.
+//!
+//! A rule looks at ranges that are free ([`crate::pass::Pass::is_free`]), so an earlier rule goes
+//! before a later one for the same range. Each says what it does, what it must not do, and why.
 
-mod count;
-mod disk;
-mod evacuate;
-mod leader_load;
-mod merge;
-mod placement;
-mod repair;
-mod replica_load;
-mod split;
-
-pub(crate) use count::count;
-pub(crate) use disk::disk;
-pub(crate) use evacuate::evacuate;
-pub(crate) use leader_load::{leader_load, mean_use, why_not_handed_over};
-pub(crate) use merge::{merge, why_not_merged};
-pub(crate) use placement::placement;
-pub(crate) use repair::repair;
-pub(crate) use replica_load::replica_load;
-pub(crate) use split::{split, why_not_split};
+pub(crate) mod count;
+pub(crate) mod disk;
+pub(crate) mod evacuate;
+pub(crate) mod leader_load;
+pub(crate) mod merge;
+pub(crate) mod placement;
+pub(crate) mod repair;
+pub(crate) mod replica_load;
+pub(crate) mod split;
+pub(crate) mod split_keys;

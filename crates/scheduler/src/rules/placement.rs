@@ -1,50 +1,130 @@
-//! Replicas of a range spread over failure domains.
+//! Replicas of a range spread over failure domains: over different values of every label.
+//!
+//! A replica moves only if the spread gets strictly better and the node that it goes to has not
+//! more to carry than others; no other rule makes the spread worse, except where a replica has to
+//! go in any case.
 
-use crate::pass::Pass;
+use crate::destination::{Diversity, Spread};
+use crate::pass::{NOWHERE, Pass};
+use crate::rules::count::Fair;
+use crate::rules::repair::by_count;
 use crate::{Action, Rule};
-use isotherm_types::NodeId;
 
-/// Moves that one look orders.
-const ORDERS_MAX: usize = 4;
+/// Badly placed ranges that are looked at in one pass.
+const LOOKS_MAX: usize = 128;
 
-/// Moves a replica to where the range spans more of them.
-pub(crate) fn placement(pass: &mut Pass<'_>) {
-    if pass.view.nodes.values().all(|n| n.labels.is_empty()) {
+/// Moves what stands badly.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    let (count, first) = (pass.view.ranges.len(), pass.memory.cursor);
+    if pass.label_values.is_empty() || count == 0 {
         return;
     }
-    let most = pass.diversity(&pass.view.nodes.keys().copied().collect::<Vec<_>>());
-    let mut orders = 0;
-    for range in &pass.view.ranges {
-        let d = &range.descriptor;
-        let nodes: Vec<NodeId> = d.replicas.iter().map(|r| r.node).collect();
-        let now = pass.diversity(&nodes);
-        if now >= most || orders >= ORDERS_MAX {
+    let fair = Fair::of(pass, |stand| stand.replicas, |stand| stand.may_receive);
+    let mut looks = 0;
+    for at in 0..count {
+        let i = (first + at) % count;
+        let members = pass.members(i);
+        if pass.diversity(members, NOWHERE, NOWHERE) >= ideal(pass, members.len()) {
             continue;
         }
-        // Which replica to give for which node, if that spreads the range over more.
-        let hosts: Vec<NodeId> = pass.books.keys().copied().filter(|n| pass.may_host(*n)).collect();
-        let mut best: Option<(usize, usize, NodeId, NodeId)> = None;
-        for to in hosts.into_iter().filter(|n| !nodes.contains(n)) {
-            for from in &nodes {
-                let then: Vec<_> = nodes.iter().map(|n| if n == from { to } else { *n }).collect();
-                let (gain, load) = (pass.diversity(&then), pass.books[&to].replicas);
-                let is_better =
-                    best.is_none_or(|(known, replicas, ..)| (known, load) < (gain, replicas));
-                if gain > now && is_better {
-                    best = Some((gain, load, *from, to));
+        if looks == LOOKS_MAX && !(pass.focus.is_some() && pass.is_asked(i)) {
+            // The next pass goes on from here.
+            pass.memory.cursor = i;
+            if pass.focus.is_none() {
+                return;
+            }
+            continue;
+        }
+        looks += 1;
+        look(pass, i, fair);
+    }
+}
+
+fn look(pass: &mut Pass<'_>, i: usize, fair: Fair) {
+    let before = spread(pass, i, NOWHERE, NOWHERE);
+    if !pass.is_free[i] {
+        return pass.decline(i, Rule::Placement, |pass| {
+            format!("replicas are not spread as they could be ({before}); {}", pass.why_not_free(i))
+        });
+    }
+    if !pass.is_whole(i) {
+        return pass.decline(i, Rule::Placement, |pass| {
+            let (live, all) = (pass.range(i).live.len(), pass.members(i).len());
+            format!(
+                "replicas are not spread as they could be ({before}), but only {live} of {all} are \
+                 live: none is moved until they all are"
+            )
+        });
+    }
+    if pass.is_sending_enough(i) {
+        return pass.decline(i, Rule::Placement, |pass| {
+            let (leader, most) = (pass.name(pass.leaders[i]), pass.settings.moves_per_node);
+            format!(
+                "replicas are not spread as they could be ({before}); the leader {leader} sends \
+                 {most} replicas already, as many as it may"
+            )
+        });
+    }
+    let members = pass.members(i).to_vec();
+    let mut best: Option<(Diversity, u32, u32)> = None;
+    let mut why_not = None;
+    // The leader last: taking it away costs a hand-over.
+    let (leader, mut order) = (pass.leaders[i], members.clone());
+    order.sort_by_key(|&n| (n == leader, n));
+    for from in order {
+        let allowed = pass.destination(i, from, Spread::Better, by_count, |stand| {
+            stand.replicas as f64 + 1.0 <= fair.most
+        });
+        match allowed {
+            Ok(to) => {
+                let after = pass.diversity(&members, from, to);
+                if best.is_none_or(|(best, ..)| after > best) {
+                    best = Some((after, from, to));
                 }
             }
+            Err(refused) => why_not = Some(refused),
         }
-        let Some((gain, _, from, to)) = best else { continue };
-        if let Some(why) = pass.busy(range) {
-            pass.decline(Rule::Placement, d.id, format!("it could spread over more, but {why}"));
-            continue;
-        }
-        if !pass.has_room_in(to) || !pass.has_room_out(from) {
-            continue;
-        }
-        let why = format!("its replicas would spread over {gain} failure domains instead of {now}");
-        pass.act(Rule::Placement, Action::Move { range: d.id, from, to }, why);
-        orders += 1;
     }
+    if let Some((_, from, to)) = best {
+        let (range, leaves, gets) = (pass.id(i), pass.name(from), pass.name(to));
+        let after = spread(pass, i, from, to);
+        let reason = format!("replicas spread better: {before} now, {after} then");
+        let action = Action::Move { range, from: leaves, to: gets };
+        pass.order(i, Rule::Placement, action, reason);
+    } else if let Some(refused) = why_not {
+        pass.decline(i, Rule::Placement, |_| {
+            format!(
+                "replicas are not spread as they could be ({before}), but no node helps: {refused}"
+            )
+        });
+    }
+}
+
+/// The best spread that `replicas` can have, each label by itself: as even as its values allow.
+fn ideal(pass: &Pass<'_>, replicas: usize) -> Diversity {
+    let mut pairs = [0u8; 8];
+    for (pairs, &values) in pairs.iter_mut().zip(&pass.label_values) {
+        let (each, more) = (replicas / values.max(1), replicas % values.max(1));
+        let same = |n: usize| n * n.saturating_sub(1) / 2;
+        let equal = more * same(each + 1) + (values - more) * same(each);
+        *pairs = (same(replicas) - equal) as u8;
+    }
+    u64::from_be_bytes(pairs)
+}
+
+/// How many values of the most significant labels the replicas have, in words.
+pub(crate) fn spread(pass: &Pass<'_>, i: usize, minus: u32, plus: u32) -> String {
+    let mut keys: Vec<_> = pass.view.nodes.values().flat_map(|node| node.labels.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let set = pass.members(i).iter().copied().filter(|&n| n != minus).chain(Some(plus));
+    let set: Vec<_> = set.filter_map(|n| pass.node(n)).collect();
+    let words = keys.into_iter().map(|key| {
+        let mut values: Vec<_> = set.iter().map(|stand| stand.view.labels.get(key)).collect();
+        values.sort();
+        let names: Vec<_> =
+            values.iter().map(|value| value.map_or("none", |value| value.as_str())).collect();
+        format!("{key} {}", names.join("+"))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }

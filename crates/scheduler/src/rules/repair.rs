@@ -1,66 +1,97 @@
-//! Replicas on nodes that are gone are built again elsewhere.
+//! A replica on a node that is gone is built again elsewhere; a range with too few gets more.
+//!
+//! Never without a leader (nothing can be built without a quorum), and not before a node was silent
+//! for `dead_after_ms`: a restart is not a loss. The ranges with the fewest live replicas go first.
 
-use crate::pass::Pass;
-use crate::{Action, Liveness, Rule};
-use isotherm_types::NodeId;
+use crate::destination::Spread;
+use crate::figures::Seconds;
+use crate::pass::{NOWHERE, Pass};
+use crate::stand::Stand;
+use crate::{Action, Rule};
 
-/// Replaces replicas on dead nodes, and adds those that are missing: the ranges that are nearest to
-/// losing their quorum first.
-pub(crate) fn repair(pass: &mut Pass<'_>) {
-    let now = pass.view.now_ms;
-    let silent_for = |pass: &Pass<'_>, node: NodeId| match pass.node(node).map(|n| n.liveness) {
-        Some(Liveness::Down { since_ms }) => Some(now.saturating_sub(since_ms)),
-        _ => None,
+/// What is wrong with one range.
+struct Damage {
+    i: usize,
+    live: usize,
+    dead: Option<u32>,
+}
+
+/// Orders what can be repaired now.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    let (now, wanted) = (pass.view.now_ms, pass.view.replicas_wanted);
+    let is_dead: Vec<_> =
+        pass.nodes.iter().map(|stand| stand.is_dead(now, pass.settings)).collect();
+    let is_silent: Vec<_> = pass.nodes.iter().map(|stand| stand.silent_ms(now).is_some()).collect();
+    let is = |flags: &[bool], n: u32| flags.get(n as usize).copied().unwrap_or(false);
+    let mut damaged = Vec::new();
+    for i in 0..pass.view.ranges.len() {
+        let members = pass.members(i);
+        let dead = members.iter().copied().find(|&n| is(&is_dead, n));
+        let is_thin = members.len() < wanted.min(pass.nodes.len());
+        if dead.is_some() || is_thin {
+            let live = pass.range(i).live.len();
+            damaged.push(Damage { i, live, dead });
+        } else if pass.view.ranges[i].leader.is_none() {
+            pass.decline(i, Rule::Repair, |pass| pass.why_no_leader(i));
+        } else if let Some(&n) = members.iter().find(|&&n| is(&is_silent, n)) {
+            pass.decline(i, Rule::Repair, |pass| {
+                let silent = pass.node(n).and_then(|stand| stand.silent_ms(now)).unwrap_or(0);
+                let after = Seconds(pass.settings.dead_after_ms);
+                let (name, silent) = (pass.name(n), Seconds(silent));
+                format!("{name} is silent for {silent}; its replica is replaced after {after}")
+            });
+        }
+    }
+    damaged.sort_by_key(|damage| (damage.live, damage.i));
+    for damage in damaged {
+        repair(pass, &damage);
+    }
+}
+
+fn repair(pass: &mut Pass<'_>, damage: &Damage) {
+    let i = damage.i;
+    if !pass.is_free[i] {
+        return pass.decline(i, Rule::Repair, |pass| pass.why_not_free(i));
+    }
+    let what = |pass: &Pass<'_>| match damage.dead {
+        Some(dead) => {
+            let silent = pass.node(dead).and_then(|s| s.silent_ms(pass.view.now_ms)).unwrap_or(0);
+            format!("{} is silent for {}, so its replica is lost", pass.name(dead), Seconds(silent))
+        }
+        None => {
+            let (has, wanted) = (pass.members(i).len(), pass.view.replicas_wanted);
+            format!("{has} replicas of {wanted}")
+        }
     };
-    let dead_after = pass.settings.dead_after_ms;
-    let mut ill: Vec<_> = Vec::new();
-    for range in &pass.view.ranges {
-        let replicas = &range.descriptor.replicas;
-        let lost = replicas.iter().filter(|r| silent_for(pass, r.node).is_some()).count();
-        let missing = pass.view.replicas_wanted.saturating_sub(replicas.len());
-        if lost + missing > 0 {
-            ill.push((replicas.len() - lost, range));
-        }
+    if pass.is_sending_enough(i) {
+        return pass.decline(i, Rule::Repair, |pass| {
+            let leader = pass.name(pass.leaders[i]);
+            let most = pass.settings.moves_per_node;
+            format!(
+                "{}; its leader {leader} sends {most} replicas already, as many as it may",
+                what(pass)
+            )
+        });
     }
-    ill.sort_by_key(|(alive, range)| (*alive, range.descriptor.id));
-    for (_, range) in ill {
-        let d = &range.descriptor;
-        let lost = d.replicas.iter().filter_map(|r| Some((r.node, silent_for(pass, r.node)?)));
-        let longest = lost.max_by_key(|(_, silent)| *silent);
-        let missing = d.replicas.len() < pass.view.replicas_wanted;
-        if let Some((node, silent)) = longest
-            && silent < dead_after
-            && !missing
-        {
-            let (silent, limit) = (silent / 1000, dead_after / 1000);
-            let why = format!(
-                "its replica on {node} is lost for {silent} s; it is built again elsewhere after \
-                 {limit} s"
-            );
-            pass.decline(Rule::Repair, d.id, why);
-            continue;
+    let from = damage.dead.unwrap_or(NOWHERE);
+    match pass.destination(i, from, Spread::Best, by_count, |_| true) {
+        Ok(to) => {
+            let (range, live, node) = (pass.id(i), damage.live, pass.name(to));
+            let action = match damage.dead {
+                Some(dead) => Action::Move { range, from: pass.name(dead), to: node },
+                None => Action::Add { range, to: node },
+            };
+            let has = pass.node(to).map_or(0, |stand| stand.replicas);
+            let reason = format!("{}; {live} live; {node} has {has} replicas", what(pass));
+            pass.order(i, Rule::Repair, action, reason);
         }
-        if let Some(why) = pass.busy(range) {
-            pass.decline(Rule::Repair, d.id, format!("it lacks a replica, but {why}"));
-            continue;
-        }
-        let dead = longest.filter(|(_, silent)| *silent >= dead_after).map(|(node, _)| node);
-        let Some(to) = pass.best_host(range, dead) else {
-            let why = "it lacks a replica, and no node that serves, has room and has none of it is \
-                       free for one now";
-            pass.decline(Rule::Repair, d.id, why.to_owned());
-            continue;
-        };
-        match (dead, longest) {
-            (Some(from), Some((_, silent))) => {
-                let why = format!("{from} is gone for {} s", silent / 1000);
-                pass.act(Rule::Repair, Action::Move { range: d.id, from, to }, why);
-            }
-            _ => {
-                let (has, wanted) = (d.replicas.len(), pass.view.replicas_wanted);
-                let why = format!("it has {has} replicas of {wanted}");
-                pass.act(Rule::Repair, Action::Add { range: d.id, to }, why);
-            }
-        }
+        Err(refused) => pass.decline(i, Rule::Repair, |pass| {
+            format!("{}; no node can take a new one: {refused}", what(pass))
+        }),
     }
+}
+
+/// Fewest replicas first, then the least heat.
+pub(crate) fn by_count(stand: &Stand<'_>) -> f64 {
+    stand.replicas as f64 + (stand.heat() / 100.0).min(0.9)
 }

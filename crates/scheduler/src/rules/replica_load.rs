@@ -1,78 +1,112 @@
-//! Where transfers do not help because every voter of the hot ranges is on a full node, a replica
-//! moves to an empty one; leadership follows by itself.
+//! Replicas of hot ranges spread over nodes: for heat that no hand-over can even out, because all
+//! nodes that have the range are hot.
+//!
+//! A node must have been too hot for three times the time that a change settles in: hand-overs, one
+//! making room for the next, may still be enough.
+//!
+//! A follower moves from the hottest node to the coolest one, and the leader follows when it has
+//! arrived. Its heat is booked there from the start, so that no other range is sent for the same gap.
 
-use super::leader_load::mean_use;
-use crate::memory::heat;
+use crate::destination::Spread;
+use crate::figures::{Bytes, Percent};
 use crate::pass::Pass;
+use crate::rules::leader_load::led_by;
+use crate::stand::Stand;
 use crate::{Action, Rule};
-use isotherm_types::NodeId;
 
-/// How much fuller than the mean a node must be, as a multiple of the tolerance.
-const EXCESS: f64 = 2.0;
-/// A move must promise at least this many cores.
-const GAIN_MIN: f64 = 0.05;
+/// Ranges of one node that are looked at.
+const LOOKS_MAX: usize = 8;
 
-/// Moves one replica of a hot range per full node.
-pub(crate) fn replica_load(pass: &mut Pass<'_>) {
-    let mean = mean_use(pass);
-    let limit = mean * (1.0 + pass.settings.tolerance * EXCESS);
-    let mut full: Vec<NodeId> =
-        pass.serving().filter(|(_, b)| b.use_share() > limit).map(|(node, _)| node).collect();
-    full.sort_by(|a, b| pass.books[b].use_share().total_cmp(&pass.books[a].use_share()));
-    for source in full {
-        let book = pass.books[&source].clone();
-        let mut led: Vec<_> =
-            pass.view.ranges.iter().filter(|r| r.leader == Some(source)).collect();
-        led.sort_by(|a, b| heat(b).total_cmp(&heat(a)).then(a.descriptor.id.cmp(&b.descriptor.id)));
-        for range in led {
-            let d = &range.descriptor;
-            let cost = heat(range);
-            if cost < GAIN_MIN {
-                break;
-            }
-            if pass.busy(range).is_some() || pass.settling(range, pass.settings.settle_ms).is_some()
-            {
-                continue;
-            }
-            // The follower on the fullest node goes; the leader stays until it can hand over.
-            let from = d
-                .replicas
-                .iter()
-                .map(|r| r.node)
-                .filter(|node| *node != source && pass.has_room_out(*node))
-                .max_by(|a, b| {
-                    let share = |n| pass.books.get(n).map_or(0.0, |b| b.use_share());
-                    share(a).total_cmp(&share(b)).then(b.cmp(a))
-                });
-            let Some(from) = from else { continue };
-            let hosts = pass.books.iter().filter(|(node, _)| {
-                pass.may_host(**node)
-                    && pass.has_room_in(**node)
-                    && d.replica_on(**node).is_none()
-                    && pass.keeps_diversity(range, from, **node)
-            });
-            let emptiest = hosts
-                .min_by(|(n, a), (m, b)| a.use_share().total_cmp(&b.use_share()).then(n.cmp(m)))
-                .map(|(node, book)| (*node, book.clone()));
-            let Some((to, other)) = emptiest else { continue };
-            let then = (other.cores + cost) / other.capacity.max(1e-6);
-            if then > book.use_share() - GAIN_MIN / book.capacity.max(1e-6)
-                || then > limit.max(mean * 1.5)
-            {
-                continue;
-            }
-            let reason = format!(
-                "{source} uses {:.0} % of its CPU for what it leads and no voter of the range is on \
-                 an emptier node; {to} uses {:.0} % and can lead it once it has a replica",
-                book.use_share() * 100.0,
-                other.use_share() * 100.0
-            );
-            pass.act(Rule::ReplicaLoad, Action::Move { range: d.id, from, to }, reason);
-            // What is coming counts as if it were there.
-            if let Some(book) = pass.books.get_mut(&to) {
-                book.cores += cost;
-            }
+/// Orders moves for what hand-overs did not even out.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    let mean = pass.mean_heat();
+    let band = pass.band(mean);
+    // Hand-overs may be enough, one after the other: they are given some time.
+    let (now, patience) = (pass.view.now_ms, 3 * pass.settings.settle_ms);
+    let mut over = Vec::new();
+    for (n, stand) in (0u32..).zip(&pass.nodes) {
+        let is_over = stand.may_lead && stand.heat() > mean + band;
+        if pass.memory.note_over(stand.id(), is_over, now) >= patience && is_over {
+            over.push((n, stand.heat()));
+        }
+    }
+    over.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let mut led = led_by(pass, over.iter().map(|&(n, _)| n));
+    for (from, _) in over {
+        let is_target = |stand: &Stand<'_>| {
+            stand.may_receive && stand.heat() < mean - band && !pass.is_receiving_enough(stand)
+        };
+        if pass.focus.is_none() && !pass.nodes.iter().any(is_target) {
             break;
         }
+        let ranges = std::mem::take(&mut led[from as usize]);
+        for i in ranges.into_iter().take(LOOKS_MAX) {
+            let heat = pass.nodes[from as usize].heat();
+            if heat <= mean + band {
+                break;
+            }
+            look(pass, i as usize, from, mean, band);
+        }
+    }
+}
+
+fn look(pass: &mut Pass<'_>, i: usize, from: u32, mean: f64, band: f64) {
+    let (cores, now) = (pass.cores[i], pass.view.now_ms);
+    let source = &pass.nodes[from as usize];
+    let (heat, left) = (source.heat(), (source.cores - cores) / source.capacity());
+    // A range that hardly shows is not worth sending its data.
+    if cores / source.capacity() < band / 4.0
+        || !pass.is_free[i]
+        || !pass.is_whole(i)
+        || pass.is_aligning(i)
+    {
+        return;
+    }
+    if pass.past(i).is_some_and(|past| past.is_settling(now)) || pass.is_sending_enough(i) {
+        return;
+    }
+    let closes = |stand: &Stand<'_>| {
+        let (is, then) = (stand.heat(), (stand.cores + cores) / stand.capacity());
+        is < mean - band && (left - then).abs() <= 0.75 * (heat - is)
+    };
+    if pass.heirs(i).any(|n| closes(&pass.nodes[n as usize])) {
+        // A hand-over is enough, when the range has settled.
+        return;
+    }
+    // A follower makes room, the one on the hottest node first.
+    let mut followers: Vec<_> = pass.members(i).iter().copied().filter(|&n| n != from).collect();
+    followers.sort_by(|&a, &b| {
+        let heat = |n: u32| pass.node(n).map_or(0.0, Stand::heat);
+        heat(b).total_cmp(&heat(a)).then(a.cmp(&b))
+    });
+    let mut refused = None;
+    for leaves in followers {
+        match pass.destination(i, leaves, Spread::Kept, |stand| stand.heat(), closes) {
+            Ok(to) => {
+                let (range, gone, gets) = (pass.id(i), pass.name(leaves), pass.name(to));
+                let reason = format!(
+                    "{cores:.2} cores; {} carries {}, the mean is {}, and its other nodes are no \
+                     cooler; {gets} carries {} and is to lead it; {} to send",
+                    pass.name(from),
+                    Percent(heat),
+                    Percent(mean),
+                    Percent(pass.nodes[to as usize].heat()),
+                    Bytes(pass.range(i).size_bytes)
+                );
+                let action = Action::Move { range, from: gone, to: gets };
+                return pass.order_with(i, Rule::ReplicaLoad, action, reason, |o| o.leads = true);
+            }
+            Err(why) => refused = Some(why),
+        }
+    }
+    if let Some(refused) = refused {
+        pass.decline(i, Rule::ReplicaLoad, |pass| {
+            format!(
+                "{cores:.2} cores; {} carries {}, the mean is {}, but no node is better: {refused}",
+                pass.name(from),
+                Percent(heat),
+                Percent(mean)
+            )
+        });
     }
 }

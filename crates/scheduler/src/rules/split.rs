@@ -1,303 +1,259 @@
-//! A hot range is cut where its heat divides, a large one in the middle.
+//! A hot or large range is cut.
+//!
+//! *Hot*: the one-second average is above the threshold, and so is the ten-second one; or it is
+//! above twice the threshold and the ten-second one above half of it; or it was above without a
+//! break for `hot_after_ms`. The latter two are for heat that has just begun: the ten-second average
+//! needs seven seconds to believe in it.
+//!
+//! *Bounded*: a range is not cut below the `hot_pieces_per_node`-th part of what the average node
+//! carries (at most four thresholds): smaller pieces do not even nodes out any better. So at most
+//! that many ranges per node are cut at any time, and heat makes a bounded number of them.
+//!
+//! *Appends* heat the end of a range wherever it is cut: the end is cut off once, so that the rest is
+//! rid of it, and then left alone. *One key* is cut out, and then left alone.
 
-use crate::memory::{heat, heat_max};
-use crate::pass::Pass;
-use crate::{Action, KeySample, RangeView, Rule};
-use isotherm_types::{Key, KeyRange};
+use crate::figures::{Bytes, Percent, Seconds};
+use crate::memory::{Piece, threshold};
+use crate::pass::{Pass, describe_move};
+use crate::rules::split_keys::{self, Cut};
+use crate::{Action, Intent, Rule};
+use isotherm_types::Key;
 
-/// A range is hot if it costs more than the limit over a second, and over ten more than this share
-/// of it: a third is what lasting heat of twice the limit reaches after two seconds, and a burst of
-/// half a second never.
-const LASTING: f64 = 1.0 / 3.0;
-/// What came out of a cut is cut again after this share of the settle time at the earliest.
-const SETTLE_AFTER_CUT: f64 = 0.5;
-/// Each side of a cut carries at least this share of the heat.
-const SIDE_MIN: f64 = 0.25;
-/// Above this share one key carries a range.
-const ONE_KEY: f64 = 0.5;
-/// Above this share of new highest keys among writes, and of writes among the cost, a range grows at
-/// its end.
-const GROWS: f64 = 0.5;
-/// What a write costs in reads.
-const WRITE_COST: f64 = 3.0;
-/// Fewer sampled keys say nothing about where heat lies.
-const SAMPLE_MIN: usize = 12;
-/// A range that costs up to this multiple of what each node should carry is placed as it is: what a
-/// group costs is its log entries, and the fewer operations share one, the more an operation costs.
-const PIECE_SHARE: f64 = 1.25;
-/// Unless its node is too full and it is what keeps it full: then from this share on.
-const PIECE_SHARE_ON_FULL: f64 = 0.5;
-/// Most pieces of one cut.
-const PIECES_MAX: usize = 8;
+/// What one write costs, in reads, about: it is replicated, synced and applied.
+const WRITE_IN_READS: f64 = 8.0;
+/// Above this many thresholds a range is always worth a cut.
+const CROWD_MAX: f64 = 4.0;
+/// A key in a reason is cut off after this many bytes.
+const KEY_SHOWN: usize = 48;
 
-/// What is to be done with a range that is hot or large.
-enum Verdict {
-    Cut { keys: Vec<Key>, reason: String, is_end: bool },
-    Not(String),
-}
-
-/// Cuts what is hot or large.
-pub(crate) fn split(pass: &mut Pass<'_>) {
-    for range in &pass.view.ranges {
-        let is_hot = heat_max(range) > pass.hot_from(range);
-        let is_large = range.size_bytes > pass.settings.split_bytes;
-        if !is_hot && !is_large {
-            continue;
-        }
-        let id = range.descriptor.id;
-        // A move of a range that turned hot is given up for the cut.
-        let is_moving = pass.view.moves.iter().any(|m| m.range == id);
-        match judge(pass, range) {
-            Verdict::Cut { .. } if is_moving && pass.memory.booked(id).is_none() => {
-                let why = "it turned hot: the move would carry more than the cut leaves of it";
-                pass.act(Rule::Split, Action::CancelMove { range: id }, why.to_owned());
-            }
-            Verdict::Cut { keys, reason, is_end } => match pass.busy(range) {
-                Some(why) => pass.decline(Rule::Split, id, format!("{reason}; but {why}")),
-                None => {
-                    if is_end && let Some(end) = keys.last() {
-                        pass.memory.note_end(end.clone());
-                    }
-                    pass.act(Rule::Split, Action::Split { range: id, keys }, reason);
-                }
-            },
-            Verdict::Not(why) => pass.decline(Rule::Split, id, why),
-        }
-    }
-}
-
-/// Why a range is not cut, if it is neither hot nor large or for another reason.
-pub(crate) fn why_not_split(pass: &Pass<'_>, range: &RangeView) -> String {
-    match judge(pass, range) {
-        Verdict::Cut { reason, .. } => match pass.busy(range) {
-            Some(why) => format!("it should be cut ({reason}), but {why}"),
-            None => format!("it is about to be cut: {reason}"),
-        },
-        Verdict::Not(why) => why,
-    }
-}
-
-fn judge(pass: &Pass<'_>, range: &RangeView) -> Verdict {
-    let (fast, slow) = (range.load.fast.cores, range.load.slow.cores);
-    let hot = pass.hot_from(range);
-    let is_hot = fast > hot && slow > hot * LASTING;
-    let is_large = range.size_bytes > pass.settings.split_bytes;
-    let (size, limit) = (range.size_bytes >> 20, pass.settings.split_bytes >> 20);
-    if !is_hot && !is_large {
-        return Verdict::Not(if fast > hot {
-            format!(
-                "{fast:.2} cores of {hot:.2}: hot just now, but only {slow:.2} over ten seconds"
-            )
-        } else {
-            format!(
-                "{fast:.2} cores over a second and {slow:.2} over ten: not hot, which begins at \
-                 {hot:.2}; {size} MiB of {limit} MiB: not large"
-            )
-        });
-    }
-    if !range.may_split {
-        return Verdict::Not(
-            "not all of its live replicas have applied the last cut yet: it waits for them"
-                .to_owned(),
-        );
-    }
-    let patience = (pass.settings.settle_ms as f64 * SETTLE_AFTER_CUT) as u64;
-    if let Some(why) = pass.settling(range, patience) {
-        return Verdict::Not(why);
-    }
-    if is_hot {
-        match judge_hot(pass, range, hot) {
-            Verdict::Not(_) if is_large => {}
-            verdict => return verdict,
-        }
-    }
-    let middle = range.middle.clone().filter(|key| is_inside(&range.descriptor.span, key));
-    match middle {
-        Some(key) => Verdict::Cut {
-            keys: vec![key],
-            reason: format!("{size} MiB of {limit} MiB: it is large"),
-            is_end: false,
-        },
-        None => Verdict::Not(format!(
-            "{size} MiB of {limit} MiB: it is large, but its leader has not said yet where its \
-             middle is"
-        )),
-    }
-}
-
-fn judge_hot(pass: &Pass<'_>, range: &RangeView, hot: f64) -> Verdict {
-    let fast = range.load.fast.cores;
-    let is_hot = format!("{fast:.2} cores of {hot:.2}: it is hot");
-    let cost = heat(range);
-    let nodes = pass.serving().count().max(1);
-    let all: f64 = pass.serving().map(|(_, book)| book.cores).sum();
-    let share = all / nodes as f64;
-    let leads = range.leader.and_then(|node| pass.books.get(&node));
-    // While replicas move and what they cost settles, transfers may still do.
-    let is_spread =
-        pass.view.moves.is_empty() && pass.settling(range, pass.settings.settle_ms * 5).is_none();
-    let is_full = is_spread
-        && leads.is_some_and(|book| {
-            book.use_share() > super::mean_use(pass) * (1.0 + 2.0 * pass.settings.tolerance)
-        });
-    let piece = share * if is_full { PIECE_SHARE_ON_FULL } else { PIECE_SHARE };
-    if nodes > 1 && cost < piece {
-        return Verdict::Not(format!(
-            "{is_hot}, but of the {share:.2} cores that each node should carry it is {:.0} %: it can \
-             be placed as it is",
-            cost / share * 100.0
-        ));
-    }
-    let sample = merged(&range.load.sample);
-    let all: f64 = sample.iter().map(|s| s.weight).sum();
-    if range.load.sample.len() < SAMPLE_MIN || all <= 0.0 {
-        return Verdict::Not(format!(
-            "{is_hot}, but only {} keys of it were seen: it waits for more",
-            range.load.sample.len()
-        ));
-    }
-    let span = &range.descriptor.span;
-    if let Some(key) = sample.iter().find(|s| s.weight > all * ONE_KEY) {
-        return isolate(span, key, key.weight / all, &is_hot);
-    }
-    let rates = &range.load.fast;
-    let writes_share =
-        rates.writes * WRITE_COST / (rates.writes * WRITE_COST + rates.reads).max(1e-9);
-    if rates.appends > rates.writes * GROWS && writes_share > GROWS {
-        return cut_end(pass, range, &sample, &is_hot);
-    }
-    let pieces = ((cost / share.max(1e-9)).round() as usize).clamp(2, PIECES_MAX);
-    for pieces in (2..=pieces).rev() {
-        if let Some((keys, largest)) = cuts(span, &sample, all, pieces) {
-            let share = largest * 100.0;
-            let reason = format!(
-                "{is_hot}; cut into {} pieces, of which the hottest carries {share:.0} %",
-                keys.len() + 1
-            );
-            return Verdict::Cut { keys, reason, is_end: false };
-        }
-    }
-    let hottest = sample.iter().max_by(|a, b| a.weight.total_cmp(&b.weight));
-    let (key, share) = hottest.map_or((String::new(), 0.0), |s| (shown(&s.key), s.weight / all));
-    Verdict::Not(format!(
-        "{is_hot}, but no key divides its heat so that each side carries {:.0} %; its hottest key \
-         {key} carries {:.0} %",
-        SIDE_MIN * 100.0,
-        share * 100.0
-    ))
-}
-
-/// One key carries the range: it becomes a range of its own, which cannot be cut any further.
-fn isolate(span: &KeyRange, key: &KeySample, share: f64, is_hot: &str) -> Verdict {
-    let (text, share) = (shown(&key.key), share * 100.0);
-    let point = KeyRange::point(&key.key);
-    let edges = [point.start().clone(), point.end().clone()];
-    let keys: Vec<Key> = edges.into_iter().filter(|key| is_inside(span, key)).collect();
-    if keys.is_empty() {
-        return Verdict::Not(format!(
-            "{is_hot}, but one key carries {share:.0} % of it, {text}, and has the range to itself: \
-             there is nothing to cut"
-        ));
-    }
-    let reason =
-        format!("{is_hot}, and one key carries {share:.0} % of it: {text} gets a range of its own");
-    Verdict::Cut { keys, reason, is_end: false }
-}
-
-/// A range that grows at its end: the end becomes a range of its own, once. Wherever it is cut, all
-/// new keys go to the last piece.
-fn cut_end(pass: &Pass<'_>, range: &RangeView, sample: &[KeySample], is_hot: &str) -> Verdict {
-    let span = &range.descriptor.span;
-    if pass.memory.is_end(span.start()) {
-        return Verdict::Not(format!(
-            "{is_hot}, and it is the growing end of what was written in order: wherever it is cut, \
-             all new keys go to the last piece"
-        ));
-    }
-    let last = sample.last().map(|s| s.key.clone()).filter(|key| is_inside(span, key));
-    match last {
-        Some(key) => Verdict::Cut {
-            keys: vec![key],
-            reason: format!(
-                "{is_hot}, and it grows at its end: the end becomes a range of its own"
-            ),
-            is_end: true,
-        },
-        None => Verdict::Not(format!("{is_hot} and grows at its end, which begins where it does")),
-    }
-}
-
-fn shown(key: &Key) -> String {
-    key.escape_ascii().to_string()
-}
-
-fn is_inside(span: &KeyRange, key: &Key) -> bool {
-    span.contains(key) && key != span.start()
-}
-
-/// The sample by key, each key once.
-fn merged(sample: &[KeySample]) -> Vec<KeySample> {
-    let mut sorted = sample.to_vec();
-    sorted.sort_by(|a, b| a.key.cmp(&b.key));
-    sorted.dedup_by(|next, kept| {
-        let is_same = next.key == kept.key;
-        if is_same {
-            kept.weight += next.weight;
-        }
-        is_same
+/// Cuts what is hot, then what is large.
+pub(crate) fn run(pass: &mut Pass<'_>) {
+    let nodes = pass.nodes.iter().filter(|stand| stand.may_lead).count();
+    let cores: f64 = pass.cores.iter().sum();
+    let mean = cores / nodes.max(1) as f64;
+    let mut under_way =
+        pass.memory.orders().filter(|(_, o)| matches!(o.action, Action::Split { .. })).count();
+    let most = nodes.max(1) * pass.settings.splits_per_node;
+    // The hottest first: they get the places if there are more than may be cut at once.
+    let is_due = |&i: &usize| {
+        let range = pass.range(i);
+        let hot = threshold(range, pass.view, pass.settings);
+        range.load.fast.cores.max(range.load.slow.cores) > hot
+            || range.size_bytes > pass.settings.split_bytes
+    };
+    let mut due: Vec<usize> = (0..pass.view.ranges.len()).filter(is_due).collect();
+    due.sort_by(|&a, &b| {
+        let heat = |i: usize| pass.range(i).load.fast.cores;
+        heat(b).total_cmp(&heat(a)).then(a.cmp(&b))
     });
-    sorted
-}
-
-/// Keys that cut a sample into so many pieces of about the same weight, and the share of the
-/// heaviest; none if a side of two would carry too little, or a piece of several too much.
-fn cuts(span: &KeyRange, sample: &[KeySample], all: f64, pieces: usize) -> Option<(Vec<Key>, f64)> {
-    let mut keys: Vec<Key> = Vec::new();
-    let mut before = 0.0;
-    for s in sample {
-        // Everything up to and without this key.
-        let goal = all * (keys.len() + 1) as f64 / pieces as f64;
-        let (low, high) = ((goal - before).abs(), (before + s.weight - goal).abs());
-        if keys.len() + 1 < pieces && before > 0.0 && low <= high && is_inside(span, &s.key) {
-            keys.push(s.key.clone());
+    for i in due {
+        let plan = match heat(pass, i, nodes, mean) {
+            Err(Some(why)) if pass.range(i).size_bytes <= pass.settings.split_bytes => Err(why),
+            Err(_) => size(pass, i),
+            Ok(plan) => Ok(plan),
+        };
+        match plan {
+            Ok(plan) => under_way += usize::from(carry_out(pass, i, plan, under_way, most)),
+            Err(why) => pass.decline(i, Rule::Split, |_| why),
         }
-        before += s.weight;
     }
-    if keys.is_empty() {
-        return None;
-    }
-    let mut shares = vec![0.0; keys.len() + 1];
-    for s in sample {
-        shares[keys.partition_point(|key| *key <= s.key)] += s.weight / all;
-    }
-    let largest = shares.iter().copied().fold(0.0, f64::max);
-    (largest <= 1.0 - SIDE_MIN).then_some((keys, largest))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A cut that is worth it.
+struct Plan {
+    keys: Vec<Key>,
+    pieces: Vec<Piece>,
+    is_heat: bool,
+    why: String,
+}
 
-    fn sample(weights: &[f64]) -> Vec<KeySample> {
-        let key = |n: usize| Key::from(format!("k{n:03}"));
-        weights.iter().enumerate().map(|(n, w)| KeySample { key: key(n), weight: *w }).collect()
+fn carry_out(pass: &mut Pass<'_>, i: usize, plan: Plan, under_way: usize, most: usize) -> bool {
+    if let Some(pending) = pass.pending(i).filter(|_| {
+        pass.memory.order(pass.id(i)).is_none_or(|o| !matches!(o.action, Action::CancelMove { .. }))
+    }) {
+        let now = pass.view.now_ms;
+        let source = pending.from.and_then(|from| pass.view.nodes.get(&from));
+        let must = source.is_none_or(|node| {
+            node.liveness != crate::Liveness::Up || node.intent == Intent::Decommissioning
+        });
+        let moving = describe_move(pending, now);
+        if must || !plan.is_heat {
+            pass.decline(i, Rule::Split, |_| format!("{}; {moving}: that goes first", plan.why));
+            return false;
+        }
+        let range = pass.id(i);
+        let reason = format!("{}; {moving}: given up, the cut is more urgent", plan.why);
+        pass.order(i, Rule::Split, Action::CancelMove { range }, reason);
+        return false;
     }
+    if !pass.is_free[i] {
+        pass.decline(i, Rule::Split, |pass| format!("{}; {}", plan.why, pass.why_not_free(i)));
+        return false;
+    }
+    if !pass.range(i).may_split {
+        pass.decline(i, Rule::Split, |pass| {
+            let range = pass.range(i);
+            format!(
+                "{}; but not all of its {} live replicas have applied the last split of its lineage \
+                 yet: it is cut when they have",
+                plan.why,
+                range.live.len()
+            )
+        });
+        return false;
+    }
+    if under_way >= most {
+        pass.decline(i, Rule::Split, |_| {
+            format!(
+                "{}; {under_way} splits of hotter ranges are under way, {most} may be",
+                plan.why
+            )
+        });
+        return false;
+    }
+    let (range, keys) = (pass.id(i), plan.keys);
+    pass.order_with(i, Rule::Split, Action::Split { range, keys }, plan.why, |order| {
+        order.pieces = plan.pieces;
+    });
+    true
+}
 
-    #[test]
-    fn even_heat_is_cut_evenly() {
-        let even = sample(&[1.0; 90]);
-        let (keys, largest) = cuts(&KeyRange::all(), &even, 90.0, 3).expect("it divides");
-        assert_eq!(keys, [Key::from("k030"), Key::from("k060")]);
-        assert!((largest - 1.0 / 3.0).abs() < 1e-9);
+/// The cut that heat asks for; or why none, if heat has anything to say.
+fn heat(pass: &Pass<'_>, i: usize, nodes: usize, mean: f64) -> Result<Plan, Option<String>> {
+    let (range, past, now) = (pass.range(i), pass.past(i), pass.view.now_ms);
+    let (fast, slow) = (range.load.fast, range.load.slow);
+    let hot = threshold(range, pass.view, pass.settings);
+    if fast.cores.max(slow.cores) <= hot {
+        return Err(None);
     }
+    let figures = format!(
+        "{:.2} cores over 1 s and {:.2} over 10 s, hot is {hot:.2}",
+        fast.cores, slow.cores
+    );
+    if fast.cores <= hot {
+        return Err(Some(format!("{figures}: cooling down")));
+    }
+    let lasts =
+        past.and_then(|past| past.hot_since_ms).map_or(0, |since| now.saturating_sub(since));
+    let is_hot = slow.cores > hot
+        || (fast.cores > 2.0 * hot && slow.cores > hot / 2.0)
+        || lasts >= pass.settings.hot_after_ms;
+    if !is_hot {
+        let (lasts, after) = (Seconds(lasts), Seconds(pass.settings.hot_after_ms));
+        return Err(Some(format!("{figures}: hot for {lasts} only, a burst may last {after}")));
+    }
+    let crowd = (mean / pass.settings.hot_pieces_per_node).clamp(hot, CROWD_MAX * hot);
+    if fast.cores <= crowd {
+        return Err(Some(format!(
+            "{figures}, but nodes carry {mean:.2} cores on average: pieces below {crowd:.2} do not \
+             even them out any better"
+        )));
+    }
+    if let Some(past) = past.filter(|past| past.is_settling(now)) {
+        let wait = Seconds(past.settle_until_ms.saturating_sub(now));
+        let what = if past.split_ms.is_some_and(|at| at + pass.settings.settle_ms > now) {
+            "its bounds"
+        } else {
+            "its leader"
+        };
+        return Err(Some(format!(
+            "{figures}, but {what} changed lately: settling for another {wait}"
+        )));
+    }
+    let span = &range.descriptor.span;
+    let appends = if fast.writes > 0.0 { fast.appends / fast.writes } else { 0.0 };
+    if appends > 0.5 && fast.writes * WRITE_IN_READS > fast.reads {
+        return growing_end(pass, i, &figures, appends);
+    }
+    let pieces = ((fast.cores / crowd) as usize).clamp(2, nodes.max(2));
+    match split_keys::choose(span, &range.load.sample, pieces) {
+        Cut::NoSample => Err(Some(format!("{figures}, but no key was sampled yet to cut at"))),
+        Cut::OneKey { key, share, keys, .. } if keys.is_empty() => Err(Some(format!(
+            "{figures}, but one key carries {}: {} is its own range already, and one key cannot be \
+             cut",
+            Percent(share),
+            show(&key)
+        ))),
+        Cut::OneKey { key, share, keys, shares } => {
+            let why = format!(
+                "{figures}; one key carries {}: {} gets its own range",
+                Percent(share),
+                show(&key)
+            );
+            Ok(plan(span.start(), keys, &shares, why))
+        }
+        Cut::At { keys, shares } => {
+            let parts: Vec<_> = shares.iter().map(|&share| Percent(share).to_string()).collect();
+            let why = format!("{figures}; pieces with {} of the heat", parts.join(", "));
+            Ok(plan(span.start(), keys, &shares, why))
+        }
+    }
+}
 
-    #[test]
-    fn a_heavy_key_stays_on_the_side_that_needs_it() {
-        let heavy = sample(&[1.0, 1.0, 4.0, 1.0, 1.0]);
-        let (keys, largest) = cuts(&KeyRange::all(), &heavy, 8.0, 2).expect("it divides");
-        assert_eq!(keys.len(), 1);
-        assert!(largest <= 0.75, "{largest}");
-        let lone = sample(&[1.0, 7.0]);
-        assert_eq!(cuts(&KeyRange::all(), &lone, 8.0, 2), None);
+fn plan(start: &Key, keys: Vec<Key>, shares: &[f64], why: String) -> Plan {
+    let starts = Some(start).into_iter().chain(&keys).cloned();
+    let piece = |(start, &share): (Key, &f64)| Piece { start, share, is_growing: false };
+    let pieces = starts.zip(shares).map(piece).collect();
+    Plan { keys, pieces, is_heat: true, why }
+}
+
+fn growing_end(
+    pass: &Pass<'_>,
+    i: usize,
+    figures: &str,
+    appends: f64,
+) -> Result<Plan, Option<String>> {
+    let range = pass.range(i);
+    let what = format!("{figures}, {} of its writes are appends", Percent(appends));
+    if pass.past(i).is_some_and(|past| past.is_growing) {
+        return Err(Some(format!(
+            "{what}: the growing end is its own range already, and wherever it is cut the heat goes \
+             on at its end"
+        )));
     }
+    let span = &range.descriptor.span;
+    match split_keys::highest(span, &range.load.sample) {
+        Some(key) => {
+            let why = format!("{what}: the growing end, above {}, gets its own range", show(&key));
+            let mut plan = plan(span.start(), vec![key], &[1.0 - appends, appends], why);
+            plan.pieces[1].is_growing = true;
+            Ok(plan)
+        }
+        None => Err(Some(format!("{what}, but no key was sampled yet to cut the growing end off"))),
+    }
+}
+
+fn size(pass: &Pass<'_>, i: usize) -> Result<Plan, String> {
+    let (range, past, now) = (pass.range(i), pass.past(i), pass.view.now_ms);
+    let figures =
+        format!("{}, large is {}", Bytes(range.size_bytes), Bytes(pass.settings.split_bytes));
+    let settle = 3 * pass.settings.settle_ms;
+    let age = past.and_then(|past| past.split_ms).map(|at| now.saturating_sub(at));
+    if let Some(age) = age.filter(|&age| age < settle) {
+        let (age, wait) = (Seconds(age), Seconds(settle - age));
+        return Err(format!("{figures}, but it was cut {age} ago: its size is believed in {wait}"));
+    }
+    let span = &range.descriptor.span;
+    let inside = |key: &Key| span.contains(key) && key != span.start();
+    let middle = range.middle.clone().filter(inside);
+    let (key, how) = match middle {
+        Some(key) => (Some(key), "half of its bytes lie below"),
+        None => {
+            (split_keys::median(span, &range.load.sample), "half of its sampled heat lies below")
+        }
+    };
+    let Some(key) = key else {
+        return Err(format!("{figures}, but no key in its middle is known to cut at"));
+    };
+    let why = format!("{figures}; {how} {}", show(&key));
+    let mut plan = plan(span.start(), vec![key], &[0.5, 0.5], why);
+    plan.pieces[1].is_growing = past.is_some_and(|past| past.is_growing);
+    plan.is_heat = false;
+    Ok(plan)
+}
+
+/// A key in a reason.
+fn show(key: &Key) -> String {
+    let dots = if key.len() > KEY_SHOWN { "…" } else { "" };
+    format!("\"{}\"{dots}", key[..key.len().min(KEY_SHOWN)].escape_ascii())
 }
