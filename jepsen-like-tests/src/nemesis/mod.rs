@@ -25,7 +25,9 @@ const PAUSE_MS: (u64, u64) = (2000, 6000);
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 /// A move that is not done by then counts as failed.
 const MOVE_LIMIT: Duration = Duration::from_secs(60);
-/// How long a node is drained: too short to lose everything.
+/// How long a node loses replicas: two at a time, each in several steps, so not all of them.
+const DECOMMISSION_MAX: Duration = Duration::from_millis(400);
+/// How long a node is drained.
 const DRAIN_MS: (u64, u64) = (300, 1500);
 /// Limit of a split or a leader transfer.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -172,6 +174,8 @@ impl<'a> Nemesis<'a> {
             Ok(Err(error)) => return (String::new(), FaultOutcome::Skipped(error.to_string())),
             Ok(Ok(wanted)) => wanted,
         };
+        // One that lost everything would be gone for good.
+        let hold = if intent == "decommissioning" { hold.min(DECOMMISSION_MAX) } else { hold };
         sleep(hold).await;
         let target = format!("{node} {intent} for {} ms", hold.as_millis());
         let kept = timeout(ADMIN_TIMEOUT, self.client.admin().set_intent(node, "active")).await;
