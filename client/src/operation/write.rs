@@ -13,6 +13,7 @@ use crate::retry::{Attempts, Next};
 use crate::{ClientError, ErrorKind};
 use bytes::Bytes;
 use isotherm_proto::Retry;
+use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{
     self as pb, WriteBatch, WriteBatchResult, op_result, range_request, range_response, write_op,
 };
@@ -161,7 +162,10 @@ impl Client {
                         is_expired = true;
                         (not_applied(&error), Next::AtOnce)
                     }
-                    _ => return Err(settle(error.into(), unknown)),
+                    _ => {
+                        let unknown = unknown || says_nothing(error.code());
+                        return Err(settle(error.into(), unknown));
+                    }
                 },
             };
             if !attempts.again(next).await {
@@ -169,6 +173,12 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether an answer leaves open what became of the attempt: something broke on the way, or what is
+/// said is not known to this version.
+fn says_nothing(code: Code) -> bool {
+    matches!(code, Code::Internal | Code::Unspecified)
 }
 
 /// The error to report: once an attempt's outcome is unknown, no refusal of another attempt makes

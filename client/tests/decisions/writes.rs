@@ -43,6 +43,15 @@ async fn refusals_alone_are_definite() {
 }
 
 #[tokio::test]
+async fn an_answer_that_says_nothing_leaves_a_write_open() {
+    for code in [Code::Internal, Code::Unspecified] {
+        let cluster = one_range(move |_, _| error(code)).await;
+        let open = cluster.client.put("k", "v").await.unwrap_err();
+        assert_eq!(open.kind, ErrorKind::Indeterminate, "{code:?}");
+    }
+}
+
+#[tokio::test]
 async fn no_refusal_makes_a_write_definite_that_was_open_before() {
     for refusal in [Code::NotLeader, Code::Expired, Code::Stale, Code::DiskFull, Code::Busy] {
         let cluster = one_range(move |n, _| match n {
