@@ -61,7 +61,7 @@ impl Default for Settings {
             moves_per_node: 2,
             settle_ms: 3000,
             hot_after_ms: 2000,
-            hot_pieces_per_node: 1.0,
+            hot_pieces_per_node: 0.75,
             noise: 0.02,
             transfers_per_node: 8,
             splits_per_node: 2,

@@ -165,7 +165,9 @@ fn heat(pass: &Pass<'_>, i: usize, nodes: usize, mean: f64) -> Result<Plan, Opti
     if appends > 0.5 && fast.writes * WRITE_IN_READS > fast.reads {
         return growing_end(pass, i, &figures, appends);
     }
-    let pieces = ((fast.cores / crowd) as usize).clamp(2, nodes.max(2));
+    // As many as it takes for each to be what a node should carry.
+    let fair = mean.clamp(hot, CROWD_MAX * hot);
+    let pieces = ((fast.cores / fair).round() as usize).clamp(2, nodes.max(2));
     match split_keys::choose(span, &range.load.sample, pieces) {
         Cut::NoSample => Err(Some(format!("{figures}, but no key was sampled yet to cut at"))),
         Cut::OneKey { key, share, keys, .. } if keys.is_empty() => Err(Some(format!(

@@ -21,7 +21,7 @@ fn what_was_ordered_is_not_ordered_again_until_it_fails_or_is_lost() {
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; "split r1 at d, h" was ordered 0.3 s ago and does not show yet
+         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; "split r1 at d, f, h" was ordered 0.3 s ago and does not show yet
         "#,
     );
     let now = world.view.now_ms;
@@ -29,7 +29,7 @@ fn what_was_ordered_is_not_ordered_again_until_it_fails_or_is_lost() {
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; the last order failed 0.0 s ago (the leader changed), 1 in a row; the next one in 3.0 s
+         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; the last order failed 0.0 s ago (the leader changed), 1 in a row; the next one in 3.0 s
         "#,
     );
     world.wait(3_000);
@@ -39,7 +39,7 @@ fn what_was_ordered_is_not_ordered_again_until_it_fails_or_is_lost() {
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; the last order failed 0.0 s ago (no effect within 10 s), 2 in a row; the next one in 6.0 s
+         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; the last order failed 0.0 s ago (no effect within 10 s), 2 in a row; the next one in 6.0 s
         "#,
     );
     world.wait(6_000);
@@ -53,14 +53,14 @@ fn a_move_of_a_range_that_turned_hot_is_given_up_for_the_split() {
     expect(
         &world.actions(),
         r#"
-         Split: give up the move of r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; a replica is moving from n3 to n4 since 0.0 s: given up, the cut is more urgent
+         Split: give up the move of r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; a replica is moving from n3 to n4 since 0.0 s: given up, the cut is more urgent
         "#,
     );
     world.wait(100);
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; "give up the move of r1" was ordered 0.1 s ago and does not show yet
+         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; "give up the move of r1" was ordered 0.1 s ago and does not show yet
         "#,
     );
     // The move that was given up fails: no reason to wait with the split.
@@ -92,7 +92,7 @@ fn a_split_waits_for_replicas_to_apply_the_last_one() {
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 50 %, 25 % of the heat; but not all of its 3 live replicas have applied the last split of its lineage yet: it is cut when they have
+         Split: leave r1: 0.90 cores over 1 s and 0.90 over 10 s, hot is 0.25; pieces with 25 %, 25 %, 25 %, 25 % of the heat; but not all of its 3 live replicas have applied the last split of its lineage yet: it is cut when they have
         "#,
     );
 }

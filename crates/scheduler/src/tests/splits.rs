@@ -154,18 +154,18 @@ fn pieces_too_small_to_even_nodes_out_are_not_cut() {
     expect(
         &world.asked(Rule::Split),
         r#"
-         Split: leave r1: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r2: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r3: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r4: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r5: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r6: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r7: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r8: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r9: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r10: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r11: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
-         Split: leave r12: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 0.60 do not even them out any better
+         Split: leave r1: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r2: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r3: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r4: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r5: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r6: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r7: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r8: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r9: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r10: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r11: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
+         Split: leave r12: 0.30 cores over 1 s and 0.30 over 10 s, hot is 0.25, but nodes carry 1.20 cores on average: pieces below 1.00 do not even them out any better
         "#,
     );
 }
