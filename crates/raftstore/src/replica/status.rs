@@ -57,8 +57,16 @@ impl Replica {
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
         if status.is_leader {
             let lately = Duration::from_millis(2 * self.ctx.timing.election_max_ms);
+            // While it slept nobody sent heartbeats: then a replica is as alive as its node.
+            let slept = self.slept_within(lately);
+            let node_answers = |id: u64| {
+                let host = status.descriptor.replica(ReplicaId(id));
+                host.is_some_and(|host| self.ctx.liveness.answers(host.node))
+            };
             let heard = metrics.heartbeat.iter().flatten().filter(|(id, at)| {
-                **id == self.id.get() || at.is_some_and(|at| at.elapsed() < lately)
+                **id == self.id.get()
+                    || at.is_some_and(|at| at.elapsed() < lately)
+                    || (slept && node_answers(**id))
             });
             status.live_replicas = heard.map(|(id, _)| ReplicaId(*id)).collect();
             if !status.live_replicas.contains(&self.id) {

@@ -10,6 +10,10 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+mod hibernate;
+#[cfg(test)]
+mod hibernation_tests;
+mod liveness;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
@@ -25,6 +29,7 @@ mod receive;
 mod removal_tests;
 #[cfg(test)]
 mod rule_tests;
+mod rouse;
 mod safe_point;
 mod scan_pool;
 mod span_table;
@@ -43,9 +48,9 @@ pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaStatus};
 use claims::Claims;
-use isotherm_types::RangeId;
-use parking_lot::RwLock;
-use std::collections::HashMap;
+use isotherm_types::{NodeId, RangeId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{Semaphore, broadcast};
@@ -56,6 +61,8 @@ pub struct Store {
     replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
     snapshots: Arc<Semaphore>,
     claims: Claims,
+    /// Nodes whose sleeping groups are being woken, because they died.
+    successions: Mutex<HashSet<NodeId>>,
 }
 
 impl Store {

@@ -51,6 +51,7 @@ impl Store {
             snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
             replicas: Default::default(),
             claims: Default::default(),
+            successions: Default::default(),
             ctx,
         });
         tracing::info!(replicas = found.len(), "store opened");
@@ -77,6 +78,10 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_tending().await });
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_collection().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_liveness().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_hibernation().await });
     }
 
     /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are

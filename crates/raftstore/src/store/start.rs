@@ -125,6 +125,7 @@ async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
     }
     let instance = Instance { generation, raft, log: view, vote_hold_until };
     replica.instance.store(Some(Arc::new(instance)));
+    replica.begin_awake();
     Ok(())
 }
 

@@ -7,9 +7,9 @@
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
-use super::Store;
+use super::{Store, rouse};
 use super::create::CreationRecord;
-use crate::replica::Replica;
+use crate::replica::{Replica, WakeReason};
 use crate::sender::FrameHeader;
 use bytes::Bytes;
 use isotherm_storage::codec;
@@ -31,6 +31,9 @@ pub(super) async fn receive(
     header: &FrameHeader,
     payload: &Bytes,
 ) -> Option<Result<Bytes, String>> {
+    if let Some(answer) = rouse::receive(store, from, header, payload) {
+        return Some(answer);
+    }
     match header.method {
         READY => Some(match store.replica(header.range) {
             Some(_) => Ok(Bytes::new()),
@@ -48,6 +51,7 @@ pub(super) async fn receive(
 impl Store {
     async fn campaign(&self, range: RangeId) -> Result<Bytes, String> {
         let replica = self.replica(range).ok_or("the range is not here")?;
+        replica.wake(WakeReason::Asked);
         let instance = replica.instance.load_full().ok_or("the range is starting")?;
         if instance.holds_votes() {
             return Err("votes are held back after a start".into());
@@ -128,7 +132,9 @@ impl Store {
         let stop = self.ctx.stop.clone();
         let every = Duration::from_millis(self.ctx.timing.election_max_ms);
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            for replica in self.all() {
+            // Groups sleep only when nothing is missing.
+            let awake = |r: &Arc<Replica>| r.hibernation.is_awake();
+            for replica in self.all().into_iter().filter(awake) {
                 self.help_missing(&replica).await;
                 self.settle_members(&replica).await;
             }

@@ -1,0 +1,1 @@
+//! Idle groups sleep, and wake when they must.
