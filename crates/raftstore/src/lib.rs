@@ -27,9 +27,10 @@ mod type_config;
 
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
 pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine};
-pub use replica::{Page, PageRead, PointRead, ReplicaStatus};
+pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{
+    Look,
     OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions, StoreTuning,
     TimestampSource,
 };

@@ -19,7 +19,8 @@
 //!   sleeps, and whoever reads then asks a quorum first. Nothing here extends it;
 //! * whoever uses a replica notes that first and looks at the phase afterwards, and whoever puts
 //!   it to sleep changes the phase first and looks for users afterwards: one of them sees the other;
-//! * a replica begins awake, and each new consensus instance of it does.
+//! * a replica begins awake, and each new consensus instance of it does. (One of very many that start
+//!   at once begins as a sleeping follower of nobody, and has its turn: `store/rouse.rs`.)
 
 use super::Replica;
 use crate::type_config::CommittedLeaderId;
@@ -53,6 +54,9 @@ const LEADING: u8 = 2;
 const FOLLOWING: u8 = 3;
 
 impl Phase {
+    /// A follower whose leader is not known yet.
+    pub const UNLED: Phase = Phase::Following { leader: ReplicaId(0), node: NodeId(0) };
+
     const fn number(self) -> u8 {
         match self {
             Self::Awake => AWAKE,
@@ -231,6 +235,7 @@ impl Replica {
     /// Its leader sent something, which was taken: the lease is fresh.
     pub(crate) fn appended(&self) {
         if self.hibernation.is_following() {
+            self.hibernation.used_ms.store(self.ctx.now_ms(), Ordering::SeqCst);
             self.wake(WakeReason::Append);
         }
     }
@@ -244,10 +249,12 @@ impl Replica {
         });
     }
 
-    /// A new consensus instance ticks.
-    pub(crate) fn begin_awake(&self) {
+    /// A new consensus instance begins: awake, or, as one of very many, as a follower of nobody
+    /// whose turn will come.
+    pub(crate) fn begin(&self, ticks: bool) {
         let mut phase = self.hibernation.phase.lock();
-        self.hibernation.set(&mut phase, Phase::Awake);
+        let begins = if ticks { Phase::Awake } else { Phase::UNLED };
+        self.hibernation.set(&mut phase, begins);
         let now = self.ctx.now_ms();
         self.hibernation.used_ms.store(now, Ordering::SeqCst);
         self.hibernation.woke_ms.store(now, Ordering::Relaxed);

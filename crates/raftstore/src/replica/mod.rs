@@ -42,7 +42,7 @@ pub use sequencer::{Proposal, Sequencer};
 pub use sessions::Sessions;
 pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, roll_forward};
 pub use stage_snapshot::SnapshotSource;
-pub use status::ReplicaStatus;
+pub use status::{ReplicaMark, ReplicaStatus};
 
 use crate::store::StoreContext;
 use arc_swap::{ArcSwap, ArcSwapOption};

@@ -31,7 +31,34 @@ pub struct ReplicaStatus {
     pub live_replicas: Vec<ReplicaId>,
 }
 
+/// A sleeping replica with an equal mark has an equal status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaMark {
+    is_leader: bool,
+    /// Phases so far.
+    changes: u64,
+    /// What was heard of nodes.
+    nodes: u64,
+}
+
+impl ReplicaMark {
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        self.is_leader
+    }
+}
+
 impl Replica {
+    /// A sleeping replica's mark; `None`: it is awake, look at its status.
+    pub fn mark(&self) -> Option<ReplicaMark> {
+        let hibernation = &self.hibernation;
+        hibernation.is_asleep().then(|| ReplicaMark {
+            is_leader: hibernation.is_leading(),
+            changes: hibernation.changes(),
+            nodes: if hibernation.is_leading() { self.ctx.liveness.changes() } else { 0 },
+        })
+    }
+
     /// A look at this replica now. Cheap: nothing is read from disk.
     pub fn status(&self) -> ReplicaStatus {
         let descriptor = (*self.descriptor()).clone();

@@ -37,6 +37,10 @@ const ELECTIONS_AT_ONCE: usize = 64;
 const RETURNS_AT_ONCE: usize = 100;
 /// … and the pause after them.
 const RETURNS_PAUSE: Duration = Duration::from_millis(50);
+/// The node of a leader that is not known.
+const NOBODY: NodeId = NodeId(0);
+/// What one group's election may take when thousands are due.
+const ELECTION_EACH: Duration = Duration::from_millis(3);
 const POLL: Duration = Duration::from_millis(10);
 
 const NODE_HEADER: FrameHeader = FrameHeader {
@@ -157,6 +161,16 @@ impl Store {
         }
     }
 
+    /// Very many replicas that were started have their elections, after `hold`.
+    pub(super) fn begin_elections(self: &Arc<Self>, hold: Duration) {
+        let (store, stop) = (self.clone(), self.ctx.stop.clone());
+        self.ctx.tasks.spawn(async move {
+            if stop.run_until_cancelled(tokio::time::sleep(hold)).await.is_some() {
+                store.start_succession(NOBODY);
+            }
+        });
+    }
+
     /// The groups here that sleep under a leader on `dead` choose others.
     fn start_succession(self: &Arc<Self>, dead: NodeId) {
         let orphans: Vec<_> = {
@@ -189,7 +203,8 @@ impl Store {
             ms = begun.elapsed().as_millis() as u64,
             "elections in groups that slept are held"
         );
-        let patience = self.ctx.liveness.silence();
+        // The heirs on other nodes take their time, too.
+        let patience = self.ctx.liveness.silence() + ELECTION_EACH * others as u32;
         tokio::time::sleep(patience.saturating_sub(begun.elapsed())).await;
         let elections = rest.into_iter().map(|replica| stand_for(replica, dead));
         futures::stream::iter(elections).buffer_unordered(ELECTIONS_AT_ONCE).collect::<()>().await;

@@ -22,6 +22,12 @@ const READY: u32 = 101;
 const CAMPAIGN: u32 = 102;
 const CREATE: u32 = 103;
 
+/// Between two looks whether a new range is ready, growing.
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(20);
+const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// New ranges that try to have a leader at a time.
+pub(super) const CAMPAIGNS_AT_ONCE: usize = 64;
+
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Answers a call that is not openraft's; `None` if it is.
@@ -105,9 +111,12 @@ impl Store {
         let Some(replica) = self.replica(range) else { return };
         let descriptor = replica.descriptor();
         let quorum = descriptor.voters().count() / 2 + 1;
-        let deadline = Instant::now() + Duration::from_millis(self.ctx.timing.election_max_ms * 4);
+        let patience = Duration::from_millis(self.ctx.timing.election_max_ms * 4);
         let stop = replica.stop.clone();
         let campaign = async {
+            // Thousands of new ranges take turns.
+            let Ok(_turn) = self.campaigns.acquire().await else { return };
+            let (deadline, mut pause) = (Instant::now() + patience, CAMPAIGN_PAUSE);
             while Instant::now() < deadline {
                 let mut ready = 1;
                 for other in descriptor.voters().filter(|v| v.id != replica.id) {
@@ -121,7 +130,8 @@ impl Store {
                 if ready >= quorum && self.campaign(range).await.is_ok() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(CAMPAIGN_PAUSE_MAX);
             }
         };
         stop.run_until_cancelled(campaign).await;
