@@ -28,6 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(5);
 /// Ranges in one heartbeat at most.
 const REPORTS_MAX: usize = 2000;
+/// Before the next one, if that was not all.
+const MORE_INTERVAL: Duration = Duration::from_millis(50);
 /// Sizes are looked up on every so many beats.
 const SIZE_EVERY: u64 = 20;
 
@@ -172,17 +174,19 @@ impl Heartbeat {
         metrics::gauge!("isotherm_leaders").set(leaders as f64);
         let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
+        let mut more = false;
         for (mark, status) in &seen {
             let now = Reported::from(status);
             let known = reported.get(&status.descriptor.id).is_some_and(|k| k.reported == now);
             let fell_asleep = mark.is_some();
-            if reports.len() >= REPORTS_MAX {
-                continue;
-            }
             if known && !((with_sizes || fell_asleep) && status.is_leader) {
                 if fell_asleep {
                     acknowledged.push((status.descriptor.id, Known { reported: now, mark: *mark }));
                 }
+                continue;
+            }
+            if reports.len() >= REPORTS_MAX {
+                more = true;
                 continue;
             }
             let children = splits.get(&status.descriptor.id);
@@ -238,12 +242,14 @@ impl Heartbeat {
         if let Err(error) = self.store.raise_safe_point(Timestamp(answer.safe_point)).await {
             tracing::error!(%error, "the safe point cannot be raised: old versions stay");
         }
-        if answer.report_all {
+        // What is still to come it cannot have heard of.
+        if answer.report_all && !more {
             acknowledged.clear();
             self.state.report_all.store(true, Ordering::Release);
         }
         self.seed(answer.seed, answer.seed_number).await;
-        let interval = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
+        let told = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
+        let interval = if more { MORE_INTERVAL } else { told };
         Ok((interval, acknowledged, gone))
     }
 
