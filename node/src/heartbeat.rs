@@ -168,7 +168,8 @@ impl Heartbeat {
         reported: &HashMap<RangeId, Known>,
         splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
     ) -> Result<(Duration, Vec<(RangeId, Known)>, Vec<RangeId>), WireError> {
-        let is_known = |range: RangeId, mark| reported.get(&range).is_some_and(|k| k.mark == Some(mark));
+        let is_known =
+            |range: RangeId, mark| reported.get(&range).is_some_and(|k| k.mark == Some(mark));
         let Look { replicas, leaders, seen } = self.store.look(is_known);
         metrics::gauge!("isotherm_replicas").set(replicas as f64);
         metrics::gauge!("isotherm_leaders").set(leaders as f64);

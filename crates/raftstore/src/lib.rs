@@ -30,7 +30,6 @@ pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Mac
 pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{
-    Look,
-    OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions, StoreTuning,
-    TimestampSource,
+    Look, OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions,
+    StoreTuning, TimestampSource,
 };

@@ -305,7 +305,8 @@ impl Replica {
         let (mut all, mut have) = (0, 0);
         for (id, host) in membership.nodes() {
             all += 1;
-            let matched = replication.get(id).and_then(|m| m.as_ref()).is_some_and(|m| m.index == last);
+            let matched =
+                replication.get(id).and_then(|m| m.as_ref()).is_some_and(|m| m.index == last);
             if *id == self.id.get() || matched {
                 have += 1;
             } else if !self.ctx.liveness.is_lost(host.node()) {
@@ -386,6 +387,8 @@ impl Replica {
         let (now, nudged) = (self.ctx.now_ms(), &self.hibernation.nudged_ms);
         let last = nudged.load(Ordering::Relaxed);
         (last == 0 || now.saturating_sub(last) >= pause.as_millis() as u64)
-            && nudged.compare_exchange(last, now.max(1), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && nudged
+                .compare_exchange(last, now.max(1), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 }

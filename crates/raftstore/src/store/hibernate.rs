@@ -163,11 +163,7 @@ impl Store {
     }
 
     /// Followers here are asked to sleep.
-    pub(super) fn take_sleep_orders(
-        &self,
-        from: NodeId,
-        payload: &Bytes,
-    ) -> Result<Bytes, String> {
+    pub(super) fn take_sleep_orders(&self, from: NodeId, payload: &Bytes) -> Result<Bytes, String> {
         let orders: SleepOrders = codec::decode(payload).map_err(|e| e.to_string())?;
         let mut refused = Refused::new();
         for (i, order) in (0..).zip(&orders) {

@@ -76,6 +76,43 @@ async fn an_idle_group_sleeps_sends_nothing_and_wakes_for_reads_and_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_asking_the_leader_first_a_follower_takes_over() {
+    let cluster = Cluster::start(3, sleepy()).await;
+    for (_, store) in cluster.stores() {
+        store.ctx.faults.wake_followers_first.store(1, Ordering::Relaxed);
+    }
+    let range = cluster.seed(&[("", "")]).await.remove(0);
+    cluster.write(vec![put("k", "1")]).await;
+    let leader = asleep(&cluster, range.id).await;
+    let before = term(&cluster, leader, range.id);
+    // Leases that followers still honour run out.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for follower in (1..=3).filter(|node| *node != leader) {
+        assert!(get(cluster.store(follower), &range, "k").await.is_err());
+    }
+    until("nobody took over", || (1..=3).any(|n| term(&cluster, n, range.id) > before)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_succession_a_group_that_sleeps_stays_without_a_leader() {
+    let mut cluster = Cluster::start(3, sleepy()).await;
+    let range = cluster.seed(&[("", "")]).await.remove(0);
+    let dead = asleep(&cluster, range.id).await;
+    for (_, store) in cluster.stores() {
+        store.ctx.faults.no_succession.store(1, Ordering::Relaxed);
+    }
+    cluster.crash_node(dead).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(cluster.stores().all(|(_, store)| sleeps(store, range.id)), "nobody notices");
+    // Until somebody asks: that is noticed in any case.
+    let next = (1..=3).find(|node| *node != dead).unwrap();
+    assert!(get(cluster.store(next), &range, "k").await.is_err());
+    cluster.leader(range.id).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_to_a_sleeping_follower_moves_no_leadership() {
     let cluster = Cluster::start(3, sleepy()).await;
     let range = cluster.seed(&[("", "")]).await.remove(0);
@@ -86,7 +123,10 @@ async fn a_request_to_a_sleeping_follower_moves_no_leadership() {
         for follower in (1..=3).filter(|node| *node != leader) {
             let refused = get(cluster.store(follower), &range, "k").await;
             let to = Some(NodeId(leader));
-            assert!(matches!(&refused, Err(RangeError::NotLeader { leader }) if *leader == to), "{refused:?}");
+            assert!(
+                matches!(&refused, Err(RangeError::NotLeader { leader }) if *leader == to),
+                "{refused:?}"
+            );
             let request = WriteRequest { id: cluster.write_id(), ops: vec![put("k", "2")] };
             let write = cluster.store(follower).write(range.id, range.epoch.version, request, WAIT);
             assert!(matches!(write.await, Err(RangeError::NotLeader { .. })));
@@ -143,7 +183,8 @@ async fn groups_whose_leader_dies_while_they_sleep_have_another_one_soon() {
     // A replica that lives nowhere is not counted, whether its leader sleeps or not.
     for range in &ranges {
         let live = || {
-            let statuses = live.iter().map(|n| cluster.store(*n).replica(range.id).unwrap().status());
+            let statuses =
+                live.iter().map(|n| cluster.store(*n).replica(range.id).unwrap().status());
             statuses.filter(|s| s.is_leader).all(|s| s.live_replicas.len() == 2)
         };
         until("the dead replica counts as alive", live).await;

@@ -13,9 +13,9 @@ mod flush;
 mod hibernate;
 #[cfg(test)]
 mod hibernation_tests;
-mod liveness;
 #[cfg(test)]
 mod history_tests;
+mod liveness;
 #[cfg(test)]
 mod move_tests;
 mod open;
@@ -27,9 +27,9 @@ mod read_tests;
 mod receive;
 #[cfg(test)]
 mod removal_tests;
+mod rouse;
 #[cfg(test)]
 mod rule_tests;
-mod rouse;
 mod safe_point;
 mod scan_pool;
 mod span_table;

@@ -96,6 +96,7 @@ impl Store {
 
     /// A vote or a pre-vote came for `replica`.
     pub(super) fn consider(&self, replica: &Arc<Replica>, from: NodeId, method: Method) -> Stance {
+        let followers_first = self.ctx.faults.wake_followers_first() == 1;
         match (replica.hibernation.phase(), method) {
             (Phase::Awake, _) | (_, Method::AppendEntries) => Stance::Answer,
             (Phase::Drowsy | Phase::Leading, Method::PreVote) => {
@@ -103,7 +104,9 @@ impl Store {
                 Stance::Refuse("the leader slept: it wakes")
             }
             (Phase::Following { node, .. }, Method::PreVote)
-                if node != from && self.ctx.liveness.is_heard(node, Instant::now()) =>
+                if !followers_first
+                    && node != from
+                    && self.ctx.liveness.is_heard(node, Instant::now()) =>
             {
                 replica.nudge_leader();
                 Stance::Refuse("the leader's node is heard: the leader is asked first")
@@ -179,6 +182,9 @@ impl Store {
             asleep.filter(|r| sleeps_under(r, dead)).cloned().collect()
         };
         if orphans.is_empty() || !self.successions.lock().insert(dead) {
+            return;
+        }
+        if self.ctx.faults.no_succession() == 1 {
             return;
         }
         let store = self.clone();
@@ -279,6 +285,9 @@ impl Replica {
     /// nothing, is not waited for: then this replica wakes itself.
     pub(crate) fn nudge_leader(self: &Arc<Self>) {
         let Phase::Following { leader, node } = self.hibernation.phase() else { return };
+        if self.ctx.faults.wake_followers_first() == 1 {
+            return self.wake(WakeReason::Leaderless);
+        }
         let pause = self.ctx.liveness.silence();
         if !self.is_nudge_due(pause) {
             return;

@@ -7,8 +7,8 @@
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
-use super::{Store, rouse};
 use super::create::CreationRecord;
+use super::{Store, rouse};
 use crate::replica::{Replica, WakeReason};
 use crate::sender::FrameHeader;
 use bytes::Bytes;
