@@ -21,6 +21,11 @@ const RETENTION_DEFAULT: &str = "10m";
 const RETENTION_MIN: Duration = Duration::from_secs(1);
 const RETENTION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// When idle ranges sleep; every node follows it.
+const HIBERNATE_AFTER: &str = "range.hibernate_after";
+const HIBERNATE_MIN: Duration = Duration::from_millis(50);
+const HIBERNATE_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// One setting.
 struct Definition {
     name: &'static str,
@@ -40,7 +45,7 @@ const MERGE_SIZE: &str = "merge.size";
 const DEAD_AFTER: &str = "replica.dead_after";
 const TOLERANCE: &str = "balance.tolerance";
 
-const DEFINITIONS: [Definition; 11] = [
+const DEFINITIONS: [Definition; 12] = [
     Definition {
         name: TOLERANCE,
         default: "0.1",
@@ -102,6 +107,13 @@ const DEFINITIONS: [Definition; 11] = [
         check: |value| size(value).map(drop),
     },
     Definition {
+        name: HIBERNATE_AFTER,
+        default: "5s",
+        help: "Ranges that nobody used for this long sleep and cost nothing until somebody does, who \
+               then waits for one more round of a quorum; from 50ms to 1h, or `off`.",
+        check: check_hibernation,
+    },
+    Definition {
         name: READ_CONFIRM,
         default: "lease",
         help: "How a leader confirms that it leads before a read: `lease` trusts that monotonic \
@@ -121,6 +133,18 @@ fn one_of(value: &str, known: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{value:?} is none of {}", known.join(", ")))
+}
+
+fn check_hibernation(value: &str) -> Result<(), String> {
+    if value == "off" {
+        return Ok(());
+    }
+    let parsed = humantime::parse_duration(value)
+        .map_err(|e| format!("{value:?} is neither `off` nor a duration such as 5s: {e}"))?;
+    if (HIBERNATE_MIN..=HIBERNATE_MAX).contains(&parsed) {
+        return Ok(());
+    }
+    Err(format!("{value:?} is not between 50ms and 1h"))
 }
 
 fn parse_retention(value: &str) -> Result<Duration, String> {
@@ -268,6 +292,16 @@ mod tests {
         let default = isotherm_scheduler::Settings { ranges_min: 4, ..Default::default() };
         assert_eq!(scheduler(&all.collect(), 4), default, "both name the same defaults");
         assert_eq!(scheduler(&BTreeMap::new(), 4), default);
+    }
+
+    #[test]
+    fn hibernation_can_be_switched_off_and_has_bounds() {
+        for good in ["off", "50ms", "5s", "1h"] {
+            assert!(check(HIBERNATE_AFTER, good).is_ok(), "{good}");
+        }
+        for bad in ["0s", "10ms", "2h", "on", ""] {
+            assert!(check(HIBERNATE_AFTER, bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::loads::{Loads, Measured};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
-use isotherm_raftstore::{ReplicaStatus, Store, StoreEvent};
+use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{
@@ -18,7 +18,7 @@ use isotherm_types::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ const HOT_INTERVAL: Duration = Duration::from_millis(250);
 const GATHER: Duration = Duration::from_millis(5);
 /// Ranges in one heartbeat at most.
 const REPORTS_MAX: usize = 2000;
+/// Before the next one, if that was not all.
+const MORE_INTERVAL: Duration = Duration::from_millis(50);
 /// Sizes are looked up on every so many beats.
 const SIZE_EVERY: u64 = 20;
 
@@ -60,7 +62,14 @@ pub struct HeartbeatState {
     pub draining: AtomicBool,
 }
 
-/// What was last acknowledged of a range.
+/// What was last acknowledged of a range, and the mark that it had then if it slept.
+#[derive(Clone)]
+struct Known {
+    reported: Reported,
+    mark: Option<ReplicaMark>,
+}
+
+/// What is reported of a range.
 #[derive(PartialEq, Eq, Clone)]
 struct Reported {
     epoch: RangeEpoch,
@@ -84,7 +93,7 @@ impl Heartbeat {
     /// Reports until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut events = self.store.events();
-        let mut reported: HashMap<RangeId, Reported> = HashMap::new();
+        let mut reported: HashMap<RangeId, Known> = HashMap::new();
         let mut splits: HashMap<RangeId, Vec<RangeDescriptor>> = HashMap::new();
         let mut interval = FIRST_INTERVAL;
         let mut beat = 0;
@@ -95,6 +104,7 @@ impl Heartbeat {
                 loads.forget_reports();
             }
             let measured = loads.measure(&self.store).await;
+            let begun = Instant::now();
             match stop.run_until_cancelled(self.beat(beat, &measured, &reported, &splits)).await {
                 None => return,
                 Some(Ok((told, acknowledged, gone))) => {
@@ -120,6 +130,7 @@ impl Heartbeat {
                     }
                 }
             }
+            let took = begun.elapsed().min(FIRST_INTERVAL);
             beat += 1;
             let wait = async {
                 loop {
@@ -140,7 +151,8 @@ impl Heartbeat {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = wait => tokio::time::sleep(GATHER).await,
+                // When thousands change, looking at them all takes a while: not all the time.
+                () = wait => tokio::time::sleep(GATHER.max(took * 4)).await,
                 () = tokio::time::sleep(interval) => {}
             }
             // Whatever else came meanwhile travels along.
@@ -158,19 +170,29 @@ impl Heartbeat {
         &self,
         beat: u64,
         measured: &Measured,
-        reported: &HashMap<RangeId, Reported>,
+        reported: &HashMap<RangeId, Known>,
         splits: &HashMap<RangeId, Vec<RangeDescriptor>>,
-    ) -> Result<(Duration, Vec<(RangeId, Reported)>, Vec<RangeId>), WireError> {
-        let replicas = self.store.replicas();
-        let leaders = replicas.iter().filter(|r| r.is_leader).count() as u64;
-        metrics::gauge!("isotherm_replicas").set(replicas.len() as f64);
+    ) -> Result<(Duration, Vec<(RangeId, Known)>, Vec<RangeId>), WireError> {
+        let is_known =
+            |range: RangeId, mark| reported.get(&range).is_some_and(|k| k.mark == Some(mark));
+        let Look { replicas, leaders, seen } = self.store.look(is_known);
+        metrics::gauge!("isotherm_replicas").set(replicas as f64);
         metrics::gauge!("isotherm_leaders").set(leaders as f64);
         let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
-        for status in &replicas {
+        let mut more = false;
+        for (mark, status) in &seen {
             let now = Reported::from(status);
-            let known = reported.get(&status.descriptor.id) == Some(&now);
-            if (known && !(with_sizes && status.is_leader)) || reports.len() >= REPORTS_MAX {
+            let known = reported.get(&status.descriptor.id).is_some_and(|k| k.reported == now);
+            let fell_asleep = mark.is_some();
+            if known && !((with_sizes || fell_asleep) && status.is_leader) {
+                if fell_asleep {
+                    acknowledged.push((status.descriptor.id, Known { reported: now, mark: *mark }));
+                }
+                continue;
+            }
+            if reports.len() >= REPORTS_MAX {
+                more = true;
                 continue;
             }
             let children = splits.get(&status.descriptor.id);
@@ -183,7 +205,7 @@ impl Heartbeat {
                 size_bytes: self.size(status).await,
                 replica_id: status.replica.get(),
             });
-            acknowledged.push((status.descriptor.id, now));
+            acknowledged.push((status.descriptor.id, Known { reported: now, mark: *mark }));
         }
         let is_gone = |range: &RangeId| self.store.replica(*range).is_none();
         let gone: Vec<RangeId> = reported.keys().copied().filter(is_gone).collect();
@@ -193,7 +215,7 @@ impl Heartbeat {
             incarnation: self.incarnation.get(),
             address: self.address.clone(),
             reports,
-            replicas: replicas.len() as u64,
+            replicas,
             leaders,
             disk_total_bytes: space.total_bytes,
             disk_free_bytes: space.free_bytes,
@@ -221,17 +243,31 @@ impl Heartbeat {
         }
         let confirm = answer.settings.get("read.confirm").map(String::as_str);
         self.store.set_read_quorum(confirm == Some("quorum"));
+        if let Some(idle) = answer.settings.get("range.hibernate_after") {
+            self.set_hibernate_after(idle);
+        }
         self.take_removed(answer.removed);
         if let Err(error) = self.store.raise_safe_point(Timestamp(answer.safe_point)).await {
             tracing::error!(%error, "the safe point cannot be raised: old versions stay");
         }
-        if answer.report_all {
+        // What is still to come it cannot have heard of.
+        if answer.report_all && !more {
             acknowledged.clear();
             self.state.report_all.store(true, Ordering::Release);
         }
         self.seed(answer.seed, answer.seed_number).await;
-        let interval = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
+        let told = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
+        let interval = if more { MORE_INTERVAL } else { told };
         Ok((interval, acknowledged, gone))
+    }
+
+    /// A value that this version does not understand changes nothing.
+    fn set_hibernate_after(&self, idle: &str) {
+        if idle == "off" {
+            self.store.set_hibernate_after(None);
+        } else if let Ok(idle) = humantime::parse_duration(idle) {
+            self.store.set_hibernate_after(Some(idle));
+        }
     }
 
     /// Has replicas destroyed that meta's map no longer names, if it is newer than they are.

@@ -20,6 +20,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Very many ranges may take longer: so long for each.
+const READY_EACH: Duration = Duration::from_millis(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 const NODES_FROM: u16 = 10;
@@ -201,7 +203,7 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
     }
     save(&dir, &cluster)?;
     let waited = tokio::select! {
-        waited = wait_ready(&cluster) => waited,
+        waited = wait_ready(&cluster, args.ranges) => waited,
         () = stop.cancelled() => Err(Failure::new(UNEXPECTED, "stopped before it was ready")),
     };
     if let Err(failure) = waited {
@@ -238,12 +240,14 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
 }
 
 /// Waits until every process serves and every range has a leader.
-async fn wait_ready(cluster: &Cluster) -> Result<(), Failure> {
+async fn wait_ready(cluster: &Cluster, ranges: usize) -> Result<(), Failure> {
     let meta = cluster.meta.iter().map(|m| m.address.clone()).collect();
     let options =
         ClientOptions { meta, timeout: Duration::from_millis(500), ..ClientOptions::default() };
     let client = Client::connect(options)?;
-    let deadline = Instant::now() + READY_TIMEOUT;
+    let each = READY_EACH * u32::try_from(ranges).unwrap_or(u32::MAX);
+    let patience = READY_TIMEOUT.max(each);
+    let deadline = Instant::now() + patience;
     let mut why = "nothing answers".to_owned();
     while Instant::now() < deadline {
         for process in cluster.meta.iter().chain(&cluster.nodes) {
@@ -266,7 +270,7 @@ async fn wait_ready(cluster: &Cluster) -> Result<(), Failure> {
         }
         tokio::time::sleep(POLL).await;
     }
-    Err(Failure::new(UNREACHABLE, format!("not ready after {READY_TIMEOUT:?}: {why}")))
+    Err(Failure::new(UNREACHABLE, format!("not ready after {patience:?}: {why}")))
 }
 
 async fn all_ready(cluster: &Cluster) -> bool {

@@ -54,6 +54,12 @@ macro_rules! switches {
 switches! {
     /// 1: reads are served without confirming leadership.
     skip_read_confirmation = "ISOTHERM_FAULT_SKIP_READ_CONFIRMATION";
+    /// 1: a leader that sleeps answers the read that wakes it as if its lease lasted through its sleep.
+    lease_while_asleep = "ISOTHERM_FAULT_LEASE_WHILE_ASLEEP";
+    /// 1: whoever asks a sleeping follower wakes it, and its leader is not asked first.
+    wake_followers_first = "ISOTHERM_FAULT_WAKE_FOLLOWERS_FIRST";
+    /// 1: nobody stands for groups that sleep under a leader whose node is silent.
+    no_succession = "ISOTHERM_FAULT_NO_SUCCESSION";
     /// 1: retries are evaluated again.
     no_dedup = "ISOTHERM_FAULT_NO_DEDUP";
     /// 1: writes from before the oldest remembered result are evaluated.

@@ -30,9 +30,9 @@ mod type_config;
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
 pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine};
 pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
-pub use replica::{Page, PageRead, PointRead, ReplicaStatus};
+pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{
-    OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions, StoreTuning,
-    TimestampSource,
+    Look, OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions,
+    StoreTuning, TimestampSource,
 };

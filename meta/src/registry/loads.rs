@@ -85,6 +85,11 @@ impl Loads {
         self.by_range.get(&range).map(|said| &said.load)
     }
 
+    /// Whether a range costs more than so many cores.
+    pub fn are_warm(&self, cores: f64) -> bool {
+        self.by_range.values().any(|said| said.load.load.fast.cores > cores)
+    }
+
     /// Forgets the ranges that are not there any more.
     pub fn retain(&mut self, exists: impl Fn(RangeId) -> bool) {
         self.by_range.retain(|range, _| exists(*range));

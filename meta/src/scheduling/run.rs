@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Between two looks at the cluster.
+/// Between two looks at the cluster while something is warm or under way, and otherwise.
 const TICK: Duration = Duration::from_millis(250);
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// From this many cores on a range is worth a closer look.
+const WARM_CORES: f64 = 0.005;
 
 type Ordered = (Action, Result<(), WireError>);
 
@@ -22,14 +25,13 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
     let mut ordered: JoinSet<Ordered> = JoinSet::new();
     *meta.scheduler.lock() = Scheduler::new(meta.scheduler_settings());
     *meta.seen.lock() = None;
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let pause = if meta.is_calm() && ordered.is_empty() { TICK_IDLE } else { TICK };
         tokio::select! {
             Some(Ok((action, result))) = ordered.join_next(), if !ordered.is_empty() => {
                 meta.take_result(&action, result, views.clock(Instant::now()));
             }
-            _ = ticks.tick() => {
+            () = tokio::time::sleep(pause) => {
                 if let Some(view) = views.view(&meta, Instant::now()) {
                     for action in meta.schedule(&view) {
                         let meta = meta.clone();
@@ -51,6 +53,14 @@ impl Meta {
         let machine = self.group.machine().read();
         let first_ranges = machine.founding().map_or(1, |f| f.ranges);
         settings::scheduler(machine.settings(), first_ranges)
+    }
+
+    /// Whether nothing is warm and nothing under way.
+    fn is_calm(&self) -> bool {
+        let machine = self.group.machine().read();
+        let is_moving = machine.operations().iter().any(|o| !o.state.has_ended());
+        let is_leaving = machine.nodes().keys().any(|n| machine.intent(*n) != NodeIntent::Active);
+        !is_moving && !is_leaving && !self.registry.lock().loads().are_warm(WARM_CORES)
     }
 
     /// Decides, and keeps what was decided; the actions.

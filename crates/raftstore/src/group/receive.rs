@@ -58,7 +58,7 @@ impl<M: Machine> FrameReceiver for Group<M> {
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if let Ok(instance) = self.addressee(&header) {
-                serve_stream(&instance.raft, source, sink).await;
+                serve_stream(&instance.raft, source, sink, || {}).await;
             }
         })
     }

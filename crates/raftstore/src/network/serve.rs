@@ -72,9 +72,13 @@ fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, Str
 }
 
 /// Serves a replication stream until the requests end and everything is answered, or until
-/// openraft or the peer ends it.
-pub async fn serve_stream<S>(raft: &Raft<S>, source: FrameSource, mut sink: FrameSink)
-where
+/// openraft or the peer ends it. `taken` is called after each request.
+pub async fn serve_stream<S>(
+    raft: &Raft<S>,
+    source: FrameSource,
+    mut sink: FrameSink,
+    taken: impl Fn(),
+) where
     S: RaftStateMachine<TypeConfig>,
 {
     let requests = stream::unfold(source, |mut source| async move {
@@ -96,6 +100,7 @@ where
     let answers = raft.stream_append(requests);
     pin_mut!(answers);
     while let Some(Ok(answer)) = answers.next().await {
+        taken();
         if sink.send(encode_message(&answer).into()).await.is_err() {
             break;
         }

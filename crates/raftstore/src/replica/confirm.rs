@@ -24,6 +24,13 @@ struct State {
 /// The leadership that was confirmed; everything committed when the round began is applied here.
 pub type Confirmed = Result<CommittedLeaderId, RangeError>;
 
+impl Confirm {
+    /// Whether somebody waits.
+    pub fn is_running(&self) -> bool {
+        self.state.lock().running
+    }
+}
+
 impl Replica {
     /// Confirms, in a round that begins after this call, that this replica leads, and waits until
     /// what was committed then is applied here.
@@ -59,7 +66,7 @@ impl Replica {
         }
     }
 
-    async fn confirm_once(&self) -> Confirmed {
+    async fn confirm_once(self: &Arc<Self>) -> Confirmed {
         let Some(instance) = self.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
         };
@@ -69,7 +76,12 @@ impl Replica {
         let Some(leadership) = instance.leadership() else {
             return Err(self.not_leader(&instance));
         };
+        let slept = !self.hibernation.is_awake();
+        self.touch();
         if self.ctx.faults.skip_read_confirmation() == 1 {
+            return Ok(leadership);
+        }
+        if slept && self.ctx.faults.lease_while_asleep() == 1 {
             return Ok(leadership);
         }
         let age = if self.ctx.reads_by_quorum() || self.ctx.clocks_jumped() {
@@ -94,11 +106,14 @@ impl Replica {
         if self.is_transferring() || instance.leadership() != Some(leadership) {
             return Err(self.not_leader(&instance));
         }
+        self.hibernation.confirmed();
         Ok(leadership)
     }
 
     /// The refusal of a replica that does not lead, with what it knows of who does.
-    pub(crate) fn not_leader(&self, instance: &Instance) -> RangeError {
+    pub(crate) fn not_leader(self: &Arc<Self>, instance: &Instance) -> RangeError {
+        // Whoever asks goes there next; if that one leads no more, somebody has to notice.
+        self.nudge_leader();
         let descriptor = self.descriptor();
         let leader = instance.leader().filter(|id| *id != self.id.get());
         let node = leader.and_then(|id| descriptor.replica(id.into())).map(|r| r.node);

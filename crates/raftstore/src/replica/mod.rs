@@ -7,6 +7,7 @@
 //! | `members.rs` | how the descriptor follows the membership |
 //! | `sequencer.rs` | the one task that gives writes their timestamp and proposes them |
 //! | `pending.rs` | writes on their way, for reads |
+//! | `hibernation.rs` | whether its clock ticks |
 //! | `confirm.rs` | confirmation of leadership for reads, one round for many |
 //! | `read.rs` | reads at the newest state and at a timestamp |
 //! | `snapshot.rs` | sending and installing the whole state |
@@ -15,6 +16,7 @@
 mod applied;
 mod confirm;
 mod core;
+mod hibernation;
 mod instance;
 mod machine;
 mod members;
@@ -30,6 +32,7 @@ mod suite_tests;
 
 pub use applied::{AppliedState, SessionMemory};
 pub use core::Core;
+pub use hibernation::{Hibernation, Phase, WakeReason};
 pub use instance::Instance;
 pub use machine::RangeMachine;
 pub use members::{is_joint, uniform};
@@ -39,7 +42,7 @@ pub use sequencer::{Proposal, Sequencer};
 pub use sessions::Sessions;
 pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, roll_forward};
 pub use stage_snapshot::SnapshotSource;
-pub use status::ReplicaStatus;
+pub use status::{ReplicaMark, ReplicaStatus};
 
 use crate::heat::Heat;
 use crate::store::StoreContext;
@@ -78,6 +81,7 @@ pub struct Replica {
     pub(crate) pending: Pending,
     pub(crate) heat: Heat,
     pub(crate) confirm: Confirm,
+    pub(crate) hibernation: Hibernation,
     /// Set before leadership is handed over: no lease read after it, no new proposal.
     pub(crate) transferring: AtomicBool,
     /// The span that this leader serves no reads of, and the leadership that it holds for: from
@@ -115,6 +119,7 @@ impl Replica {
             pending: Pending::default(),
             heat: Heat::default(),
             confirm: Confirm::default(),
+            hibernation: Hibernation::default(),
             transferring: AtomicBool::new(false),
             gate: Mutex::new(None),
             changing: AtomicBool::new(false),

@@ -208,6 +208,11 @@ impl Sequencer {
         };
         let leadership = instance.leadership().filter(|_| !replica.is_transferring());
         let Some(leadership) = leadership else { return Err(replica.not_leader(&instance)) };
+        replica.touch();
+        if replica.hibernation.has_lapsed() {
+            // Consensus takes no proposal of a leader whose lease ran out: a quorum renews it.
+            replica.confirm_leadership().await?;
+        }
         let number = replica.pending.begin(keys);
         loop {
             match replica.ctx.timestamp().await {

@@ -31,7 +31,34 @@ pub struct ReplicaStatus {
     pub live_replicas: Vec<ReplicaId>,
 }
 
+/// A sleeping replica with an equal mark has an equal status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaMark {
+    is_leader: bool,
+    /// Phases so far.
+    changes: u64,
+    /// What was heard of nodes.
+    nodes: u64,
+}
+
+impl ReplicaMark {
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        self.is_leader
+    }
+}
+
 impl Replica {
+    /// A sleeping replica's mark; `None`: it is awake, look at its status.
+    pub fn mark(&self) -> Option<ReplicaMark> {
+        let hibernation = &self.hibernation;
+        hibernation.is_asleep().then(|| ReplicaMark {
+            is_leader: hibernation.is_leading(),
+            changes: hibernation.changes(),
+            nodes: if hibernation.is_leading() { self.ctx.liveness.changes() } else { 0 },
+        })
+    }
+
     /// A look at this replica now. Cheap: nothing is read from disk.
     pub fn status(&self) -> ReplicaStatus {
         let descriptor = (*self.descriptor()).clone();
@@ -57,8 +84,16 @@ impl Replica {
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
         if status.is_leader {
             let lately = Duration::from_millis(2 * self.ctx.timing.election_max_ms);
+            // While it slept nobody sent heartbeats: then a replica is as alive as its node.
+            let slept = self.slept_within(lately);
+            let node_answers = |id: u64| {
+                let host = status.descriptor.replica(ReplicaId(id));
+                host.is_some_and(|host| self.ctx.liveness.answers(host.node))
+            };
             let heard = metrics.heartbeat.iter().flatten().filter(|(id, at)| {
-                **id == self.id.get() || at.is_some_and(|at| at.elapsed() < lately)
+                **id == self.id.get()
+                    || at.is_some_and(|at| at.elapsed() < lately)
+                    || (slept && node_answers(**id))
             });
             status.live_replicas = heard.map(|(id, _)| ReplicaId(*id)).collect();
             if !status.live_replicas.contains(&self.id) {

@@ -1,5 +1,6 @@
 //! What every replica of a node shares.
 
+use super::liveness::Liveness;
 use super::pace::Pace;
 use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
 use crate::faults::Faults;
@@ -82,6 +83,10 @@ pub struct StoreContext {
     pub(crate) read_only: AtomicBool,
     /// As the cluster is set; the node's own tuning can only be stricter.
     pub(crate) read_quorum: AtomicBool,
+    /// Idle groups sleep after this; 0: they do not.
+    pub(crate) hibernate_after_ms: AtomicU64,
+    pub(crate) liveness: Liveness,
+    opened: Instant,
     /// Held while the safe point is raised (`store/safe_point.rs`).
     pub(crate) raising: Mutex<()>,
     newest_ts: AtomicU64,
@@ -115,6 +120,7 @@ impl StoreContext {
         staging: PathBuf,
         births: mpsc::UnboundedSender<Birth>,
     ) -> Arc<Self> {
+        let hibernate_after_ms = options.tuning.hibernate_after.as_millis() as u64;
         Arc::new(Self {
             node: options.node,
             timing: options.timing,
@@ -134,10 +140,24 @@ impl StoreContext {
             stop: CancellationToken::new(),
             read_only: AtomicBool::new(false),
             read_quorum: AtomicBool::new(false),
+            hibernate_after_ms: AtomicU64::new(hibernate_after_ms),
+            liveness: Liveness::new(options.timing),
+            opened: Instant::now(),
             raising: Mutex::new(()),
             newest_ts: AtomicU64::new(0),
             clocks: Mutex::new(Clocks { suspended_ns: suspended_ns(), no_lease_until: None }),
         })
+    }
+
+    /// The store's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+
+    /// Groups that nobody used for that long sleep; `None`: they do not.
+    pub(crate) fn hibernate_after(&self) -> Option<Duration> {
+        let ms = self.hibernate_after_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
     }
 
     /// Whether reads are confirmed by a quorum round each time.

@@ -10,8 +10,12 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+mod hibernate;
+#[cfg(test)]
+mod hibernation_tests;
 #[cfg(test)]
 mod history_tests;
+mod liveness;
 #[cfg(test)]
 mod move_tests;
 mod open;
@@ -23,6 +27,7 @@ mod read_tests;
 mod receive;
 #[cfg(test)]
 mod removal_tests;
+mod rouse;
 #[cfg(test)]
 mod rule_tests;
 mod safe_point;
@@ -41,14 +46,25 @@ pub use options::{StoreOptions, StoreTuning};
 pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
 
-use crate::replica::{Replica, ReplicaStatus};
+use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 use claims::Claims;
-use isotherm_types::RangeId;
-use parking_lot::RwLock;
-use std::collections::HashMap;
+use isotherm_types::{NodeId, RangeId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{Semaphore, broadcast};
+
+/// What there was to see at a look at all replicas.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// How many there are.
+    pub replicas: u64,
+    /// How many of them lead.
+    pub leaders: u64,
+    /// Those that may have changed.
+    pub seen: Vec<(Option<ReplicaMark>, ReplicaStatus)>,
+}
 
 /// All replicas of one node.
 pub struct Store {
@@ -56,6 +72,9 @@ pub struct Store {
     replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
     snapshots: Arc<Semaphore>,
     claims: Claims,
+    campaigns: Semaphore,
+    /// Nodes whose sleeping groups are being woken, because they died.
+    successions: Mutex<HashSet<NodeId>>,
 }
 
 impl Store {
@@ -71,6 +90,27 @@ impl Store {
 
     pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
         self.replicas.read().values().cloned().collect()
+    }
+
+    /// Calls `see` with every replica: without copying it, if it is still as it was when it was seen
+
+    /// The replicas as they are now; of those that sleep only the ones whose mark is not known: the
+    /// others are as they were.
+    pub fn look(&self, is_known: impl Fn(RangeId, ReplicaMark) -> bool) -> Look {
+        let mut look = Look { replicas: 0, leaders: 0, seen: Vec::new() };
+        for replica in self.replicas.read().values() {
+            look.replicas += 1;
+            // Before the status: what changes in between is seen next time.
+            let mark = replica.mark();
+            if let Some(mark) = mark.filter(|mark| is_known(replica.range, *mark)) {
+                look.leaders += u64::from(mark.is_leader());
+                continue;
+            }
+            let status = replica.status();
+            look.leaders += u64::from(status.is_leader);
+            look.seen.push((mark, status));
+        }
+        look
     }
 
     /// All replicas, as they are now.

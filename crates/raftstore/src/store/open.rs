@@ -18,10 +18,13 @@ use isotherm_storage::{
 use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Replicas started at a time when a store opens.
 const STARTS_AT_ONCE: usize = 16;
+/// What the election of one of very many ranges may take.
+const START_EACH: Duration = Duration::from_millis(4);
 
 impl Store {
     /// Opens the store and starts every replica that is on disk.
@@ -51,16 +54,20 @@ impl Store {
             snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
             replicas: Default::default(),
             claims: Default::default(),
+            campaigns: Semaphore::new(super::tend::CAMPAIGNS_AT_ONCE),
+            successions: Default::default(),
             ctx,
         });
         tracing::info!(replicas = found.len(), "store opened");
-        let starts = found.into_iter().map(|(id, core)| store.start_replica(id, core));
+        let many = found.len();
+        let starts = found.into_iter().map(|(id, core)| store.start_one_of(id, core, many));
         let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
         while let Some(started) = starts.next().await {
             started?;
         }
         drop(starts);
         store.spawn_tasks(born);
+        store.begin_elections(store.ctx.timing.vote_hold());
         Ok(store)
     }
 
@@ -77,6 +84,10 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_tending().await });
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_collection().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_liveness().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_hibernation().await });
     }
 
     /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
@@ -105,7 +116,8 @@ impl Store {
             .await
             .map_err(|e| StoreError::Corrupt(format!("seeding failed: {e}")))??;
         let ranges: Vec<RangeId> = cores.iter().map(|(_, core)| core.descriptor.id).collect();
-        let starts = cores.into_iter().map(|(id, core)| self.start_replica(id, core));
+        let many = cores.len();
+        let starts = cores.into_iter().map(|(id, core)| self.start_one_of(id, core, many));
         let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
         while let Some(started) = starts.next().await {
             started?;
@@ -117,6 +129,8 @@ impl Store {
             let store = self.clone();
             self.ctx.tasks.spawn(async move { store.campaign_if_first(range).await });
         }
+        // For those whose first leader does not come.
+        self.begin_elections(self.ctx.timing.vote_hold() + START_EACH * many as u32);
         Ok(())
     }
 }

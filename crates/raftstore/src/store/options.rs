@@ -56,6 +56,9 @@ pub struct StoreTuning {
     pub collect_bytes: u64,
     /// Reads are confirmed by a quorum round each time instead of a lease.
     pub read_quorum: bool,
+    /// Groups that nobody used for that long sleep, until the cluster's setting says otherwise; zero:
+    /// they do not.
+    pub hibernate_after: Duration,
     /// How long a timestamp may take.
     pub oracle_timeout: Duration,
 }
@@ -81,6 +84,7 @@ impl Default for StoreTuning {
             collect_interval: Duration::from_secs(5),
             collect_bytes: 4 << 20,
             read_quorum: false,
+            hibernate_after: Duration::from_secs(5),
             oracle_timeout: Duration::from_secs(2),
         }
     }

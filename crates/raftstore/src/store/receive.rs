@@ -1,5 +1,6 @@
 //! What other nodes send to replicas on this one.
 
+use super::rouse::Stance;
 use super::{Store, tend};
 use crate::network::{Method, VoteGate, serve_call, serve_stream};
 use crate::replica::{Instance, Replica, stage_snapshot};
@@ -44,9 +45,14 @@ impl FrameReceiver for Store {
                 return answer;
             }
             let method = Method::try_from(header.method)?;
-            let (_, instance) = self.addressee(&header)?;
+            let (replica, instance) = self.addressee(&header)?;
+            if let Stance::Refuse(why) = self.consider(&replica, from, method) {
+                return Err(why.into());
+            }
             let gate = VoteGate { hold_until: instance.vote_hold_until };
-            serve_call(&instance.raft, method, payload, gate).await
+            let answer = serve_call(&instance.raft, method, payload, gate).await;
+            replica.appended();
+            answer
         })
     }
 
@@ -58,8 +64,8 @@ impl FrameReceiver for Store {
         sink: FrameSink,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            if let Ok((_, instance)) = self.addressee(&header) {
-                serve_stream(&instance.raft, source, sink).await;
+            if let Ok((replica, instance)) = self.addressee(&header) {
+                serve_stream(&instance.raft, source, sink, || replica.appended()).await;
             }
         })
     }

@@ -14,6 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// So many replicas that start at once do not all stand for election: see
+/// [`Store::start_one_of`].
+const MANY: usize = 256;
+
 /// openraft's settings for the data ranges.
 fn raft_config(timing: RaftTiming) -> Result<Arc<Config>, openraft::ConfigError> {
     let config = Config {
@@ -41,8 +45,19 @@ impl Store {
         id: ReplicaId,
         core: Core,
     ) -> Result<Arc<Replica>, StoreError> {
+        self.start_one_of(id, core, 1).await
+    }
+
+    /// Starts a replica that is one of `many` that start at this moment. The clocks of very many are
+    /// left standing at first: they would all stand for election at once.
+    pub(super) async fn start_one_of(
+        self: &Arc<Self>,
+        id: ReplicaId,
+        core: Core,
+        many: usize,
+    ) -> Result<Arc<Replica>, StoreError> {
         let (replica, queue) = Replica::new(self.ctx.clone(), id, core);
-        build_instance(&replica).await?;
+        build_instance(&replica, many < MANY).await?;
         self.replicas.write().insert(replica.range, replica.clone());
         let sequencer = Sequencer::new(replica.clone(), queue);
         self.ctx.tasks.spawn(sequencer.run());
@@ -87,7 +102,7 @@ impl Store {
 }
 
 /// Builds a consensus instance over the replica's current state and makes it the current one.
-async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
+async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), StoreError> {
     let ctx = &replica.ctx;
     let generation = replica.generation.fetch_add(1, Ordering::AcqRel) + 1;
     replica.core.lock().generation = generation;
@@ -110,6 +125,7 @@ async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
     let hold = voted && ctx.faults.no_vote_hold() == 0;
     let mut config = (*config).clone();
     config.enable_elect = !hold;
+    config.enable_tick = ticks;
     let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine)
         .await
         .map_err(|e| failed(e.to_string()))?;
@@ -125,6 +141,7 @@ async fn build_instance(replica: &Arc<Replica>) -> Result<(), StoreError> {
     }
     let instance = Instance { generation, raft, log: view, vote_hold_until };
     replica.instance.store(Some(Arc::new(instance)));
+    replica.begin(ticks);
     Ok(())
 }
 
@@ -200,7 +217,7 @@ async fn rebuild(replica: &Arc<Replica>, old: &Instance) -> Result<(), StoreErro
         replica.descriptor.store(core.descriptor.clone());
         replica.applied.send_replace(core.applied.index());
     }
-    build_instance(replica).await
+    build_instance(replica, true).await
 }
 
 /// Waits until everything submitted to the log so far is done.

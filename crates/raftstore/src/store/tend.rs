@@ -7,9 +7,9 @@
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
-use super::Store;
 use super::create::CreationRecord;
-use crate::replica::Replica;
+use super::{Store, rouse};
+use crate::replica::{Replica, WakeReason};
 use crate::sender::FrameHeader;
 use bytes::Bytes;
 use isotherm_storage::codec;
@@ -22,6 +22,12 @@ const READY: u32 = 101;
 const CAMPAIGN: u32 = 102;
 const CREATE: u32 = 103;
 
+/// Between two looks whether a new range is ready, growing.
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(20);
+const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// New ranges that try to have a leader at a time.
+pub(super) const CAMPAIGNS_AT_ONCE: usize = 64;
+
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Answers a call that is not openraft's; `None` if it is.
@@ -31,6 +37,9 @@ pub(super) async fn receive(
     header: &FrameHeader,
     payload: &Bytes,
 ) -> Option<Result<Bytes, String>> {
+    if let Some(answer) = rouse::receive(store, from, header, payload) {
+        return Some(answer);
+    }
     match header.method {
         READY => Some(match store.replica(header.range) {
             Some(_) => Ok(Bytes::new()),
@@ -48,6 +57,7 @@ pub(super) async fn receive(
 impl Store {
     async fn campaign(&self, range: RangeId) -> Result<Bytes, String> {
         let replica = self.replica(range).ok_or("the range is not here")?;
+        replica.wake(WakeReason::Asked);
         let instance = replica.instance.load_full().ok_or("the range is starting")?;
         if instance.holds_votes() {
             return Err("votes are held back after a start".into());
@@ -101,9 +111,12 @@ impl Store {
         let Some(replica) = self.replica(range) else { return };
         let descriptor = replica.descriptor();
         let quorum = descriptor.voters().count() / 2 + 1;
-        let deadline = Instant::now() + Duration::from_millis(self.ctx.timing.election_max_ms * 4);
+        let patience = Duration::from_millis(self.ctx.timing.election_max_ms * 4);
         let stop = replica.stop.clone();
         let campaign = async {
+            // Thousands of new ranges take turns.
+            let Ok(_turn) = self.campaigns.acquire().await else { return };
+            let (deadline, mut pause) = (Instant::now() + patience, CAMPAIGN_PAUSE);
             while Instant::now() < deadline {
                 let mut ready = 1;
                 for other in descriptor.voters().filter(|v| v.id != replica.id) {
@@ -117,7 +130,8 @@ impl Store {
                 if ready >= quorum && self.campaign(range).await.is_ok() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(CAMPAIGN_PAUSE_MAX);
             }
         };
         stop.run_until_cancelled(campaign).await;
@@ -128,7 +142,9 @@ impl Store {
         let stop = self.ctx.stop.clone();
         let every = Duration::from_millis(self.ctx.timing.election_max_ms);
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            for replica in self.all() {
+            // Groups sleep only when nothing is missing.
+            let awake = |r: &Arc<Replica>| r.hibernation.is_awake();
+            for replica in self.all().into_iter().filter(awake) {
                 self.help_missing(&replica).await;
                 self.settle_members(&replica).await;
             }

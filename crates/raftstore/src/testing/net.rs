@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
-use isotherm_types::NodeId;
+use isotherm_types::{NodeId, RangeId};
 use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct Net {
     isolated: RwLock<HashSet<NodeId>>,
     /// Somebody was detached: streams that are silent must end too, or they keep its store alive.
     detached: tokio::sync::Notify,
+    /// Messages of each range, in streams and as calls.
+    frames: parking_lot::Mutex<HashMap<RangeId, u64>>,
     /// Snapshots that were sent.
     pub snapshots: AtomicU64,
 }
@@ -61,6 +63,15 @@ impl Net {
         } else {
             self.isolated.write().remove(&node);
         }
+    }
+
+    /// Messages of `range` so far.
+    pub fn frames_of(&self, range: RangeId) -> u64 {
+        self.frames.lock().get(&range).copied().unwrap_or(0)
+    }
+
+    fn count(&self, range: RangeId) {
+        *self.frames.lock().entry(range).or_default() += 1;
     }
 
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
@@ -97,6 +108,7 @@ impl PeerSender for LocalSender {
     ) -> BoxFuture<'static, Result<Bytes, SendError>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
+            net.count(header.range);
             let receiver = net.find(from, to)?.receiver;
             let answer = tokio::time::timeout(timeout, receiver.call(from, header, payload)).await;
             if net.is_cut(from, to) {
@@ -114,8 +126,8 @@ impl PeerSender for LocalSender {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
             let Attached { receiver, gone } = net.find(from, to)?;
-            let (sink, there) = pipe(net.clone(), from, to, gone.clone());
-            let (answers, source) = pipe(net, to, from, gone);
+            let (sink, there) = pipe(net.clone(), (from, to), header.range, gone.clone());
+            let (answers, source) = pipe(net, (to, from), header.range, gone);
             tokio::spawn(receiver.stream(from, header, there, answers));
             Ok((sink, source))
         })
@@ -140,8 +152,8 @@ impl PeerSender for LocalSender {
 
 fn pipe(
     net: Arc<Net>,
-    from: NodeId,
-    to: NodeId,
+    (from, to): (NodeId, NodeId),
+    range: RangeId,
     gone: CancellationToken,
 ) -> (FrameSink, FrameSource) {
     let (sink, mut taken) = mpsc::channel::<Bytes>(64);
@@ -151,6 +163,7 @@ fn pipe(
             tokio::select! {
                 frame = taken.recv() => {
                     let Some(frame) = frame else { return };
+                    net.count(range);
                     let cut = net.is_cut(from, to);
                     let frame = if cut { Err(SendError::Unreachable("cut".into())) } else { Ok(frame) };
                     if given.send(frame).await.is_err() || cut {

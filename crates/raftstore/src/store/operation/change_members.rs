@@ -49,7 +49,7 @@ fn condition(why: impl Into<String>) -> RangeError {
 }
 
 impl Change {
-    fn begin(replica: Arc<Replica>) -> Result<Self, RangeError> {
+    async fn begin(replica: Arc<Replica>) -> Result<Self, RangeError> {
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
         };
@@ -58,7 +58,12 @@ impl Change {
         if replica.changing.swap(true, Ordering::AcqRel) {
             return Err(condition("another change of members is just running"));
         }
-        Ok(Self { replica, instance, leadership })
+        let change = Self { replica, instance, leadership };
+        change.replica.touch();
+        if change.replica.hibernation.has_lapsed() {
+            change.replica.confirm_leadership().await?;
+        }
+        Ok(change)
     }
 
     fn look(&self) -> Seen {
@@ -147,12 +152,12 @@ fn joint(
 }
 
 impl Store {
-    fn begin_change(
+    async fn begin_change(
         &self,
         range: RangeId,
         epoch: RangeEpoch,
     ) -> Result<(Change, Seen), RangeError> {
-        let change = Change::begin(self.find(range)?)?;
+        let change = Change::begin(self.find(range)?).await?;
         let seen = change.look();
         if seen.descriptor.epoch != epoch {
             return Err(change.replica.epoch_mismatch());
@@ -169,7 +174,7 @@ impl Store {
         node: NodeId,
         id: ReplicaId,
     ) -> Result<RangeDescriptor, RangeError> {
-        let (change, seen) = self.begin_change(range, epoch)?;
+        let (change, seen) = self.begin_change(range, epoch).await?;
         let descriptor = &seen.descriptor;
         if descriptor.replica(id).is_some_and(|r| r.node == node) {
             return Ok((**descriptor).clone());
@@ -198,7 +203,7 @@ impl Store {
         promote: ReplicaId,
         drop: ReplicaId,
     ) -> Result<RangeDescriptor, RangeError> {
-        let (change, seen) = self.begin_change(range, epoch)?;
+        let (change, seen) = self.begin_change(range, epoch).await?;
         let descriptor = &seen.descriptor;
         let role = |id| descriptor.replica(id).map(|r| r.role);
         match (role(promote), role(drop)) {
@@ -237,7 +242,7 @@ impl Store {
         epoch: RangeEpoch,
         id: ReplicaId,
     ) -> Result<RangeDescriptor, RangeError> {
-        let (change, seen) = self.begin_change(range, epoch)?;
+        let (change, seen) = self.begin_change(range, epoch).await?;
         match seen.descriptor.replica(id).map(|r| r.role) {
             None => Ok((*seen.descriptor).clone()),
             Some(ReplicaRole::Learner) => {
@@ -294,7 +299,7 @@ impl Store {
             return;
         }
         // Not the leader, or a change of our own is running.
-        let Ok(change) = Change::begin(replica.clone()) else { return };
+        let Ok(change) = Change::begin(replica.clone()).await else { return };
         let seen = change.look();
         if !is_joint(&seen.membership) {
             return;

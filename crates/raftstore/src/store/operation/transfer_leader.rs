@@ -39,6 +39,7 @@ impl Store {
         if replica.transferring.swap(true, Ordering::AcqRel) {
             return Err(RangeError::Condition("a hand-over is already running".into()));
         }
+        replica.touch();
         let result = self.hand_over(&replica, &instance, target).await;
         replica.transferring.store(false, Ordering::Release);
         result
