@@ -59,7 +59,8 @@ impl Meta {
     fn is_calm(&self) -> bool {
         let machine = self.group.machine().read();
         let is_moving = machine.operations().iter().any(|o| !o.state.has_ended());
-        let is_leaving = machine.nodes().keys().any(|n| machine.intent(*n) != NodeIntent::Active);
+        let leaves = |n| machine.intent(n) == NodeIntent::Decommissioning;
+        let is_leaving = machine.nodes().keys().any(|n| leaves(*n));
         !is_moving && !is_leaving && !self.registry.lock().loads().are_warm(WARM_CORES)
     }
 
