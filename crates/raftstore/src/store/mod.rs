@@ -92,8 +92,6 @@ impl Store {
         self.replicas.read().values().cloned().collect()
     }
 
-    /// Calls `see` with every replica: without copying it, if it is still as it was when it was seen
-
     /// The replicas as they are now; of those that sleep only the ones whose mark is not known: the
     /// others are as they were.
     pub fn look(&self, is_known: impl Fn(RangeId, ReplicaMark) -> bool) -> Look {
