@@ -59,6 +59,8 @@ pub struct RunOptions {
     pub clients: usize,
     /// How scans and totals are read.
     pub reading: Reading,
+    /// Clients rest now and then, and idle ranges sleep soon.
+    pub lulls: bool,
     /// The binary; otherwise it is looked for.
     pub binary: Option<PathBuf>,
     /// Environment of the data nodes: switches of builds that can be told to break their word.
@@ -79,6 +81,7 @@ impl RunOptions {
             ranges: workload.ranges(),
             clients: 8,
             reading: Reading::default(),
+            lulls: false,
             binary: None,
             node_env: BTreeMap::new(),
         }
@@ -97,9 +100,10 @@ impl RunOptions {
             Reading::Snapshot => "",
             Reading::PerRangeNewest => " --reading per-range-newest",
         };
+        let lulls = if self.lulls { " --lulls" } else { "" };
         format!(
             "jepsen --workload {} --nemesis {} --seconds {seconds} --seed {seed} --nodes {nodes} \
-             --meta-nodes {meta_nodes} --ranges {ranges} --clients {clients}{reading}",
+             --meta-nodes {meta_nodes} --ranges {ranges} --clients {clients}{reading}{lulls}",
             self.workload.name(),
             self.nemesis_names(),
         )
@@ -171,8 +175,18 @@ async fn work(
         targets.push(ClusterTarget::connect(&meta, patience)?.reading(options.reading));
     }
     let last = ClusterTarget::connect(&meta, Patience::Final)?;
+    if options.lulls {
+        let admin = last.client().admin();
+        admin.set_setting("range.hibernate_after", "50ms").await.context("set the lulls")?;
+    }
     let end = Instant::now() + Duration::from_secs(options.seconds);
-    let mut running = Running::start(options.workload, targets, Arc::clone(recorder), options.seed);
+    let mut running = Running::start(
+        options.workload,
+        targets,
+        Arc::clone(recorder),
+        options.seed,
+        options.lulls,
+    );
     let nemesis = Nemesis::new(cluster, last.client().clone(), options.seed);
     let struck = nemesis.run(&options.nemesis, end).await?;
     running.stop();

@@ -13,7 +13,7 @@ use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{
-    Incarnation, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
+    Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub struct HeartbeatState {
 struct Known {
     reported: Reported,
     mark: Option<ReplicaMark>,
+    /// Its last applied entry when its size was reported.
+    sized: u64,
 }
 
 /// What is reported of a range.
@@ -180,32 +182,41 @@ impl Heartbeat {
         metrics::gauge!("isotherm_leaders").set(leaders as f64);
         let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
-        let mut more = false;
+        let (mut more, mut spans) = (false, Vec::new());
         for (mark, status) in &seen {
             let now = Reported::from(status);
-            let known = reported.get(&status.descriptor.id).is_some_and(|k| k.reported == now);
+            let range = status.descriptor.id;
+            let known = reported.get(&range).filter(|k| k.reported == now);
             let fell_asleep = mark.is_some();
-            if known && !((with_sizes || fell_asleep) && status.is_leader) {
-                if fell_asleep {
-                    acknowledged.push((status.descriptor.id, Known { reported: now, mark: *mark }));
+            if let Some(known) = known {
+                let grew = status.is_leader && known.sized != status.applied_index;
+                if !(grew && (with_sizes || fell_asleep)) {
+                    if fell_asleep {
+                        acknowledged.push((range, Known { mark: *mark, ..known.clone() }));
+                    }
+                    continue;
                 }
-                continue;
             }
             if reports.len() >= REPORTS_MAX {
                 more = true;
                 continue;
             }
-            let children = splits.get(&status.descriptor.id);
+            let children = splits.get(&range);
             reports.push(RangeReport {
                 descriptor: Some((&status.descriptor).into()),
                 is_leader: status.is_leader,
                 term: status.term,
                 split_children: children.into_iter().flatten().map(Into::into).collect(),
                 live_replicas: status.live_replicas.iter().map(|id| id.get()).collect(),
-                size_bytes: self.size(status).await,
+                size_bytes: 0,
                 replica_id: status.replica.get(),
             });
-            acknowledged.push((status.descriptor.id, Known { reported: now, mark: *mark }));
+            let sized = status.applied_index;
+            acknowledged.push((range, Known { reported: now, mark: *mark, sized }));
+            spans.push(status.is_leader.then(|| status.descriptor.span.clone()));
+        }
+        for (report, size) in reports.iter_mut().zip(self.sizes(spans).await) {
+            report.size_bytes = size;
         }
         let is_gone = |range: &RangeId| self.store.replica(*range).is_none();
         let gone: Vec<RangeId> = reported.keys().copied().filter(is_gone).collect();
@@ -282,13 +293,14 @@ impl Heartbeat {
         }
     }
 
-    async fn size(&self, status: &ReplicaStatus) -> u64 {
-        if !status.is_leader {
-            return 0;
-        }
-        let (store, span) = (self.store.clone(), status.descriptor.span.clone());
-        let size = tokio::task::spawn_blocking(move || store.approximate_size(&span));
-        size.await.unwrap_or(0)
+    /// Bytes on disk; 0 where nobody wants to know.
+    async fn sizes(&self, spans: Vec<Option<KeyRange>>) -> Vec<u64> {
+        let store = self.store.clone();
+        let size = move |span: &Option<KeyRange>| {
+            span.as_ref().map_or(0, |span| store.approximate_size(span))
+        };
+        let sizes = tokio::task::spawn_blocking(move || spans.iter().map(size).collect());
+        sizes.await.unwrap_or_default()
     }
 
     /// Starts the ranges that meta's bootstrap placed here.

@@ -63,6 +63,9 @@ struct RunArgs {
     /// At which moment scans and totals look at the ranges; what is not a snapshot must be found out.
     #[arg(long, value_enum, default_value = "snapshot")]
     reading: Reading,
+    /// Clients rest now and then, and idle ranges sleep soon: they fall asleep and wake all the time.
+    #[arg(long)]
+    lulls: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +107,7 @@ impl RunArgs {
             ranges: self.ranges.unwrap_or(self.workload.ranges()),
             clients: self.clients,
             reading: self.reading,
+            lulls: self.lulls,
             ..RunOptions::new(self.workload, &[], self.seconds, 0)
         }
     }

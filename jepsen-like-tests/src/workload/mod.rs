@@ -122,14 +122,30 @@ pub struct Running {
     tasks: JoinSet<()>,
 }
 
+/// One spell of work and one of rest.
+const PERIOD: Duration = Duration::from_millis(2000);
+const WORK: Duration = Duration::from_millis(700);
+
+/// Rests, if it is time.
+async fn lull(begun: Instant, stop: &CancellationToken) {
+    let since = begun.elapsed().as_millis() % PERIOD.as_millis();
+    if since >= WORK.as_millis() {
+        let rest = PERIOD - Duration::from_millis(since as u64);
+        stop.run_until_cancelled(tokio::time::sleep(rest)).await;
+    }
+}
+
 impl Running {
-    /// Starts one client on each of `targets`.
+    /// Starts one client on each of `targets`. With `lulls` all of them rest now and then, for long
+    /// enough that idle ranges sleep.
     pub fn start<T: Target>(
         workload: Workload,
         targets: Vec<T>,
         recorder: Arc<Recorder>,
         seed: u64,
+        lulls: bool,
     ) -> Self {
+        let begun = Instant::now();
         let mut running = Self {
             plan: Arc::new(Plan::new(workload)),
             recorder,
@@ -145,6 +161,9 @@ impl Running {
                 while !stop.is_cancelled() {
                     plan.step(&mut client).await;
                     client.think().await;
+                    if lulls {
+                        lull(begun, &stop).await;
+                    }
                 }
             });
         }
@@ -191,7 +210,7 @@ mod tests {
         let target = MemoryTarget::new(defect);
         let recorder = Arc::new(Recorder::default());
         let targets = vec![target.clone(); 6];
-        let mut running = Running::start(workload, targets, Arc::clone(&recorder), 7);
+        let mut running = Running::start(workload, targets, Arc::clone(&recorder), 7, false);
         tokio::time::sleep(Duration::from_millis(800)).await;
         running.join().await.unwrap();
         running.finish(target, Duration::from_secs(1)).await.unwrap();

@@ -232,9 +232,10 @@ impl Replica {
         }
     }
 
-    /// Its leader sent something, which was taken: the lease is fresh.
+    /// Its leader sent something, which was taken: the lease is fresh. One that led when it fell
+    /// asleep is woken by its successor.
     pub(crate) fn appended(&self) {
-        if self.hibernation.is_following() {
+        if self.hibernation.is_asleep() {
             self.hibernation.used_ms.store(self.ctx.now_ms(), Ordering::SeqCst);
             self.wake(WakeReason::Append);
         }

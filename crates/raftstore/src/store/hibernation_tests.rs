@@ -255,6 +255,8 @@ async fn a_read_at_a_deposed_sleeper(breaks_the_rule: bool) -> Result<String, Ra
     until("the old leader does not learn", || !old.replica(range.id).unwrap().status().is_leader)
         .await;
     drop(old);
+    // It is a follower like the others now, and sleeps like them.
+    asleep(&cluster, range.id).await;
     cluster.stop().await;
     read
 }

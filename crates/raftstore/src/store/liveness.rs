@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A cluster with slow clocks must still notice a node that died within seconds.
-const SILENCE_MAX: Duration = Duration::from_millis(2500);
+const SILENCE_MAX: Duration = Duration::from_millis(1500);
 const INTERVAL_MAX: Duration = Duration::from_millis(400);
 
 /// A sign of life, and the answer to it.
@@ -34,8 +34,10 @@ pub(super) enum Change {
     Silent(NodeId),
     /// It answers no more.
     Lost(NodeId),
-    /// It answers again, or was started again.
+    /// It answers again.
     Returned(NodeId),
+    /// It was started again: what it led it leads no more, and it knows of no leader.
+    Restarted(NodeId),
 }
 
 #[derive(Debug)]
@@ -197,15 +199,18 @@ impl Liveness {
             let within = |at: Instant, limit| now.saturating_duration_since(at) < limit;
             let restarted = std::mem::take(&mut peer.has_restarted);
             let silent = peer.heard.is_some_and(|at| !within(at, self.silence));
-            if silent && !peer.is_silent || restarted {
+            if silent && !peer.is_silent {
                 changes.push(Change::Silent(*node));
             }
             peer.is_silent = silent;
             let lost = peer.is_watched && !within(peer.answered, self.loss());
             if lost && !peer.is_lost {
                 changes.push(Change::Lost(*node));
-            } else if peer.is_lost && !lost || restarted {
+            } else if peer.is_lost && !lost && !restarted {
                 changes.push(Change::Returned(*node));
+            }
+            if restarted {
+                changes.push(Change::Restarted(*node));
             }
             peer.is_lost = lost;
         }
@@ -271,7 +276,7 @@ mod tests {
         assert_eq!(liveness.check(start), []);
         liveness.heard(N, Ping { boot: 6 }, start + ms(100));
         let changes = liveness.check(start + ms(100));
-        assert_eq!(changes, [Change::Silent(N), Change::Returned(N)]);
+        assert_eq!(changes, [Change::Restarted(N)]);
         assert_eq!(liveness.check(start + ms(100)), []);
     }
 

@@ -34,7 +34,7 @@ const PING: u32 = 106;
 /// Elections that orphaned groups hold at a time.
 const ELECTIONS_AT_ONCE: usize = 64;
 /// Leaders that are woken at once for a node that is there again …
-const RETURNS_AT_ONCE: usize = 100;
+const RETURNS_AT_ONCE: usize = 25;
 /// … and the pause after them.
 const RETURNS_PAUSE: Duration = Duration::from_millis(50);
 /// The node of a leader that is not known.
@@ -142,8 +142,12 @@ impl Store {
                     }
                     Change::Returned(node) => {
                         tracing::info!(node_id = %node, "a node is there again");
-                        let store = self.clone();
-                        self.ctx.tasks.spawn(async move { store.wake_for(node).await });
+                        self.wake_for(node, |leader| !leader.has_everything(node));
+                    }
+                    Change::Restarted(node) => {
+                        tracing::info!(node_id = %node, "a node was started again");
+                        self.start_succession(node);
+                        self.wake_for(node, |_| true);
                     }
                 }
             }
@@ -216,21 +220,25 @@ impl Store {
         futures::stream::iter(elections).buffer_unordered(ELECTIONS_AT_ONCE).collect::<()>().await;
     }
 
-    /// Wakes the leaders that have a replica on `node`: it may lack something, or not know them. They
+    /// Wakes leaders that have a replica on `node` which lacks something, or does not know them. They
     /// sleep again as soon as it has caught up.
-    async fn wake_for(&self, node: NodeId) {
-        let led: Vec<_> = {
+    fn wake_for(&self, node: NodeId, needs: impl Fn(&Replica) -> bool) {
+        let led: Vec<Arc<Replica>> = {
             let replicas = self.replicas.read();
             let led = replicas.values().filter(|r| r.hibernation.is_leading());
-            led.filter(|r| r.descriptor().replica_on(node).is_some()).cloned().collect()
+            let there = led.filter(|r| r.descriptor().replica_on(node).is_some() && needs(r));
+            there.cloned().collect()
         };
-        for some in led.chunks(RETURNS_AT_ONCE) {
-            some.iter().for_each(|replica| replica.wake(WakeReason::Returned));
-            let pause = tokio::time::sleep(RETURNS_PAUSE);
-            if self.ctx.stop.run_until_cancelled(pause).await.is_none() {
-                return;
+        let stop = self.ctx.stop.clone();
+        self.ctx.tasks.spawn(async move {
+            for some in led.chunks(RETURNS_AT_ONCE) {
+                some.iter().for_each(|replica| replica.wake(WakeReason::Returned));
+                let pause = tokio::time::sleep(RETURNS_PAUSE);
+                if stop.run_until_cancelled(pause).await.is_none() {
+                    return;
+                }
             }
-        }
+        });
     }
 
     /// Hibernation was switched off.
@@ -281,6 +289,18 @@ fn is_heir(replica: &Replica, dead: NodeId) -> bool {
 }
 
 impl Replica {
+    /// Whether the replica on `node` has all that this leader has.
+    fn has_everything(&self, node: NodeId) -> bool {
+        let descriptor = self.descriptor();
+        let Some(follower) = descriptor.replica_on(node) else { return true };
+        let Some(instance) = self.instance.load_full() else { return false };
+        let metrics = instance.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched =
+            metrics.replication.as_ref().and_then(|m| m.get(&follower.id.get())?.as_ref());
+        matched.is_some_and(|matched| Some(matched.index) >= metrics.last_log_index)
+    }
+
     /// Asks the sleeping leader of this sleeping follower to wake up. One that is none, or says
     /// nothing, is not waited for: then this replica wakes itself.
     pub(crate) fn nudge_leader(self: &Arc<Self>) {
