@@ -31,8 +31,14 @@ if [ "$VERSION" = 0 ] || ! mkdir "$GROUP" 2>/dev/null; then
 fi
 [ "$VERSION" = 1 ] || echo +cpu >"$GROUP/cgroup.subtree_control"
 
+PIDS=()
+end_all() {
+    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${PIDS[@]}"; do wait "$pid" 2>/dev/null || true; done
+    PIDS=()
+}
 cleanup() {
-    "$BIN" down --dir "$DIR/cluster" >/dev/null 2>&1 || true
+    end_all
     for group in "$GROUP"/node-*; do
         [ -d "$group" ] || continue
         for _ in 1 2 3 4 5 6 7 8 9 10; do rmdir "$group" 2>/dev/null && break || sleep 0.2; done
@@ -41,13 +47,11 @@ cleanup() {
     rm -rf "$DIR"
 }
 trap cleanup EXIT
+trap 'exit 130' INT TERM
 
-node_pids() {
-    sed 's/"nodes"/\n&/' "$DIR/cluster/cluster.json" | tail -n +2 | grep -o '"pid": *[0-9]*' | grep -o '[0-9]*$'
-}
 # A short period: a node that used its share waits for milliseconds, not for a tenth of a second.
-hold() { # pid, number
-    local group=$GROUP/node-$2
+group_of() { # number
+    local group=$GROUP/node-$1
     mkdir -p "$group"
     if [ "$VERSION" = 1 ]; then
         echo 20000 >"$group/cpu.cfs_period_us"
@@ -55,19 +59,34 @@ hold() { # pid, number
     else
         echo "$((QUOTA * 200)) 20000" >"$group/cpu.max"
     fi
-    echo "$1" >"$group/cgroup.procs"
+    echo "$group"
 }
+# Each node begins inside of its group, as it would in a container: it sees what it may use.
 start() { # nodes
-    "$BIN" up --detach --dir "$DIR/cluster" --base-port "$PORT" --nodes "$1" --ranges 1 >/dev/null
-    local number=0
-    for pid in $(node_pids); do
-        number=$((number + 1))
-        hold "$pid" "$number"
+    local number group
+    "$BIN" meta --id 1 --listen "$ISOTHERM_META" --data-dir "$DIR/meta" --bootstrap-nodes "$1" \
+        --bootstrap-ranges 1 >"$DIR/meta.log" 2>&1 &
+    PIDS+=($!)
+    for number in $(seq "$1"); do
+        group=$(group_of "$number")
+        (
+            echo "$BASHPID" >"$group/cgroup.procs"
+            exec "$BIN" node --listen "127.0.0.1:$((PORT + 10 + number))" --data-dir "$DIR/node-$number" \
+                --meta "$ISOTHERM_META" >"$DIR/node-$number.log" 2>&1
+        ) &
+        PIDS+=($!)
     done
+    for _ in $(seq 300); do
+        "$BIN" status >/dev/null 2>&1 && return
+        sleep 0.2
+    done
+    echo "the cluster does not become healthy; its logs:" >&2
+    tail -n 5 "$DIR"/*.log >&2
+    exit 1
 }
 stop() {
-    "$BIN" down --dir "$DIR/cluster" >/dev/null
-    rm -rf "$DIR/cluster"
+    end_all
+    rm -rf "$DIR"/meta "$DIR"/node-*
 }
 load() { # seconds, further arguments: the timeline, and the CPU that the client used
     local seconds=$1
