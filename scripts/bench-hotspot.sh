@@ -8,8 +8,8 @@
 set -euo pipefail
 
 BIN=${BIN:?"the path of the isotherm binary"}
-QUOTA=${BENCH_QUOTA:-15} # percent of a core for each node
-CLIENTS=${BENCH_CLIENTS:-64}
+QUOTA=${BENCH_QUOTA:-20} # percent of a core for each node
+CLIENTS=${BENCH_CLIENTS:-1024}
 PORT=${BENCH_PORT:-27700}
 BEFORE_SECONDS=${BENCH_BEFORE:-10}
 AFTER_SECONDS=${BENCH_AFTER:-40}
