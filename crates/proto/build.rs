@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "isotherm/internal/v1/common.proto",
         "isotherm/internal/v1/range.proto",
         "isotherm/internal/v1/replica.proto",
+        "isotherm/internal/v1/merge.proto",
         "isotherm/internal/v1/operation.proto",
         "isotherm/internal/v1/heat.proto",
         "isotherm/internal/v1/meta.proto",

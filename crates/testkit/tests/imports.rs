@@ -56,9 +56,11 @@ const EXCLUSIVE: &[(&str, &[&str])] = &[
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    // As of the run: several checkouts can share what was built.
+    let package = std::env::var("CARGO_MANIFEST_DIR").unwrap();
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .current_dir(format!("{package}/../.."))
         .output()
         .unwrap();
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
