@@ -14,11 +14,12 @@
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
-use crate::service::{KvGateway, RangeRpc, Ready, ReplicaRpc};
+use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
 use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::internal::error::Code;
+use isotherm_proto::internal::merge_service_server::MergeServiceServer;
 use isotherm_proto::internal::range_service_server::RangeServiceServer;
 use isotherm_proto::internal::replica_service_server::ReplicaServiceServer;
 use isotherm_proto::internal::{RegisterNodeRequest, RegisterNodeResponse};
@@ -169,6 +170,7 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let replica = ReplicaServiceServer::new(ReplicaRpc(range_rpc.clone()));
+    let merge = MergeServiceServer::new(MergeRpc(range_rpc.clone()));
     let kv = KvServer::new(KvGateway::new(gateway))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -182,6 +184,7 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
     Ok(raft
         .add_service(range)
         .add_service(replica)
+        .add_service(merge)
         .add_service(kv)
         .add_service(reflection)
         .add_service(health))

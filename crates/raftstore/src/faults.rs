@@ -72,6 +72,14 @@ switches! {
     stall_split_ms = "ISOTHERM_FAULT_STALL_SPLIT_MS";
     /// 1: the leader serves reads of a span that it has proposed to split off.
     no_split_gate = "ISOTHERM_FAULT_NO_SPLIT_GATE";
+    /// 1: a range that stands still to be absorbed serves reads.
+    read_while_frozen = "ISOTHERM_FAULT_READ_WHILE_FROZEN";
+    /// 1: whoever asks whether a replica stands still is told yes at once.
+    no_freeze_wait = "ISOTHERM_FAULT_NO_FREEZE_WAIT";
+    /// 1: a fence ends no epoch.
+    no_fence = "ISOTHERM_FAULT_NO_FENCE";
+    /// Dies at this step of absorbing a range.
+    kill_at_absorb_step = "ISOTHERM_FAULT_KILL_AT_ABSORB_STEP";
     /// 1: votes are granted at once after a restart.
     no_vote_hold = "ISOTHERM_FAULT_NO_VOTE_HOLD";
     /// 1: a replica is destroyed by any map that lacks it, however old.
@@ -125,6 +133,11 @@ impl Faults {
     /// A step of a replica's destruction was made.
     pub fn destroy_step(&self, step: u64) -> io::Result<()> {
         die_at(self.kill_at_destroy_step(), step)
+    }
+
+    /// A step of absorbing a range was made.
+    pub fn absorb_step(&self, step: u64) -> io::Result<()> {
+        die_at(self.kill_at_absorb_step(), step)
     }
 
     /// A step of applying a split is about to be made.

@@ -110,6 +110,15 @@ impl RangeDescriptor {
         let member_until = if self.has_passed(id) { conf_ver.saturating_sub(1) } else { conf_ver };
         newer.id == self.id && newer.epoch.conf_ver > member_until && newer.has_passed(id)
     }
+
+    /// Whether `by`, the descriptor of another range, proves that this one was absorbed and is gone for
+    /// good. A range keeps its first key for life, and of the ranges that own a key one after the other
+    /// each has a higher version than the one before.
+    pub fn is_superseded_by(&self, by: &Self) -> bool {
+        by.id != self.id
+            && by.epoch.version > self.epoch.version
+            && by.span.contains(self.span.start())
+    }
 }
 
 #[cfg(test)]

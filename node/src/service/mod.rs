@@ -3,16 +3,19 @@
 //! * `range`, `range_stream`: what clients that route ask of the node that leads a range;
 //! * `aggregate`: what the rows of ranges that this node leads come to;
 //! * `replica`: changes of a range's members, which the meta service asks of its leader;
+//! * `merge`: the steps of merges, likewise;
 //! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `convert`: messages to what the store takes, and back.
 
 mod aggregate;
 mod convert;
 mod kv;
+mod merge;
 mod range;
 mod range_stream;
 mod replica;
 
 pub use kv::KvGateway;
+pub use merge::MergeRpc;
 pub use range::{RangeRpc, Ready};
 pub use replica::ReplicaRpc;

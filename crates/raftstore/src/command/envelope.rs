@@ -5,7 +5,7 @@
 //! diverge; an entry that this software does not know stops the replica, it is never skipped.
 
 use super::WriteRequest;
-use isotherm_types::{Key, RangeEpoch, RangeId, ReplicaId, Timestamp};
+use isotherm_types::{Key, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -29,7 +29,7 @@ pub struct Envelope {
     pub body: Body,
 }
 
-/// What an entry does.
+/// What an entry does. In the log a variant is its number: new ones are added at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Client writes in order.
@@ -38,6 +38,24 @@ pub enum Body {
     Split(Split),
     /// Orders a checksum of the state at this entry.
     Checksum,
+    /// The range stands still, to be absorbed by its left neighbour.
+    Freeze(Freeze),
+    /// It serves again.
+    Thaw(Thaw),
+    /// The right neighbour, which stands still, becomes part of this range.
+    Absorb(Absorb),
+    /// The right neighbour cannot be absorbed any more as it was planned.
+    Fence(Fence),
+}
+
+impl Body {
+    /// The oldest rules that know it.
+    pub fn apply_version(&self) -> ApplyVersion {
+        match self {
+            Self::Writes(_) | Self::Split(_) | Self::Checksum => 1,
+            Self::Freeze(_) | Self::Thaw(_) | Self::Absorb(_) | Self::Fence(_) => 2,
+        }
+    }
 }
 
 /// The writes of one entry.
@@ -67,6 +85,48 @@ pub struct SplitChild {
     pub replicas: Vec<ReplicaId>,
 }
 
+/// Stops a range, so that its left neighbour can absorb it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Both halves must match at apply.
+    pub epoch: RangeEpoch,
+    /// Who is to absorb it.
+    pub into: RangeId,
+    /// At which epoch of that one, and at no other.
+    pub into_epoch: RangeEpoch,
+}
+
+/// Takes a freeze back, or prevents one that is still on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thaw {
+    /// The epoch that the freeze was for.
+    pub epoch: RangeEpoch,
+    /// Who was to absorb it.
+    pub into: RangeId,
+    /// At which epoch.
+    pub into_epoch: RangeEpoch,
+}
+
+/// Takes over a range that every one of its replicas knows to be frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absorb {
+    /// Both halves must match the absorbing range at apply.
+    pub epoch: RangeEpoch,
+    /// The frozen range. Its own log has nothing behind the freeze that changes rows.
+    pub right: RangeDescriptor,
+    /// Timestamp of the freeze.
+    pub frozen_ts: Timestamp,
+}
+
+/// Ends an epoch of the absorbing range, so that nothing is absorbed at it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The epoch that is to end.
+    pub epoch: RangeEpoch,
+    /// What was to be absorbed: the answer says whether it was.
+    pub right: RangeId,
+}
+
 /// An entry that this software cannot apply. Fatal for the replica.
 #[derive(Debug, Error)]
 pub enum EnvelopeError {
@@ -89,7 +149,7 @@ pub enum EnvelopeError {
 
 impl Envelope {
     /// The newest rules that this software knows.
-    pub const APPLY_VERSION: ApplyVersion = 1;
+    pub const APPLY_VERSION: ApplyVersion = 2;
 
     /// Bytes for the log.
     pub fn encode(&self) -> bytes::Bytes {

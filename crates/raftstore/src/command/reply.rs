@@ -11,6 +11,13 @@ pub enum RangeReply {
     Writes(Vec<WriteReply>),
     /// Parent and children after a split, in key order.
     Split(Vec<RangeDescriptor>),
+    /// The range after a step of a merge.
+    Merge {
+        /// As it is now.
+        descriptor: RangeDescriptor,
+        /// Whether the right neighbour that the entry names is part of it.
+        absorbed: bool,
+    },
     /// A checksum of the state at this entry is being computed.
     ChecksumOrdered,
     /// The whole entry was a no-op.
@@ -35,6 +42,6 @@ pub enum NotApplied {
     OldTimestamp,
     /// It was proposed for another version of the range.
     StaleVersion(Box<RangeDescriptor>),
-    /// A split whose epoch or keys do not fit the range any more.
+    /// A split or a step of a merge that does not fit the range any more.
     Refused(String),
 }

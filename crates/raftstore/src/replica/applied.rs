@@ -2,7 +2,8 @@
 
 use crate::command::ApplyVersion;
 use crate::type_config::{LogId, StoredMembership};
-use isotherm_types::{RangeId, Timestamp};
+use isotherm_storage::{StorageError, codec};
+use isotherm_types::{RangeEpoch, RangeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -24,6 +25,37 @@ pub struct AppliedState {
     pub apply_version: ApplyVersion,
     /// What is remembered of writes that took effect.
     pub memory: SessionMemory,
+    /// Set while it stands still, to be absorbed.
+    pub frozen: Option<Frozen>,
+    /// What it absorbed, the newest last: so that whoever ordered a merge learns what became of it,
+    /// and a start clears away what a crash left of those. The next merge into a range is ordered only
+    /// when the last one is known everywhere, so a few are enough.
+    pub absorbed: VecDeque<RangeId>,
+}
+
+/// A range that stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Who is to absorb it.
+    pub into: RangeId,
+    /// At which epoch of that one, and at no other.
+    pub into_epoch: RangeEpoch,
+    /// Timestamp of the freeze: nothing was written after it.
+    pub ts: Timestamp,
+}
+
+/// How many of [`AppliedState::absorbed`] are kept.
+const ABSORBED_MAX: usize = 8;
+
+/// The layout before ranges were merged: a prefix of the one now, so the two cannot be mistaken for
+/// each other.
+#[derive(Deserialize)]
+struct BeforeMerges {
+    log_id: Option<LogId>,
+    membership: StoredMembership,
+    last_ts: Timestamp,
+    apply_version: ApplyVersion,
+    memory: SessionMemory,
 }
 
 /// Which results of earlier writes the range still consults.
@@ -51,6 +83,37 @@ pub struct Origin {
 impl SessionMemory {
     const SLOT_MS: u64 = 4096;
 
+    /// Takes over what `right` remembers, whose newest result is at or below `upto`.
+    pub fn absorb(&mut self, right: &Self, from: RangeId, upto: Timestamp) {
+        self.floor = self.floor.max(right.floor);
+        let floor = self.floor;
+        let origins = right.origins.iter().cloned().chain([Origin { range: from, upto }]);
+        for origin in origins.filter(|o| o.upto > floor) {
+            match self.origins.iter_mut().find(|o| o.range == origin.range) {
+                // Both descend from it; what only one of them consulted harms the other's clients
+                // not: a result is found under the identity of its write only.
+                Some(known) => known.upto = known.upto.max(origin.upto),
+                None => self.origins.push(origin),
+            }
+        }
+        for (slot, count) in &right.slots {
+            match self.slots.binary_search_by_key(slot, |(slot, _)| *slot) {
+                Ok(at) => self.slots[at].1 += count,
+                Err(at) => self.slots.insert(at, (*slot, *count)),
+            }
+        }
+        self.drop_below_floor();
+    }
+
+    fn drop_below_floor(&mut self) {
+        let floor = self.floor;
+        let floor_slot = floor.physical_ms() / Self::SLOT_MS;
+        while self.slots.front().is_some_and(|(slot, _)| *slot < floor_slot) {
+            self.slots.pop_front();
+        }
+        self.origins.retain(|o| o.upto > floor);
+    }
+
     /// Notes `count` results at `ts` and forgets what is too old or too much.
     pub fn remember(&mut self, ts: Timestamp, count: u32, retention_ms: u64, count_max: u32) {
         let slot = ts.physical_ms() / Self::SLOT_MS;
@@ -65,16 +128,41 @@ impl SessionMemory {
             total -= u64::from(n);
             self.floor = self.floor.max(Timestamp::from_physical_ms((slot + 1) * Self::SLOT_MS));
         }
-        let floor_slot = self.floor.physical_ms() / Self::SLOT_MS;
-        while self.slots.front().is_some_and(|(slot, _)| *slot < floor_slot) {
-            self.slots.pop_front();
-        }
-        let floor = self.floor;
-        self.origins.retain(|o| o.upto > floor);
+        self.drop_below_floor();
     }
 }
 
 impl AppliedState {
+    /// From disk.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        match codec::decode::<Self>(bytes) {
+            Ok(applied) => Ok(applied),
+            Err(error) => match codec::decode::<BeforeMerges>(bytes) {
+                Ok(BeforeMerges { log_id, membership, last_ts, apply_version, memory }) => {
+                    let (frozen, absorbed) = (None, VecDeque::new());
+                    Ok(Self {
+                        log_id,
+                        membership,
+                        last_ts,
+                        apply_version,
+                        memory,
+                        frozen,
+                        absorbed,
+                    })
+                }
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Notes that `right` is part of this range now.
+    pub fn note_absorbed(&mut self, right: RangeId) {
+        self.absorbed.push_back(right);
+        while self.absorbed.len() > ABSORBED_MAX {
+            self.absorbed.pop_front();
+        }
+    }
+
     /// Moves on to `log_id`.
     pub fn advance(&mut self, log_id: LogId) {
         assert!(
@@ -95,6 +183,50 @@ impl AppliedState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_from_before_merges_is_read() {
+        #[derive(Serialize)]
+        struct Before {
+            log_id: Option<LogId>,
+            membership: StoredMembership,
+            last_ts: Timestamp,
+            apply_version: ApplyVersion,
+            memory: SessionMemory,
+        }
+        let mut memory = SessionMemory::default();
+        memory.remember(Timestamp::from_physical_ms(100_000), 10, 60_000, 100);
+        let before = Before {
+            log_id: None,
+            membership: StoredMembership::default(),
+            last_ts: Timestamp(7),
+            apply_version: 1,
+            memory: memory.clone(),
+        };
+        let read = AppliedState::decode(&codec::encode(&before)).expect("an older layout");
+        assert_eq!((read.last_ts, &read.memory, read.frozen), (Timestamp(7), &memory, None));
+        let again = AppliedState::decode(&codec::encode(&read)).expect("the layout now");
+        assert_eq!(again, read);
+    }
+
+    #[test]
+    fn an_absorbed_memory_counts_from_the_higher_floor_on() {
+        let at = |ms| Timestamp::from_physical_ms(ms);
+        let (mut left, mut right) = (SessionMemory::default(), SessionMemory::default());
+        left.remember(at(100_000), 10, 60_000, 1000);
+        right.remember(at(100_000), 5, 60_000, 1000);
+        right.remember(at(130_000), 7, 60_000, 1000);
+        right.origins.push(Origin { range: RangeId(9), upto: at(65_000) });
+        right.origins.push(Origin { range: RangeId(8), upto: at(90_000) });
+        left.origins.push(Origin { range: RangeId(8), upto: at(80_000) });
+        left.absorb(&right, RangeId(2), at(131_000));
+        assert_eq!(left.floor, at(70_000));
+        let kept: Vec<_> = left.origins.iter().map(|o| (o.range.get(), o.upto)).collect();
+        assert_eq!(kept, [(8, at(90_000)), (2, at(131_000))]);
+        let total: u32 = left.slots.iter().map(|(_, n)| n).sum();
+        assert_eq!(total, 22);
+        assert!(left.slots.iter().is_sorted());
+    }
 
     #[test]
     fn the_floor_follows_retention_and_number() {

@@ -14,8 +14,10 @@ use crate::command::{
 use crate::type_config::{Host, LogId, Membership, StoredMembership};
 use bytes::Bytes;
 use isotherm_storage::{DataBatch, DataEngine, Garbage, LocalKey, Overlay, StorageError, codec};
-use isotherm_types::{RangeDescriptor, RangeEpoch, ReplicaDescriptor, ReplicaId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use isotherm_types::{
+    RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Descriptor, applied state and remembered results of one replica.
@@ -42,10 +44,12 @@ pub enum Work {
     Envelope(Envelope),
 }
 
-/// What was created by a split.
-pub struct Born {
-    /// Children in key order, each with its state.
-    pub children: Vec<(RangeDescriptor, Core)>,
+/// What the last entry of a batch did to more than its own range.
+pub enum Structural {
+    /// A split: the children in key order, each with its state.
+    Born(Vec<(RangeDescriptor, Core)>),
+    /// A merge: the range that is part of this one now.
+    Absorbed(RangeDescriptor),
 }
 
 /// By which settings entries are applied.
@@ -90,6 +94,8 @@ impl Core {
             last_ts,
             apply_version: Envelope::APPLY_VERSION,
             memory,
+            frozen: None,
+            absorbed: VecDeque::new(),
         };
         let descriptor = Arc::new(descriptor);
         let (sessions, garbage) = (Sessions::default(), Garbage::default());
@@ -104,7 +110,7 @@ impl Core {
         let Some(descriptor) = data.local(&LocalKey::Descriptor(range))? else { return Ok(None) };
         let Some(applied) = data.local(&LocalKey::Applied(range))? else { return Ok(None) };
         let descriptor: RangeDescriptor = codec::decode(&descriptor)?;
-        let applied: AppliedState = codec::decode(&applied)?;
+        let applied = AppliedState::decode(&applied)?;
         let mut sessions = Sessions::default();
         let snapshot = data.snapshot();
         let floor = applied.memory.floor;
@@ -128,7 +134,7 @@ impl Core {
         self.persist_applied_into(batch);
     }
 
-    fn persist_descriptor_into(&self, batch: &mut DataBatch) {
+    pub(super) fn persist_descriptor_into(&self, batch: &mut DataBatch) {
         let range = self.descriptor.id;
         batch.put_local(&LocalKey::Descriptor(range), &codec::encode(&*self.descriptor));
     }
@@ -141,22 +147,24 @@ impl Core {
     /// Applies `work` in order; rows of one or more entries leave in one batch each, cut between
     /// entries at about `bytes_max`. Returns one reply per entry.
     ///
-    /// No split is among `work` unless it is the last entry; its children are returned, and the
-    /// caller flushes before anything shows or starts them.
+    /// No split or merge is among `work` unless it is the last entry; what it did is returned, and the
+    /// caller flushes before anything shows it. For a merge the caller passes the state of the `right`
+    /// neighbour, under its lock.
     pub fn apply(
         &mut self,
         data: &DataEngine,
         work: Vec<(LogId, Work)>,
+        mut right: Option<&mut Core>,
         rules: ApplyRules,
         bytes_max: usize,
-    ) -> Result<(Vec<RangeReply>, Option<Born>), StorageError> {
+    ) -> Result<(Vec<RangeReply>, Option<Structural>), StorageError> {
         let mut replies = Vec::with_capacity(work.len());
-        let mut born = None;
+        let mut structural = None;
         let mut overlay = Overlay::new(data);
         let mut batch = DataBatch::new();
         overlay.prefetch(work.iter().flat_map(|(_, work)| work.keys()))?;
         for (log_id, work) in work {
-            assert!(born.is_none(), "a split is the last entry of a batch");
+            assert!(structural.is_none(), "a split or a merge is the last entry of a batch");
             if rules.suite {
                 self.applied.log_id = Some(log_id);
             } else {
@@ -170,8 +178,31 @@ impl Core {
                     self.applied.membership = StoredMembership::new(Some(log_id), m);
                     RangeReply::Writes(Vec::new())
                 }
-                Work::Envelope(envelope) => {
-                    self.apply_envelope(envelope, &mut overlay, &mut batch, &mut born, rules)?
+                Work::Envelope(Envelope { ts, range_version, body, .. }) => {
+                    match self.admit(ts, range_version) {
+                        Err(why) => RangeReply::NotApplied(why),
+                        Ok(()) => match body {
+                            Body::Checksum => RangeReply::ChecksumOrdered,
+                            Body::Writes(entry) => {
+                                self.apply_writes(entry, ts, &mut overlay, &mut batch, rules)?
+                            }
+                            Body::Split(split) => {
+                                let (reply, born) = self.apply_split(split, ts, &mut batch);
+                                structural = born.map(Structural::Born);
+                                reply
+                            }
+                            Body::Freeze(freeze) => self.apply_freeze(freeze, ts, &mut batch),
+                            Body::Thaw(thaw) => self.apply_thaw(thaw, &mut batch),
+                            Body::Fence(fence) => self.apply_fence(fence, &mut batch),
+                            Body::Absorb(absorb) => {
+                                let right = right.take();
+                                let (reply, gone) =
+                                    self.apply_absorb(absorb, ts, right, &mut batch)?;
+                                structural = gone.map(Structural::Absorbed);
+                                reply
+                            }
+                        },
+                    }
                 }
             };
             replies.push(reply);
@@ -187,31 +218,20 @@ impl Core {
         overlay.drain_into(&mut batch);
         self.garbage += batch.garbage();
         data.write(batch)?;
-        Ok((replies, born))
+        Ok((replies, structural))
     }
 
-    fn apply_envelope(
-        &mut self,
-        envelope: Envelope,
-        overlay: &mut Overlay,
-        batch: &mut DataBatch,
-        born: &mut Option<Born>,
-        rules: ApplyRules,
-    ) -> Result<RangeReply, StorageError> {
-        let ts = envelope.ts;
+    /// Whether an entry with this timestamp that was proposed for this version counts; then it is
+    /// the newest.
+    fn admit(&mut self, ts: Timestamp, range_version: u64) -> Result<(), NotApplied> {
         if ts <= self.applied.last_ts {
-            return Ok(RangeReply::NotApplied(NotApplied::OldTimestamp));
+            return Err(NotApplied::OldTimestamp);
         }
-        if envelope.range_version != self.descriptor.epoch.version {
-            let current = Box::new((*self.descriptor).clone());
-            return Ok(RangeReply::NotApplied(NotApplied::StaleVersion(current)));
+        if range_version != self.descriptor.epoch.version {
+            return Err(NotApplied::StaleVersion(Box::new((*self.descriptor).clone())));
         }
         self.applied.last_ts = ts;
-        match envelope.body {
-            Body::Checksum => Ok(RangeReply::ChecksumOrdered),
-            Body::Writes(entry) => self.apply_writes(entry, ts, overlay, batch, rules),
-            Body::Split(split) => Ok(self.apply_split(split, ts, batch, born)),
-        }
+        Ok(())
     }
 
     fn apply_writes(
@@ -222,6 +242,10 @@ impl Core {
         batch: &mut DataBatch,
         rules: ApplyRules,
     ) -> Result<RangeReply, StorageError> {
+        if self.applied.frozen.is_some() {
+            // Its leader proposes none. One that did would be wrong, and so would applying it be.
+            return Ok(refused("the range is about to be merged"));
+        }
         let mut index = 0u32;
         let mut row = DedupRow::new();
         let mut replies = Vec::with_capacity(entry.writes.len());
@@ -274,9 +298,11 @@ impl Core {
         split: Split,
         ts: Timestamp,
         batch: &mut DataBatch,
-        born: &mut Option<Born>,
-    ) -> RangeReply {
-        let refuse = |why: &str| RangeReply::NotApplied(NotApplied::Refused(why.to_owned()));
+    ) -> (RangeReply, Option<Vec<(RangeDescriptor, Core)>>) {
+        let refuse = |why: &str| (refused(why), None);
+        if self.applied.frozen.is_some() {
+            return refuse("the range is about to be merged");
+        }
         let parent = &*self.descriptor;
         if split.epoch != parent.epoch {
             return refuse("the range's epoch has changed");
@@ -323,14 +349,25 @@ impl Core {
         self.persist_into(batch);
         let all = std::iter::once(&*self.descriptor).chain(children.iter().map(|(d, _)| d));
         let reply = RangeReply::Split(all.cloned().collect());
-        *born = Some(Born { children });
-        reply
+        (reply, Some(children))
     }
 }
 
+pub(super) fn refused(why: &str) -> RangeReply {
+    RangeReply::NotApplied(NotApplied::Refused(why.to_owned()))
+}
+
 impl Work {
-    /// Whether the entry must be the last of its batch: a split, or a checksum that needs the
-    /// state exactly at it.
+    /// What it absorbs, if it does.
+    pub fn absorbs(&self) -> Option<RangeId> {
+        match self {
+            Self::Envelope(Envelope { body: Body::Absorb(absorb), .. }) => Some(absorb.right.id),
+            _ => None,
+        }
+    }
+
+    /// Whether the entry must be the last of its batch: a split, a step of a merge, or a checksum that
+    /// needs the state exactly at it.
     pub fn ends_batch(&self) -> bool {
         match self {
             Self::Envelope(e) => !matches!(e.body, Body::Writes(_)),

@@ -5,11 +5,11 @@
 //!   of the log that has to explain it after a crash;
 //! * work of an instance that was replaced is refused: every step checks the generation under
 //!   the core's lock;
-//! * a split is flushed before anything shows it or starts its children;
+//! * a split or a merge is flushed before anything shows it, starts its children or deletes its log;
 //! * answers leave after the write, in order.
 
 use super::Replica;
-use super::core::{ApplyRules, Born, Core, Work};
+use super::core::{ApplyRules, Core, Structural, Work};
 use super::snapshot::{SnapshotBuilder, SnapshotData};
 use crate::command::{Envelope, RangeReply};
 use crate::store::{StoreContext, is_buried};
@@ -19,10 +19,12 @@ use crate::type_config::{
 };
 use futures::{Stream, StreamExt};
 use isotherm_storage::{DataBatch, LocalKey, ReplicaKey, StorageError};
+use isotherm_types::RangeDescriptor;
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 /// The state machine of one consensus instance of a replica.
@@ -93,7 +95,7 @@ fn rules(replica: &Replica) -> ApplyRules {
 }
 
 fn check_owner(replica: &Replica, core: &Core, generation: u64, first: u64) -> io::Result<()> {
-    if core.generation != generation {
+    if core.generation != generation || replica.is_retired() {
         return Err(io::Error::other("a newer consensus instance owns this replica"));
     }
     if first != core.applied.index() + 1 && replica.ctx.faults.suite() == 0 {
@@ -113,11 +115,12 @@ fn apply_plain(
     let mut core = replica.core.lock();
     check_owner(replica, &core, generation, first)?;
     let bytes_max = replica.ctx.tuning.apply_bytes_max;
-    let (replies, born) =
-        core.apply(&replica.ctx.data, work, rules(replica), bytes_max).map_err(io::Error::other)?;
-    assert!(born.is_none(), "a split is applied as a structural change");
+    let (replies, structural) = core
+        .apply(&replica.ctx.data, work, None, rules(replica), bytes_max)
+        .map_err(io::Error::other)?;
+    assert!(structural.is_none(), "splits and merges are applied as structural changes");
     replica.heat.note_applied(ops, bytes);
-    publish_members(replica, &core);
+    publish_own(replica, &core);
     replica.applied.send_replace(core.applied.index());
     Ok(replies)
 }
@@ -129,7 +132,8 @@ fn written(work: &[(LogId, Work)]) -> (u64, u64) {
     sizes.fold((0, 0), |(ops, bytes), (o, b)| (ops + o, bytes + b))
 }
 
-/// Applies a batch whose last entry is a split or a checksum order. Blocking: it flushes.
+/// Applies a batch whose last entry is a split, a step of a merge or a checksum order. Blocking: it
+/// flushes.
 fn apply_structural(
     replica: &Arc<Replica>,
     generation: u64,
@@ -137,15 +141,32 @@ fn apply_structural(
 ) -> io::Result<Vec<RangeReply>> {
     let first = work.first().map_or(0, |(id, _)| id.index);
     let ctx = &replica.ctx;
+    let right = work.last().and_then(|(_, work)| work.absorbs());
+    let right = right.and_then(|range| ctx.host()?.replica(range));
     let mut core = replica.core.lock();
     check_owner(replica, &core, generation, first)?;
-    let (replies, born) = core
-        .apply(&ctx.data, work, rules(replica), ctx.tuning.apply_bytes_max)
+    // Left before right, always: nobody waits for each other in a circle.
+    let mut right_core = right.as_ref().map(|right| right.core.lock());
+    let (replies, structural) = core
+        .apply(
+            &ctx.data,
+            work,
+            right_core.as_deref_mut(),
+            rules(replica),
+            ctx.tuning.apply_bytes_max,
+        )
         .map_err(io::Error::other)?;
-    if let Some(born) = born {
-        publish_split(replica, &core, born)?;
+    match structural {
+        Some(Structural::Born(children)) => publish_split(replica, &core, children)?,
+        Some(Structural::Absorbed(gone)) => {
+            let right = right.as_ref().expect("what was absorbed was there");
+            right.retired.store(true, Ordering::Release);
+            drop(right_core);
+            publish_absorbed(replica, &core, &gone)?;
+        }
+        None => drop(right_core),
     }
-    publish_members(replica, &core);
+    publish_own(replica, &core);
     let index = core.applied.index();
     if matches!(replies.last(), Some(RangeReply::ChecksumOrdered)) {
         let snapshot = ctx.data.snapshot();
@@ -164,30 +185,59 @@ fn apply_structural(
     Ok(replies)
 }
 
-/// Shows the descriptor that a change of members made. Nothing is flushed for it: a crash goes back
-/// to an older `conf_ver` of the same range, and the log brings it forward again.
-fn publish_members(replica: &Replica, core: &Core) {
+/// Shows the descriptor that a change of members, a freeze, a thaw or a fence made. Nothing is flushed for
+/// it: a crash goes back to an older epoch of the same range, and the log brings it forward again.
+fn publish_own(replica: &Replica, core: &Core) {
     let descriptor = &core.descriptor;
-    if replica.descriptor.load().epoch == descriptor.epoch {
+    if !replica.publish(core) {
         return;
     }
-    replica.descriptor.store(descriptor.clone());
     let members: Vec<_> = descriptor.replicas.iter().map(|r| (r.id.get(), r.role)).collect();
     tracing::info!(
         range_id = %descriptor.id,
         replica_id = %replica.id,
         epoch = %descriptor.epoch,
         ?members,
-        "members changed"
+        frozen_into = core.applied.frozen.map(|frozen| frozen.into.get()),
+        "range changed"
     );
     replica.ctx.descriptor_changed(descriptor.clone());
 }
 
-fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
+/// Makes a merge last and shows it: before that a crash leaves both ranges, and the log is applied again.
+fn publish_absorbed(replica: &Replica, core: &Core, gone: &RangeDescriptor) -> io::Result<()> {
+    let ctx = &replica.ctx;
+    ctx.faults.absorb_step(1)?;
+    ctx.data.flush().map_err(io::Error::other)?;
+    ctx.faults.absorb_step(2)?;
+    let descriptor = core.descriptor.clone();
+    let own = (descriptor.id, descriptor.span.clone());
+    ctx.spans.take_over(own, &[gone.id]).map_err(io::Error::other)?;
+    let retired = ctx.host().and_then(|store| store.withdraw(gone.id));
+    replica.publish(core);
+    tracing::info!(
+        range_id = %descriptor.id,
+        epoch = %descriptor.epoch,
+        absorbed = %gone.id,
+        "ranges merged"
+    );
+    ctx.faults.absorb_step(3)?;
+    ctx.descriptor_changed(descriptor);
+    if let (Some(retired), Some(store)) = (retired, ctx.host()) {
+        ctx.tasks.spawn(async move { store.retire(retired).await });
+    }
+    Ok(())
+}
+
+fn publish_split(
+    replica: &Replica,
+    core: &Core,
+    born: Vec<(RangeDescriptor, Core)>,
+) -> io::Result<()> {
     let ctx = &replica.ctx;
     ctx.faults.before_split_flush();
     ctx.faults.split_step(1)?;
-    let children: Vec<_> = born.children.iter().map(|(d, _)| d.clone()).collect();
+    let children: Vec<_> = born.iter().map(|(d, _)| d.clone()).collect();
     let living = without_buried(ctx, born).map_err(io::Error::other)?;
     ctx.data.flush().map_err(io::Error::other)?;
     ctx.faults.split_step(2)?;
@@ -195,7 +245,7 @@ fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
     let mut owners = vec![(parent.id, parent.span.clone())];
     owners.extend(living.iter().map(|core| (core.descriptor.id, core.descriptor.span.clone())));
     ctx.spans.replace(&owners).map_err(io::Error::other)?;
-    replica.descriptor.store(parent.clone());
+    replica.publish(core);
     ctx.faults.split_step(3)?;
     tracing::info!(
         range_id = %parent.id,
@@ -209,9 +259,12 @@ fn publish_split(replica: &Replica, core: &Core, born: Born) -> io::Result<()> {
 
 /// The children that start here: the rows of one whose replica here was removed for good, while this
 /// node had not applied the split yet, go at once.
-fn without_buried(ctx: &StoreContext, born: Born) -> Result<Vec<Core>, StorageError> {
-    let mut living = Vec::with_capacity(born.children.len());
-    for (descriptor, core) in born.children {
+fn without_buried(
+    ctx: &StoreContext,
+    born: Vec<(RangeDescriptor, Core)>,
+) -> Result<Vec<Core>, StorageError> {
+    let mut living = Vec::with_capacity(born.len());
+    for (descriptor, core) in born {
         let range = descriptor.id;
         let me = descriptor.replica_on(ctx.node).map(|r| r.id);
         let key = me.map(|replica| ReplicaKey { range, replica });

@@ -5,6 +5,7 @@
 //! | `core.rs` | the applied state and how entries change it; all of it behind one lock |
 //! | `machine.rs` | openraft's state machine over the core |
 //! | `members.rs` | how the descriptor follows the membership |
+//! | `merge.rs` | how entries merge two neighbours |
 //! | `sequencer.rs` | the one task that gives writes their timestamp and proposes them |
 //! | `pending.rs` | writes on their way, for reads |
 //! | `hibernation.rs` | whether its clock ticks |
@@ -20,6 +21,7 @@ mod hibernation;
 mod instance;
 mod machine;
 mod members;
+mod merge;
 mod pending;
 mod read;
 mod sequencer;
@@ -30,7 +32,7 @@ mod status;
 #[cfg(test)]
 mod suite_tests;
 
-pub use applied::{AppliedState, SessionMemory};
+pub use applied::{AppliedState, Frozen, SessionMemory};
 pub use core::Core;
 pub use hibernation::{Hibernation, Phase, WakeReason};
 pub use instance::Instance;
@@ -45,7 +47,7 @@ pub use stage_snapshot::SnapshotSource;
 pub use status::{ReplicaMark, ReplicaStatus};
 
 use crate::heat::Heat;
-use crate::store::StoreContext;
+use crate::store::{RangeError, StoreContext};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use confirm::Confirm;
 use isotherm_storage::{Checksum, ReplicaKey};
@@ -54,6 +56,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +77,11 @@ pub struct Replica {
     pub(crate) instance: ArcSwapOption<Instance>,
     /// The applied descriptor, for routing. Replaced only after the change is in the data.
     pub(crate) descriptor: ArcSwap<RangeDescriptor>,
+    /// Set while it stands still, to be absorbed. Replaced before the descriptor of the same change.
+    pub(crate) frozen: ArcSwapOption<Frozen>,
+    /// Its range is part of another one, here too: nothing touches its rows any more. Set and read under
+    /// the core's lock.
+    pub(crate) retired: AtomicBool,
     /// Index of the last applied entry that reads may see.
     pub(crate) applied: watch::Sender<u64>,
     /// Index that the last flush made durable; logs are purged up to it at most.
@@ -113,6 +121,8 @@ impl Replica {
             generation: Arc::new(AtomicU64::new(core.generation)),
             instance: ArcSwapOption::empty(),
             descriptor: ArcSwap::from(core.descriptor.clone()),
+            frozen: ArcSwapOption::from_pointee(core.applied.frozen),
+            retired: AtomicBool::new(false),
             durable: AtomicU64::new(core.applied.index()),
             core: Mutex::new(core),
             applied,
@@ -138,6 +148,45 @@ impl Replica {
     /// The applied descriptor.
     pub fn descriptor(&self) -> Arc<RangeDescriptor> {
         self.descriptor.load_full()
+    }
+
+    /// Whether it stands still, to be absorbed: it takes no writes and serves no reads.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load().is_some()
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
+    pub(crate) fn publish(&self, core: &Core) -> bool {
+        let descriptor = &core.descriptor;
+        if self.descriptor.load().epoch == descriptor.epoch {
+            return false;
+        }
+        self.show(core);
+        true
+    }
+
+    /// The same, whether or not its epoch is a new one.
+    pub(crate) fn show(&self, core: &Core) {
+        self.frozen.store(core.applied.frozen.map(Arc::new));
+        self.descriptor.store(core.descriptor.clone());
+    }
+
+    /// Goes (back) to what is on disk, or to nothing.
+    pub(crate) fn reload(&self, loaded: Option<Core>) {
+        let mut core = self.core.lock();
+        let descriptor = core.descriptor.clone();
+        *core = loaded.unwrap_or_else(|| Core::empty((*descriptor).clone()));
+        self.show(&core);
+        self.applied.send_replace(core.applied.index());
+    }
+
+    /// The refusal while it stands still.
+    pub(crate) fn standing_still() -> RangeError {
+        RangeError::Busy { retry_after: Duration::from_millis(20) }
     }
 
     /// Index of the last applied entry.

@@ -154,6 +154,10 @@ impl Replica {
         if descriptor.epoch.version != version || !covers(&descriptor.span) {
             return Err(self.epoch_mismatch());
         }
+        if self.is_frozen() && self.ctx.faults.read_while_frozen() == 0 {
+            // Whoever absorbs it may take writes of these keys from now on.
+            return Err(Self::standing_still());
+        }
         if self.gate.lock().is_some()
             && spans().iter().any(|span| self.is_gated(leadership.term, span))
         {

@@ -40,6 +40,13 @@ pub enum Proposal {
         /// Where the answer goes: parent and children.
         answer: oneshot::Sender<Result<Vec<RangeDescriptor>, RangeError>>,
     },
+    /// A step of a merge.
+    Merge {
+        /// Which.
+        body: Body,
+        /// Where the answer goes: the range after it, and whether it has absorbed its neighbour.
+        answer: oneshot::Sender<Result<(RangeDescriptor, bool), RangeError>>,
+    },
     /// Orders a checksum.
     Checksum {
         /// Where the answer goes: the index of the state that is summed.
@@ -105,6 +112,10 @@ impl Sequencer {
                     let result = self.propose_split(split).await;
                     let _ = answer.send(result);
                 }
+                Proposal::Merge { body, answer } => {
+                    let result = self.propose_merge(body).await;
+                    let _ = answer.send(result);
+                }
                 Proposal::Checksum { answer } => {
                     let result = self.propose_checksum().await;
                     let _ = answer.send(result);
@@ -166,6 +177,7 @@ impl Sequencer {
         let tuning = &self.replica.ctx.tuning;
         let now = Instant::now();
         let descriptor = self.replica.descriptor();
+        let is_frozen = self.replica.is_frozen();
         let (mut ops, mut bytes) = (0, 0);
         let mut batch = Batch { writes: Vec::new(), waiters: Vec::new() };
         let mut next = Some(first);
@@ -186,6 +198,9 @@ impl Sequencer {
                 // Its client gave up; it was never proposed.
             } else if version != descriptor.epoch.version || !inside {
                 let _ = answer.send(Err(self.replica.epoch_mismatch()));
+            } else if is_frozen {
+                // A merge takes a moment; what comes of it the client learns by asking again.
+                let _ = answer.send(Err(Replica::standing_still()));
             } else if deadline <= now {
                 let late = RangeError::Busy { retry_after: Duration::from_millis(50) };
                 let _ = answer.send(Err(late));
@@ -238,7 +253,7 @@ impl Sequencer {
         body: Body,
     ) -> Result<impl Future<Output = Fate> + Send + use<>, RangeError> {
         let envelope = Envelope {
-            apply_version: Envelope::APPLY_VERSION,
+            apply_version: body.apply_version(),
             range_version: self.replica.descriptor().epoch.version,
             ts: slot.ts,
             closed_ts: Timestamp::ZERO,
@@ -318,6 +333,24 @@ impl Sequencer {
             }
             // Unknown: the gate stays. It names this leadership only, and the next one serves
             // nothing before everything of this one is applied or gone.
+            Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
+        }
+    }
+
+    /// Steps of a merge in line, like splits: what follows is proposed for the version that they make.
+    async fn propose_merge(&mut self, body: Body) -> Result<(RangeDescriptor, bool), RangeError> {
+        let slot = self.slot(std::iter::empty()).await?;
+        let fate = match self.propose(&slot, body).await {
+            Ok(fate) => fate.await,
+            Err(error) => Fate::Refused(error),
+        };
+        self.replica.pending.finish(slot.number);
+        match fate {
+            Fate::Applied { reply: RangeReply::Merge { descriptor, absorbed }, .. } => {
+                Ok((descriptor, absorbed))
+            }
+            Fate::Applied { reply: RangeReply::NotApplied(why), .. } => Err(not_applied(why)),
+            Fate::Refused(error) => Err(error),
             Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
         }
     }

@@ -59,6 +59,15 @@ impl Sessions {
         self.frozen.retain(|layer| layer.newest > floor);
     }
 
+    /// Takes over what the range knew that was absorbed.
+    pub fn absorb(&mut self, mut right: Sessions) {
+        let own = std::mem::take(&mut right.own);
+        self.frozen.append(&mut right.frozen);
+        if !own.results.is_empty() {
+            self.frozen.push(Arc::new(own));
+        }
+    }
+
     /// A table for a child of a split, sharing everything known so far.
     pub fn fork(&mut self) -> Sessions {
         let own = std::mem::take(&mut self.own);

@@ -12,7 +12,7 @@
 use super::Replica;
 use super::applied::AppliedState;
 use super::core::Core;
-use crate::store::StoreContext;
+use crate::store::{StoreContext, StoreEvent, clear_away};
 use crate::type_config::{Snapshot, SnapshotMeta, TypeConfig};
 use isotherm_storage::{
     DataBatch, DataSnapshot, LocalKey, LogOp, ReplicaKey, SnapshotFile, StateKind, StorageError,
@@ -76,6 +76,8 @@ pub struct InstallMarker {
     pub old_span: Option<KeyRange>,
     /// What it gets.
     pub staged: StagedSnapshot,
+    /// Replicas here whose range is part of this one in the snapshot, and what they had.
+    pub swallowed: Vec<(ReplicaKey, KeyRange)>,
 }
 
 /// Builds virtual snapshots.
@@ -115,13 +117,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 /// The applied state that survives a crash without the log.
 pub fn durable_state(ctx: &StoreContext, range: RangeId) -> io::Result<Option<AppliedState>> {
     let row = ctx.data.durable_local(&LocalKey::Applied(range)).map_err(io::Error::other)?;
-    row.map(|bytes| codec::decode(&bytes)).transpose().map_err(io::Error::other)
+    row.map(|bytes| AppliedState::decode(&bytes)).transpose().map_err(io::Error::other)
 }
 
 /// The current snapshot: the applied state, with the data behind it.
 pub fn current(replica: &Replica) -> Option<Snapshot<SnapshotData>> {
     let core = replica.core.lock();
-    core.applied.log_id?;
+    core.applied.log_id.filter(|_| !replica.is_retired())?;
     let header =
         SnapshotHeader { descriptor: (*core.descriptor).clone(), applied: core.applied.clone() };
     // Under the core's lock: rows and progress are of one moment.
@@ -158,20 +160,37 @@ pub fn install(
     };
     let ctx = &replica.ctx;
     let mut core = replica.core.lock();
-    if core.generation != generation {
+    if core.generation != generation || replica.is_retired() {
         return Err(io::Error::other("a newer consensus instance owns this replica"));
     }
     if meta.last_log_id != staged.header.applied.log_id {
         return Err(io::Error::other("a snapshot's files and its metadata differ"));
     }
-    let marker = InstallMarker { old_span: Some(core.descriptor.span.clone()), staged };
+    let host = ctx.host();
+    // Ended before the snapshot was staged (`stage_snapshot.rs`).
+    let gone = host.as_ref().map(|store| store.superseded_by(&staged.header.descriptor));
+    let gone = gone.unwrap_or_default();
+    for gone in &gone {
+        let _left_before_right = gone.core.lock();
+        gone.retired.store(true, Ordering::Release);
+    }
+    let swallowed = gone.iter().map(|gone| (gone.key(), gone.descriptor().span.clone())).collect();
+    let old_span = Some(core.descriptor.span.clone());
+    let marker = InstallMarker { old_span, staged, swallowed };
     put_state(ctx, replica.key(), Some(codec::encode(&marker)))?;
     let loaded = roll_forward(ctx, replica.key(), &marker).map_err(io::Error::other)?;
     *core = Core { generation, ..loaded };
     let descriptor = core.descriptor.clone();
     let index = core.applied.index();
-    ctx.spans.replace(&[(replica.range, descriptor.span.clone())]).map_err(io::Error::other)?;
-    replica.descriptor.store(descriptor.clone());
+    let gone: Vec<RangeId> = gone.iter().map(|gone| gone.range).collect();
+    let own = (replica.range, descriptor.span.clone());
+    ctx.spans.take_over(own, &gone).map_err(io::Error::other)?;
+    for range in &gone {
+        host.as_ref().and_then(|store| store.withdraw(*range));
+        // Nobody listens in tests and while stopping.
+        let _ = ctx.events.send(StoreEvent::ReplicaRemoved { range: *range });
+    }
+    replica.show(&core);
     replica.durable.fetch_max(index, Ordering::AcqRel);
     drop(core);
     replica.applied.send_replace(index);
@@ -187,7 +206,8 @@ pub fn roll_forward(
     marker: &InstallMarker,
 ) -> Result<Core, StorageError> {
     let StagedSnapshot { header, dir, files, dedup_files } = &marker.staged;
-    for span in marker.old_span.iter().chain([&header.descriptor.span]) {
+    let swallowed = marker.swallowed.iter().map(|(_, span)| span);
+    for span in marker.old_span.iter().chain([&header.descriptor.span]).chain(swallowed) {
         ctx.data.delete_span(span)?;
     }
     ctx.data.flush()?;
@@ -207,6 +227,10 @@ pub fn roll_forward(
     let mut batch = DataBatch::new();
     batch.put_local(&LocalKey::Descriptor(key.range), &codec::encode(&header.descriptor));
     batch.put_local(&LocalKey::Applied(key.range), &codec::encode(&header.applied));
+    for (gone, _) in &marker.swallowed {
+        batch.delete_local(&LocalKey::Descriptor(gone.range));
+        batch.delete_local(&LocalKey::Applied(gone.range));
+    }
     for path in dedup_files {
         let bytes = std::fs::read(path).map_err(StorageError::from)?;
         let records: Vec<DedupRecord> = codec::decode(&bytes)?;
@@ -217,6 +241,9 @@ pub fn roll_forward(
     ctx.data.write(batch)?;
     ctx.data.flush()?;
     ctx.faults.install_step(3)?;
+    for (gone, _) in &marker.swallowed {
+        clear_away(ctx, *gone).map_err(StorageError::from)?;
+    }
     put_state(ctx, key, None).map_err(StorageError::from)?;
     let _ = std::fs::remove_dir_all(dir);
     Core::load(&ctx.data, key.range)?

@@ -10,13 +10,13 @@ use super::snapshot::{DedupRecord, Outgoing, SnapshotData, SnapshotHeader};
 use super::{Instance, Replica, StagedSnapshot};
 use crate::network::SnapshotSender;
 use crate::sender::SendError;
-use crate::store::StoreContext;
+use crate::store::{Claim, StoreContext};
 use crate::type_config::{Snapshot, SnapshotMeta, Vote};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use isotherm_storage::{SnapshotCf, SnapshotFile, codec};
-use isotherm_types::Timestamp;
+use isotherm_types::{RangeDescriptor, RangeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -190,7 +190,10 @@ pub async fn receive(
     // Before anything is staged: a span that overlaps another range here is refused, and openraft
     // sees a transport error, not a success.
     let spans = &replica.ctx.spans;
-    spans.reserve(replica.range, &header.descriptor.span).map_err(|e| e.to_string())?;
+    let swallowed = Swallowed::end(replica, &header.descriptor).await?;
+    spans
+        .reserve_over(replica.range, &header.descriptor.span, &swallowed.ranges())
+        .map_err(|e| e.to_string())?;
     let dir = new_dir(&replica.ctx, "in").map_err(|e| e.to_string())?;
     let staged = stage(header.clone(), dir.clone(), &mut chunks).await;
     let staged = match staged {
@@ -210,7 +213,34 @@ pub async fn receive(
         Snapshot { meta: preamble.meta, snapshot: SnapshotData::Staged(Box::new(staged)) };
     let installed = instance.raft.install_full_snapshot(preamble.vote, snapshot).await;
     let response = installed.map_err(|e| e.to_string())?;
+    drop(swallowed);
     Ok(codec::encode(&response).into())
+}
+
+/// Replicas here whose range the sender's range has absorbed: the snapshot brings what became of their
+/// rows. They are ended, and nobody else touches them until the snapshot is installed or given up. Their
+/// own rows stay until then: without it this replica comes to the merge in its log and needs them.
+struct Swallowed {
+    replicas: Vec<(Arc<Replica>, Claim)>,
+}
+
+impl Swallowed {
+    async fn end(replica: &Replica, by: &RangeDescriptor) -> Result<Self, String> {
+        let store = replica.ctx.host().ok_or("the store is ending")?;
+        let mut replicas = Vec::new();
+        for gone in store.superseded_by(by) {
+            let claim = store.claim(gone.range);
+            let claim = claim.ok_or("a merged range is just being created or destroyed here")?;
+            tracing::info!(range_id = %gone.range, by = %by.id, "replica ended: a snapshot of the range that absorbed its range is on its way");
+            gone.end().await;
+            replicas.push((gone, claim));
+        }
+        Ok(Self { replicas })
+    }
+
+    fn ranges(&self) -> Vec<RangeId> {
+        self.replicas.iter().map(|(replica, _)| replica.range).collect()
+    }
 }
 
 /// Before the install: whoever reads here must not miss what the sender had dropped.

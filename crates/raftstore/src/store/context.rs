@@ -2,7 +2,7 @@
 
 use super::liveness::Liveness;
 use super::pace::Pace;
-use super::{RangeError, ScanPool, SpanTable, StoreOptions, StoreTuning};
+use super::{RangeError, ScanPool, SpanTable, Store, StoreOptions, StoreTuning};
 use crate::faults::Faults;
 use crate::replica::Core;
 use crate::sender::PeerSender;
@@ -11,8 +11,8 @@ use isotherm_storage::{DataEngine, LogEngine};
 use isotherm_types::{NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp};
 use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
@@ -87,6 +87,7 @@ pub struct StoreContext {
     pub(crate) hibernate_after_ms: AtomicU64,
     pub(crate) liveness: Liveness,
     opened: Instant,
+    host: OnceLock<Weak<Store>>,
     /// Held while the safe point is raised (`store/safe_point.rs`).
     pub(crate) raising: Mutex<()>,
     newest_ts: AtomicU64,
@@ -143,10 +144,20 @@ impl StoreContext {
             hibernate_after_ms: AtomicU64::new(hibernate_after_ms),
             liveness: Liveness::new(options.timing),
             opened: Instant::now(),
+            host: OnceLock::new(),
             raising: Mutex::new(()),
             newest_ts: AtomicU64::new(0),
             clocks: Mutex::new(Clocks { suspended_ns: suspended_ns(), no_lease_until: None }),
         })
+    }
+
+    /// The store that hosts the replicas, for what concerns two of them; none while it ends.
+    pub(crate) fn host(&self) -> Option<Arc<Store>> {
+        self.host.get()?.upgrade()
+    }
+
+    pub(super) fn set_host(&self, store: &Arc<Store>) {
+        self.host.set(Arc::downgrade(store)).expect("a context is of one store");
     }
 
     /// The store's clock.

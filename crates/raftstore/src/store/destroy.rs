@@ -15,7 +15,7 @@
 
 use super::start::barrier;
 use super::{Store, StoreContext, StoreError, StoreEvent};
-use crate::replica::{AppliedState, InstallMarker, Replica};
+use crate::replica::{AppliedState, Frozen, InstallMarker, Replica};
 use isotherm_storage::{
     DataBatch, Done, LocalKey, LogOp, ReplicaKey, StateKind, StorageError, codec,
 };
@@ -41,7 +41,7 @@ enum Phase {
 /// Synced under the id of a replica that was removed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tombstone {
-    /// Of the descriptor that no longer named it.
+    /// Of the descriptor that no longer named it; 0: the range was absorbed.
     conf_ver: u64,
     phase: Phase,
 }
@@ -95,30 +95,41 @@ impl Store {
     /// destroyed in the background.
     pub fn take_newer(self: &Arc<Self>, newer: Vec<RangeDescriptor>) {
         for descriptor in newer {
-            let replica = self.replica(descriptor.id);
-            if !replica.is_some_and(|replica| self.is_removed(&replica, &descriptor)) {
-                continue;
+            let removed = self.replica(descriptor.id).into_iter();
+            let removed = removed.chain(self.superseded_by(&descriptor));
+            let removed: Vec<_> =
+                removed.filter(|replica| self.is_removed(replica, &descriptor)).collect();
+            for replica in removed {
+                let (store, descriptor) = (self.clone(), descriptor.clone());
+                self.ctx.tasks.spawn(async move {
+                    let range = replica.range;
+                    if let Err(error) = store.destroy(range, &descriptor).await {
+                        tracing::error!(range_id = %range, error = %error, "a removed replica cannot be destroyed: a restart of this node tries again");
+                    }
+                });
             }
-            let store = self.clone();
-            self.ctx.tasks.spawn(async move {
-                if let Err(error) = store.destroy(&descriptor).await {
-                    tracing::error!(range_id = %descriptor.id, error = %error, "a removed replica cannot be destroyed: a restart of this node tries again");
-                }
-            });
         }
     }
 
+    /// Whether `newer`, of the same range or of the one that absorbed it, proves that the replica is no
+    /// more. One that its neighbour here has yet to absorb is left to that one: it needs the rows.
     fn is_removed(&self, replica: &Replica, newer: &RangeDescriptor) -> bool {
-        let proved = replica.descriptor().is_removed_by(replica.id, newer);
+        let descriptor = replica.descriptor();
+        if newer.id != replica.range {
+            let waits = |frozen: &Frozen| self.replica(frozen.into).is_some();
+            let is_awaited = replica.frozen.load().as_deref().is_some_and(waits);
+            return descriptor.is_superseded_by(newer) && !is_awaited;
+        }
+        let proved = descriptor.is_removed_by(replica.id, newer);
         proved || (self.ctx.faults.trust_any_map() == 1 && newer.replica(replica.id).is_none())
     }
 
-    /// Destroys the replica here that `newer` proves removed; whether there was one.
+    /// Destroys the replica of `range` here that `newer` proves removed; whether there was one.
     pub(crate) async fn destroy(
         self: &Arc<Self>,
+        range: RangeId,
         newer: &RangeDescriptor,
     ) -> Result<bool, StoreError> {
-        let range = newer.id;
         let Some(_claim) = self.claims.take(range) else { return Ok(false) };
         let Some(replica) = self.replica(range).filter(|r| self.is_removed(r, newer)) else {
             return Ok(false);
@@ -149,7 +160,7 @@ impl Store {
 
 impl Replica {
     /// Ends everything that runs on it. Nothing of it is submitted to the log after this.
-    async fn end(&self) {
+    pub(crate) async fn end(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -196,6 +207,13 @@ fn mark(ctx: &StoreContext, key: ReplicaKey, conf_ver: u64, phase: Phase) -> io:
     submitted_blocking(ctx, |done| LogOp::PutState { replica: key, kind, bytes, done })
 }
 
+/// Deletes the log of a replica whose rows are part of another one, durably. Blocking.
+pub(crate) fn clear_away(ctx: &StoreContext, key: ReplicaKey) -> io::Result<()> {
+    mark(ctx, key, 0, Phase::Erased)?;
+    let keep: &'static [StateKind] = &[StateKind::Tombstone];
+    submitted_blocking(ctx, |done| LogOp::DeleteReplica { replica: key, keep, done })
+}
+
 /// Finishes every destruction that a crash cut off. Before any replica starts; blocking.
 pub(super) fn finish_destructions(
     ctx: &StoreContext,
@@ -235,7 +253,7 @@ fn consulted(ctx: &StoreContext) -> Result<HashSet<RangeId>, StorageError> {
     for range in ctx.data.local_ranges()? {
         consulted.insert(range);
         if let Some(bytes) = ctx.data.local(&LocalKey::Applied(range))? {
-            let applied: AppliedState = codec::decode(&bytes)?;
+            let applied = AppliedState::decode(&bytes)?;
             consulted.extend(applied.memory.origins.iter().map(|origin| origin.range));
         }
     }

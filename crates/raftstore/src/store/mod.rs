@@ -17,6 +17,8 @@ mod hibernation_tests;
 mod history_tests;
 mod liveness;
 #[cfg(test)]
+mod merge_tests;
+#[cfg(test)]
 mod move_tests;
 mod open;
 mod operation;
@@ -27,6 +29,7 @@ mod read_tests;
 mod receive;
 #[cfg(test)]
 mod removal_tests;
+mod retire;
 mod rouse;
 #[cfg(test)]
 mod rule_tests;
@@ -40,13 +43,14 @@ mod tend;
 mod tests;
 
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
-pub(crate) use destroy::is_buried;
+pub(crate) use destroy::{clear_away, is_buried};
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
 pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
+pub(crate) use claims::Claim;
 use claims::Claims;
 use isotherm_types::{NodeId, RangeId};
 use parking_lot::{Mutex, RwLock};
@@ -145,6 +149,11 @@ impl Store {
             current.push((*next.descriptor()).clone());
         }
         RangeError::EpochMismatch { current }
+    }
+
+    /// The right to create or destroy the replica of `range` here, unless somebody has it.
+    pub(crate) fn claim(&self, range: RangeId) -> Option<Claim> {
+        self.claims.take(range)
     }
 
     fn find(&self, range: RangeId) -> Result<Arc<Replica>, RangeError> {

@@ -7,7 +7,7 @@
 
 use super::context::Birth;
 use super::create::CreationRecord;
-use super::destroy::{finish_destructions, is_buried};
+use super::destroy::{clear_away, finish_destructions, is_buried};
 use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
@@ -58,9 +58,14 @@ impl Store {
             successions: Default::default(),
             ctx,
         });
+        store.ctx.set_host(&store);
         tracing::info!(replicas = found.len(), "store opened");
         let many = found.len();
-        let starts = found.into_iter().map(|(id, core)| store.start_one_of(id, core, many));
+        let hosted: Vec<_> = found.into_iter().map(|(id, core)| store.host(id, core)).collect();
+        let starts = hosted.into_iter().map(|(replica, queue)| {
+            let store = store.clone();
+            async move { store.start_hosted(&replica, queue, many).await }
+        });
         let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
         while let Some(started) = starts.next().await {
             started?;
@@ -144,6 +149,8 @@ impl Core {
             last_ts: Timestamp::ZERO,
             apply_version: crate::command::Envelope::APPLY_VERSION,
             memory: SessionMemory::default(),
+            frozen: None,
+            absorbed: Default::default(),
         };
         let descriptor = Arc::new(descriptor);
         let (sessions, garbage) = (Sessions::default(), Garbage::default());
@@ -184,19 +191,32 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
         ctx.spans.reserve(range, &core.descriptor.span)?;
         found.insert(range, (me, core));
     }
-    for (range, keys) in in_log {
-        for key in keys {
-            if found.contains_key(&range) {
-                continue;
-            }
-            if let Some(bytes) = ctx.log.state(key, StateKind::Creation)? {
-                let record: CreationRecord = codec::decode(&bytes)?;
-                ctx.spans.reserve(range, &record.descriptor.span)?;
-                found.insert(range, (key.replica, Core::empty(record.descriptor)));
+    let absorbed: HashMap<RangeId, &Core> = found
+        .values()
+        .flat_map(|(_, core)| core.applied.absorbed.iter().map(move |range| (*range, core)))
+        .collect();
+    let mut created = Vec::new();
+    for (range, keys) in &in_log {
+        for key in keys.iter().filter(|_| !found.contains_key(range)) {
+            let record = ctx.log.state(*key, StateKind::Creation)?;
+            let record = record.map(|bytes| codec::decode::<CreationRecord>(&bytes)).transpose()?;
+            let is_part_of = |core: &Core| {
+                let of = record.as_ref().map(|r| &r.descriptor);
+                of.is_some_and(|of| of.is_superseded_by(&core.descriptor))
+            };
+            if absorbed.contains_key(range) || found.values().any(|(_, core)| is_part_of(core)) {
+                tracing::info!(range_id = %range, replica_id = %key.replica, "clearing away a replica that was merged");
+                clear_away(ctx, *key).map_err(isotherm_storage::StorageError::from)?;
+            } else if let Some(record) = record {
+                created.push((key.replica, record.descriptor));
             }
             // Otherwise a child of a split that is rolled back here: the parent applies the split
             // again from its log, and the child then starts over the votes and entries it has.
         }
+    }
+    for (id, descriptor) in created {
+        ctx.spans.reserve(descriptor.id, &descriptor.span)?;
+        found.insert(descriptor.id, (id, Core::empty(descriptor)));
     }
     Ok(found.into_values().collect())
 }

@@ -65,7 +65,7 @@ async fn a_destruction_goes_on_after_a_crash_at_each_step() {
         let after = cluster.promote(R, added, old).await;
         let store = cluster.store(from).clone();
         store.ctx.faults.kill_at_destroy_step.store(step, Ordering::Relaxed);
-        store.destroy(&after).await.unwrap_err();
+        store.destroy(after.id, &after).await.unwrap_err();
         assert!(store.ctx.spans.reserve(RangeId(9), &after.span).is_err(), "not done, not free");
         drop(store);
         cluster.crash_node(from).await;
@@ -96,13 +96,13 @@ async fn an_older_map_does_not_destroy_a_promoted_learner() {
     let rumour =
         RangeDescriptor { epoch: RangeEpoch { conf_ver: 100, ..stale.epoch }, ..stale.clone() };
     for map in [&stale, &rumour] {
-        assert!(!cluster.store(4).destroy(map).await.unwrap());
+        assert!(!cluster.store(4).destroy(map.id, map).await.unwrap());
     }
     assert_eq!(cluster.store(4).replica(R).unwrap().id, ReplicaId(4));
     cluster.assert_replicas_agree("k").await;
     // What the rule is for: without it the same map takes a voter away.
     cluster.store(4).ctx.faults.trust_any_map.store(1, Ordering::Relaxed);
-    assert!(cluster.store(4).destroy(&stale).await.unwrap());
+    assert!(cluster.store(4).destroy(stale.id, &stale).await.unwrap());
     assert!(cluster.store(4).replica(R).is_none());
     cluster.stop().await;
 }
@@ -188,7 +188,7 @@ async fn a_replica_and_its_snapshot_are_refused_while_their_span_overlaps() {
         replicas: Vec::new(),
         ..other
     };
-    assert!(cluster.store(4).destroy(&gone).await.unwrap());
+    assert!(cluster.store(4).destroy(gone.id, &gone).await.unwrap());
     let learned = || cluster.store(4).replica(R).unwrap().applied_index() > 0;
     cluster.wait_for("the snapshot is installed", learned).await;
     cluster.promote(R, ReplicaId(4), ReplicaId(if leader == 3 { 2 } else { 3 })).await;

@@ -32,11 +32,17 @@ pub struct SpanOverlap {
 
 type Spans = BTreeMap<Key, (KeyRange, RangeId)>;
 
-fn overlap(spans: &Spans, span: &KeyRange, range: RangeId) -> Result<(), SpanOverlap> {
+/// Whether anybody but `range` and `over` has any of `span`.
+fn overlap(
+    spans: &Spans,
+    span: &KeyRange,
+    range: RangeId,
+    over: &[RangeId],
+) -> Result<(), SpanOverlap> {
     let before = spans.range(..=span.start().clone()).next_back();
     let inside = spans.range(span.start().clone()..).take_while(|(k, _)| span.is_before_end(k));
     for (_, (local_span, local)) in before.into_iter().chain(inside) {
-        if *local != range && local_span.overlaps(span) {
+        if *local != range && !over.contains(local) && local_span.overlaps(span) {
             let (local, local_span) = (*local, local_span.clone());
             return Err(SpanOverlap { range, span: span.clone(), local, local_span });
         }
@@ -47,13 +53,36 @@ fn overlap(spans: &Spans, span: &KeyRange, range: RangeId) -> Result<(), SpanOve
 impl SpanTable {
     /// Gives `span` to `range` in addition to what it has; refused if another range has any of it.
     pub fn reserve(&self, range: RangeId, span: &KeyRange) -> Result<(), SpanOverlap> {
+        self.reserve_over(range, span, &[])
+    }
+
+    /// [`SpanTable::reserve`], whatever `over` have of it: they are part of `range` now.
+    pub fn reserve_over(
+        &self,
+        range: RangeId,
+        span: &KeyRange,
+        over: &[RangeId],
+    ) -> Result<(), SpanOverlap> {
         let mut spans = self.by_start.lock();
-        overlap(&spans, span, range)?;
+        overlap(&spans, span, range, over)?;
         let known = spans.get(span.start());
         // What it has stays its own until an install replaces it: its rows are still there.
         if known.is_none_or(|(known, _)| !known.covers(span)) {
             spans.insert(span.start().clone(), (span.clone(), range));
         }
+        Ok(())
+    }
+
+    /// Makes `own` all that its range has, and takes everything from `gone`, which are part of it.
+    pub fn take_over(
+        &self,
+        (range, span): (RangeId, KeyRange),
+        gone: &[RangeId],
+    ) -> Result<(), SpanOverlap> {
+        let mut spans = self.by_start.lock();
+        overlap(&spans, &span, range, gone)?;
+        spans.retain(|_, (_, owner)| *owner != range && !gone.contains(owner));
+        spans.insert(span.start().clone(), (span, range));
         Ok(())
     }
 
@@ -63,7 +92,7 @@ impl SpanTable {
         let mut next = spans.clone();
         next.retain(|_, (_, range)| !owners.iter().any(|(owner, _)| owner == range));
         for (range, span) in owners {
-            overlap(&next, span, *range)?;
+            overlap(&next, span, *range, &[])?;
             next.insert(span.start().clone(), (span.clone(), *range));
         }
         *spans = next;
@@ -111,5 +140,22 @@ mod tests {
         table.release(RangeId(3));
         table.restore(RangeId(3), &span("f", "m"));
         table.reserve(RangeId(4), &span("g", "h")).expect("free again");
+    }
+
+    #[test]
+    fn a_merge_takes_its_neighbours_span_over() {
+        let table = SpanTable::default();
+        let halves = [(RangeId(1), span("", "m")), (RangeId(2), span("m", "t"))];
+        table.replace(&halves).expect("free");
+        table.reserve(RangeId(3), &span("t", "")).expect("free");
+        assert!(table.reserve_over(RangeId(1), &span("", ""), &[RangeId(2)]).is_err());
+        let whole = (RangeId(1), span("", "t"));
+        table.reserve_over(RangeId(1), &whole.1, &[RangeId(2)]).expect("2 is to go");
+        table.restore(RangeId(1), &span("", "m"));
+        assert!(table.reserve(RangeId(4), &span("n", "o")).is_err(), "2 is still there");
+        table.take_over(whole, &[RangeId(2)]).expect("2 goes");
+        table.restore(RangeId(2), &span("m", "t"));
+        let owner = table.reserve(RangeId(4), &span("n", "o")).expect_err("it is 1's");
+        assert_eq!(owner.local, RangeId(1));
     }
 }

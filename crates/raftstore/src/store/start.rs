@@ -4,7 +4,7 @@ use super::context::Birth;
 use super::{Store, StoreContext, StoreError, StoreEvent};
 use crate::log_store::LogStore;
 use crate::network::Factory;
-use crate::replica::{Core, Instance, RangeMachine, Replica, Sequencer, SnapshotSource};
+use crate::replica::{Core, Instance, Proposal, RangeMachine, Replica, Sequencer, SnapshotSource};
 use crate::type_config::Raft;
 use isotherm_storage::{LogOp, StateKind};
 use isotherm_types::{RaftTiming, ReplicaId};
@@ -13,10 +13,14 @@ use openraft::{Config, SnapshotPolicy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// So many replicas that start at once do not all stand for election: see
 /// [`Store::start_one_of`].
 const MANY: usize = 256;
+
+/// What waits for a replica's sequencer.
+pub(super) type Queue = mpsc::Receiver<Proposal>;
 
 /// openraft's settings for the data ranges.
 fn raft_config(timing: RaftTiming) -> Result<Arc<Config>, openraft::ConfigError> {
@@ -56,9 +60,30 @@ impl Store {
         core: Core,
         many: usize,
     ) -> Result<Arc<Replica>, StoreError> {
+        let (replica, queue) = self.host(id, core);
+        let started = self.start_hosted(&replica, queue, many).await;
+        if started.is_err() {
+            self.replicas.write().remove(&replica.range);
+        }
+        started.map(|()| replica)
+    }
+
+    /// Shows a replica on which nothing runs yet. Those that a store opens with are all shown before the
+    /// first of them starts: to start is to apply, and what is applied can concern a neighbour.
+    pub(super) fn host(&self, id: ReplicaId, core: Core) -> (Arc<Replica>, Queue) {
         let (replica, queue) = Replica::new(self.ctx.clone(), id, core);
-        build_instance(&replica, many < MANY).await?;
         self.replicas.write().insert(replica.range, replica.clone());
+        (replica, queue)
+    }
+
+    /// Starts consensus, sequencer and supervision of a replica that is one of `many`.
+    pub(super) async fn start_hosted(
+        self: &Arc<Self>,
+        replica: &Arc<Replica>,
+        queue: Queue,
+        many: usize,
+    ) -> Result<(), StoreError> {
+        build_instance(replica, many < MANY).await?;
         let sequencer = Sequencer::new(replica.clone(), queue);
         self.ctx.tasks.spawn(sequencer.run());
         let supervised = replica.clone();
@@ -66,7 +91,7 @@ impl Store {
             let _ended = supervised.ended.clone().drop_guard();
             supervise(supervised).await;
         });
-        Ok(replica)
+        Ok(())
     }
 
     /// Starts this node's replicas of the children of a split that was applied here.
@@ -105,7 +130,13 @@ impl Store {
 async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), StoreError> {
     let ctx = &replica.ctx;
     let generation = replica.generation.fetch_add(1, Ordering::AcqRel) + 1;
-    replica.core.lock().generation = generation;
+    {
+        let mut core = replica.core.lock();
+        if replica.is_retired() {
+            return Ok(());
+        }
+        core.generation = generation;
+    }
     let failed = |reason: String| StoreError::Raft { range: replica.range, reason };
     let voted = ctx.log.state(replica.key(), StateKind::Vote)?.is_some();
     let applied = replica.core.lock().applied.log_id;
@@ -210,12 +241,9 @@ async fn rebuild(replica: &Arc<Replica>, old: &Instance) -> Result<(), StoreErro
     let loaded = tokio::task::spawn_blocking(move || Core::load(&ctx.data, range))
         .await
         .map_err(|e| StoreError::Corrupt(e.to_string()))??;
-    {
-        let mut core = replica.core.lock();
-        let descriptor = core.descriptor.clone();
-        *core = loaded.unwrap_or_else(|| Core::empty((*descriptor).clone()));
-        replica.descriptor.store(core.descriptor.clone());
-        replica.applied.send_replace(core.applied.index());
+    replica.reload(loaded);
+    if let Some(store) = replica.ctx.host() {
+        store.finish_merges(replica).await?;
     }
     build_instance(replica, true).await
 }

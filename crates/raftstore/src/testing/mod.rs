@@ -5,8 +5,10 @@
 
 mod cluster;
 mod crash_copy;
+mod merges;
 mod moves;
 mod net;
 
 pub use cluster::{Cluster, ORACLE_START_MS, put, value};
+pub use merges::Merge;
 pub use net::Net;

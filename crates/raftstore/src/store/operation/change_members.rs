@@ -59,6 +59,9 @@ impl Change {
             return Err(condition("another change of members is just running"));
         }
         let change = Self { replica, instance, leadership };
+        if change.replica.is_frozen() {
+            return Err(condition("the range is about to be merged"));
+        }
         change.replica.touch();
         if change.replica.hibernation.has_lapsed() {
             change.replica.confirm_leadership().await?;

@@ -2,6 +2,7 @@
 
 mod change_members;
 mod checksum;
+mod merge;
 mod read;
 mod split;
 mod transfer_leader;

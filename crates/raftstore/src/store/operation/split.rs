@@ -33,6 +33,9 @@ impl Store {
             let why = "every split key must lie strictly inside the range, in ascending order";
             return Err(RangeError::Invalid(why.into()));
         }
+        if replica.is_frozen() {
+            return Err(RangeError::Condition(format!("{range} is about to be merged")));
+        }
         if !descriptor.is_settled() {
             let why =
                 format!("the members of {range} are changing: split it when they have settled");
