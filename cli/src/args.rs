@@ -466,6 +466,17 @@ pub enum RangeCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// Merge a range with its right neighbour; both must be on the same nodes
+    Merge {
+        /// The range's id
+        id: String,
+        /// Undo it if it is not done within this time
+        #[arg(long, default_value = "10s", value_parser = duration)]
+        within: Duration,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
     /// Compare the replicas of a range at one applied index
     Checksum { key_or_id: String },
     /// Say what was decided about a range lately, and why; also why nothing was

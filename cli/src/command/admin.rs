@@ -176,8 +176,15 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
         RangeCommand::Move { id, from, to, within, wait } => {
             let wrong = || Failure::usage(format!("{id:?} is not a range's id, such as r7"));
             let range = parse_id(&id).ok_or_else(wrong)?;
-            let move_ = operation::Move { range, from: NodeId(from), to: NodeId(to), within, wait };
-            operation::order(global, &client, move_).await
+            let (from, to) = (NodeId(from), NodeId(to));
+            let ordered = client.admin().move_range(range, from, to, within).await?;
+            operation::follow(global, &client, ordered, wait).await
+        }
+        RangeCommand::Merge { id, within, wait } => {
+            let wrong = || Failure::usage(format!("{id:?} is not a range's id, such as r7"));
+            let range = parse_id(&id).ok_or_else(wrong)?;
+            let ordered = client.admin().merge_ranges(range, within).await?;
+            operation::follow(global, &client, ordered, wait).await
         }
         RangeCommand::Explain { key_or_id } => {
             let range = find(global, &client, &key_or_id).await?.descriptor.id;

@@ -1,21 +1,23 @@
-//! Operations that the meta service drives to their end: moves of replicas.
+//! Operations that the meta service drives to their end: moves of replicas, merges.
 
 use super::client;
 use crate::args::{Global, OperationCommand};
 use crate::failure::{CONDITION, Failure};
 use crate::output::{self, Format};
 use isotherm_client::{Client, Operation, OperationStatus};
-use isotherm_types::{NodeId, RangeId};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 fn operation_json(o: &Operation) -> Value {
+    let place = |(node, replica): (isotherm_types::NodeId, isotherm_types::ReplicaId)| {
+        (node.get() != 0).then(|| json!({"node": node.get(), "replica": replica.get()}))
+    };
     json!({
         "id": o.id,
         "kind": o.kind,
         "range": o.range.get(),
-        "from": {"node": o.from.0.get(), "replica": o.from.1.get()},
-        "to": {"node": o.to.0.get(), "replica": o.to.1.get()},
+        "right": o.right.map(|right| right.get()),
+        "from": place(o.from),
+        "to": place(o.to),
         "state": o.state,
         "reason": o.reason,
         "step": o.step,
@@ -27,19 +29,24 @@ fn operation_json(o: &Operation) -> Value {
 
 fn operation_row(o: &Operation) -> Vec<String> {
     let took = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+    let places = match o.right {
+        Some(right) => format!("{right} -> {}", o.range),
+        None if o.from.0.get() == 0 => format!("+ {}", o.to.0),
+        None => format!("{} -> {}", o.from.0, o.to.0),
+    };
     let note = if o.reason.is_empty() { &o.step } else { &o.reason };
     vec![
         o.id.to_string(),
         o.kind.clone(),
         o.range.to_string(),
-        format!("{} -> {}", o.from.0, o.to.0),
+        places,
         o.state.clone(),
         if o.ended_ms > 0 { took(o.ended_ms.saturating_sub(o.started_ms)) } else { "-".to_owned() },
         note.clone(),
     ]
 }
 
-const HEADER: [&str; 7] = ["OPERATION", "KIND", "RANGE", "NODES", "STATE", "TOOK", "NOTE"];
+const HEADER: [&str; 7] = ["OPERATION", "KIND", "RANGE", "FROM -> TO", "STATE", "TOOK", "NOTE"];
 
 fn show(global: &Global, operation: &Operation) -> Result<(), Failure> {
     match global.format() {
@@ -67,25 +74,21 @@ pub async fn run(global: &Global, command: OperationCommand) -> Result<(), Failu
     }
 }
 
-/// A move, as the flags say.
-pub struct Move {
-    pub range: RangeId,
-    pub from: NodeId,
-    pub to: NodeId,
-    pub within: Duration,
-    pub wait: bool,
-}
-
-/// Orders a move and, if asked, waits for its end: one that was not carried out is a failure.
-pub async fn order(global: &Global, client: &Client, move_: Move) -> Result<(), Failure> {
-    let Move { range, from, to, within, wait } = move_;
-    let mut operation = client.admin().move_range(range, from, to, within).await?;
+/// Shows an operation that was ordered and, if asked, waits for its end: one that was not carried out is
+/// a failure.
+pub async fn follow(
+    global: &Global,
+    client: &Client,
+    mut operation: Operation,
+    wait: bool,
+) -> Result<(), Failure> {
     if wait {
         operation = client.admin().wait_for_operation(operation.id).await?;
     }
     show(global, &operation)?;
     if operation.status() == OperationStatus::Failed {
-        let why = format!("the move of {range} was not carried out: {}", operation.reason);
+        let Operation { kind, range, reason, .. } = &operation;
+        let why = format!("the {kind} of {range} was not carried out: {reason}");
         return Err(Failure::new(CONDITION, why));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Operations of several steps, which the meta service drives: moves of replicas.
+//! Operations of several steps, which the meta service drives: moves of replicas, merges.
 
 use super::{Admin, META_TIMEOUT};
 use crate::{ClientError, ErrorKind};
@@ -22,15 +22,17 @@ pub enum OperationStatus {
     Failed,
 }
 
-/// A move of a replica from one node to another.
+/// A move of a replica from one node to another, or a merge of two ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     /// Its number.
     pub id: u64,
-    /// `move`.
+    /// `move`, `add`, `merge`.
     pub kind: String,
-    /// Of which range.
+    /// Of which range; of a merge the one that absorbs the other.
     pub range: RangeId,
+    /// Of a merge the range that goes.
+    pub right: Option<RangeId>,
     /// From where, and which replica goes.
     pub from: (NodeId, ReplicaId),
     /// To where, and which replica comes.
@@ -65,6 +67,7 @@ fn operation(o: pb::Operation) -> Operation {
         id: o.id,
         kind: o.kind,
         range: RangeId(o.range_id),
+        right: Some(RangeId(o.right_range_id)).filter(|right| right.get() != 0),
         from: (NodeId(o.from_node), ReplicaId(o.from_replica)),
         to: (NodeId(o.to_node), ReplicaId(o.to_replica)),
         state: o.state,
@@ -97,6 +100,21 @@ impl Admin<'_> {
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let answer = ask_meta!(self, move_range, request)?;
+        answer.operation.map(operation).ok_or_else(missing)
+    }
+
+    /// Orders a merge of `range` with its right neighbour; undone if it is not done within `limit`.
+    /// Returns as soon as it is decided.
+    pub async fn merge_ranges(
+        &self,
+        range: RangeId,
+        limit: Duration,
+    ) -> Result<Operation, ClientError> {
+        let request = pb::MergeRangesRequest {
+            range_id: range.get(),
+            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+        };
+        let answer = ask_meta!(self, merge_ranges, request)?;
         answer.operation.map(operation).ok_or_else(missing)
     }
 

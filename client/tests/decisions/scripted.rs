@@ -471,6 +471,12 @@ impl MetaService for Meta {
     ) -> Result<Response<pb::MoveRangeResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
+    async fn merge_ranges(
+        &self,
+        _: Request<pb::MergeRangesRequest>,
+    ) -> Result<Response<pb::MergeRangesResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
 
     async fn list_operations(
         &self,

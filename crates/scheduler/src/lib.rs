@@ -23,7 +23,7 @@ pub use decision::{Action, Decision, Rule};
 pub use load::{KeySample, RangeLoad, Rates};
 pub use scheduler::Scheduler;
 pub use settings::Settings;
-pub use view::{ClusterView, Intent, Liveness, NodeView, PendingMove, RangeView};
+pub use view::{ClusterView, Intent, Liveness, NodeView, PendingMerge, PendingMove, RangeView};
 
 #[cfg(test)]
 mod tests;

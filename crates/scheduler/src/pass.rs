@@ -7,7 +7,7 @@
 use crate::figures::Seconds;
 use crate::memory::{Memory, Order, Past, Piece};
 use crate::stand::Stand;
-use crate::{Action, ClusterView, Decision, PendingMove, RangeView, Rule, Settings};
+use crate::{Action, ClusterView, Decision, PendingMerge, PendingMove, RangeView, Rule, Settings};
 use isotherm_types::{NodeId, RangeId};
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,6 +37,7 @@ pub(crate) struct Pass<'a> {
     /// Decisions so far.
     pub decisions: Vec<Decision>,
     pending: HashMap<RangeId, &'a PendingMove>,
+    merging: HashMap<RangeId, &'a PendingMerge>,
     offsets: Vec<u32>,
     members: Vec<u32>,
     pub(crate) ordinals: HashMap<NodeId, u32>,
@@ -64,6 +65,7 @@ impl<'a> Pass<'a> {
             is_free: Vec::with_capacity(view.ranges.len()),
             decisions: Vec::new(),
             pending: view.moves.iter().map(|m| (m.range, m)).collect(),
+            merging: view.merges.iter().flat_map(|m| [(m.left, m), (m.right, m)]).collect(),
             offsets: vec![0],
             members: Vec::with_capacity(view.ranges.len() * 3),
             ordinals: (0..).zip(view.nodes.keys()).map(|(number, &id)| (id, number)).collect(),
@@ -111,6 +113,7 @@ impl<'a> Pass<'a> {
         });
         let is_free = range.leader.is_some()
             && pending.is_none()
+            && !self.merging.contains_key(&id)
             && order.is_none()
             && !is_backing_off
             && range.descriptor.is_settled();
@@ -357,6 +360,10 @@ impl<'a> Pass<'a> {
         }
         if let Some(pending) = self.pending(i) {
             return describe_move(pending, now);
+        }
+        if let Some(merge) = self.merging.get(&self.id(i)) {
+            let age = Seconds(now.saturating_sub(merge.started_ms));
+            return format!("{} is being merged into {} since {age}", merge.right, merge.left);
         }
         let past = self.past(i);
         if let Some((at, why, times)) = past.and_then(|past| past.failed.as_ref()) {

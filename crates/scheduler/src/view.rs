@@ -87,6 +87,17 @@ pub struct PendingMove {
     pub started_ms: u64,
 }
 
+/// A merge that was ordered and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingMerge {
+    /// The range that absorbs the other.
+    pub left: RangeId,
+    /// The one that goes.
+    pub right: RangeId,
+    /// When it was ordered, on the clock of the view.
+    pub started_ms: u64,
+}
+
 /// The cluster at one instant.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClusterView {
@@ -98,6 +109,8 @@ pub struct ClusterView {
     pub ranges: Vec<RangeView>,
     /// What is under way.
     pub moves: Vec<PendingMove>,
+    /// Likewise; nothing else is ordered of their ranges.
+    pub merges: Vec<PendingMerge>,
     /// How many replicas each range should have, at most one per node.
     pub replicas_wanted: usize,
 }

@@ -83,6 +83,7 @@ impl MetaMachine {
                 Reply::Done
             }
             Command::SetIntent { node, intent } => self.set_intent(node, intent),
+            Command::Merge(command) => self.apply_merge(command),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Commands and what they answer.
 
+use super::merges::MergeCommand;
 use super::nodes::NodeIntent;
 use super::operations::OperationCommand;
 use super::state::Window;
@@ -103,6 +104,8 @@ pub enum Command {
         /// What of it.
         intent: NodeIntent,
     },
+    /// Something about a merge.
+    Merge(MergeCommand),
 }
 
 impl Command {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod command;
+mod merges;
 mod nodes;
 mod operations;
 mod snapshot;
@@ -13,6 +14,7 @@ mod state;
 mod tests;
 
 pub use command::{Command, Founding, NodeDetails, Reply};
+pub use merges::{Merge, MergeCommand};
 pub use nodes::NodeIntent;
 pub use operations::{Operation, OperationCommand, OperationState, Undo};
 pub use state::{MetaMachine, NodeRecord, Reign, SEED_NUMBER, Window};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Operations that have ended and are still listed.
-const ENDED_MAX: usize = 1000;
+pub(super) const ENDED_MAX: usize = 1000;
 
 /// Why an operation is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +147,12 @@ impl Operations {
         given
     }
 
+    /// A number that no operation has had.
+    pub(super) fn give_number(&mut self) -> u64 {
+        self.given += 1;
+        self.given
+    }
+
     fn forget_old(&mut self) {
         let ended = |o: &&Operation| o.state.has_ended();
         let count = self.by_id.values().filter(ended).count();
@@ -227,13 +233,11 @@ impl MetaMachine {
         if d.replica_on(to).is_some() {
             return refused(format!("{range} has a replica on {to} already"));
         }
-        let running = |o: &&Operation| o.range == range && !o.state.has_ended();
-        if let Some(other) = self.operations.iter().find(running) {
-            return refused(format!("operation {} moves a replica of {range} already", other.id));
+        if let Some(why) = self.busy(range) {
+            return refused(why);
         }
         let added = self.operations.replica_id(d);
-        self.operations.given += 1;
-        let id = self.operations.given;
+        let id = self.operations.give_number();
         let operation = Operation {
             id,
             range,

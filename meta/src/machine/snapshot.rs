@@ -1,6 +1,7 @@
 //! The agreed state as bytes: a format byte, then the newest of the layouts below.
 
 use super::command::Founding;
+use super::merges::Merges;
 use super::nodes::NodeIntent;
 use super::operations::Operations;
 use super::state::{MetaMachine, NodeRecord, Window};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The layout that is written.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// Layout 1: before there was a safe point.
 #[derive(Serialize, Deserialize)]
@@ -43,6 +44,19 @@ struct V3 {
     intents: BTreeMap<NodeId, NodeIntent>,
 }
 
+/// Layout 4: merges.
+#[derive(Serialize, Deserialize)]
+struct V4 {
+    base: V3,
+    merges: Merges,
+}
+
+impl From<V3> for V4 {
+    fn from(base: V3) -> Self {
+        Self { base, merges: Merges::default() }
+    }
+}
+
 impl From<V2> for V3 {
     fn from(base: V2) -> Self {
         Self { base, intents: BTreeMap::new() }
@@ -73,21 +87,27 @@ impl MetaMachine {
         let mut bytes = vec![FORMAT];
         let (operations, safe_point) = (self.operations.clone(), self.safe_point);
         let base = V2 { base, operations, safe_point };
-        bytes.extend(codec::encode(&V3 { base, intents: self.intents.clone() }));
+        let base = V3 { base, intents: self.intents.clone() };
+        bytes.extend(codec::encode(&V4 { base, merges: self.merges.clone() }));
         bytes
     }
 
     pub(super) fn from_snapshot(bytes: &[u8]) -> Result<Self, String> {
         let (format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
-        let state: V3 = match *format {
-            1 => V2::from(codec::decode::<V1>(rest).map_err(|e| e.to_string())?).into(),
-            2 => codec::decode::<V2>(rest).map_err(|e| e.to_string())?.into(),
+        let state: V4 = match *format {
+            1 => {
+                let first = codec::decode::<V1>(rest).map_err(|e| e.to_string())?;
+                V3::from(V2::from(first)).into()
+            }
+            2 => V3::from(codec::decode::<V2>(rest).map_err(|e| e.to_string())?).into(),
+            3 => codec::decode::<V3>(rest).map_err(|e| e.to_string())?.into(),
             FORMAT => codec::decode(rest).map_err(|e| e.to_string())?,
             newer => {
                 return Err(format!("snapshot format {newer} is not known, only 1 to {FORMAT}"));
             }
         };
-        let V3 { base: V2 { base: state, operations, safe_point }, intents } = state;
+        let V4 { base: V3 { base, intents }, merges } = state;
+        let V2 { base: state, operations, safe_point } = base;
         let mut ranges = RangeMap::default();
         if !state.ranges.is_empty() {
             ranges.apply(&state.ranges).map_err(|e| e.to_string())?;
@@ -107,6 +127,7 @@ impl MetaMachine {
             operations,
             safe_point,
             intents,
+            merges,
         })
     }
 }
@@ -123,14 +144,16 @@ mod tests {
         machine.intents.insert(NodeId(2), NodeIntent::Draining);
         let newest = machine.to_snapshot();
         assert_eq!(MetaMachine::from_snapshot(&newest), Ok(machine.clone()));
-        let V3 { base, .. } = codec::decode(&newest[1..]).expect("just encoded");
+        let V4 { base: third, .. } = codec::decode(&newest[1..]).expect("just encoded");
         let read = |format: u8, bytes: Vec<u8>| {
             MetaMachine::from_snapshot(&[vec![format], bytes].concat()).expect("an older layout")
         };
+        assert_eq!(read(3, codec::encode(&third)), machine);
+        let base = third.base;
         let second = MetaMachine { intents: BTreeMap::new(), ..machine };
         assert_eq!(read(2, codec::encode(&base)), second);
         let first = MetaMachine { safe_point: Timestamp::ZERO, ..second };
         assert_eq!(read(1, codec::encode(&base.base)), first);
-        assert!(MetaMachine::from_snapshot(&[4, 1]).is_err());
+        assert!(MetaMachine::from_snapshot(&[5, 1]).is_err());
     }
 }

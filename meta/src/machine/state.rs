@@ -1,6 +1,7 @@
 //! The agreed state.
 
 use super::command::{Founding, NodeDetails};
+use super::merges::Merges;
 use super::nodes::NodeIntent;
 use super::operations::Operations;
 use isotherm_types::{
@@ -71,6 +72,7 @@ pub struct MetaMachine {
     pub(super) safe_point: Timestamp,
     /// Of nodes that are not just to serve.
     pub(super) intents: BTreeMap<NodeId, NodeIntent>,
+    pub(super) merges: Merges,
 }
 
 impl MetaMachine {

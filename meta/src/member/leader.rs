@@ -68,6 +68,7 @@ impl Meta {
         tokio::join!(
             working,
             operations::drive(self.clone(), term),
+            operations::drive_merges(self.clone(), term),
             scheduling::run(self.clone(), term)
         );
     }

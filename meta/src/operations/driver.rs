@@ -26,11 +26,11 @@ impl Notes {
         self.0.lock().get(&id).cloned().unwrap_or_default()
     }
 
-    fn set(&self, id: u64, note: String) {
+    pub(super) fn set(&self, id: u64, note: String) {
         self.0.lock().insert(id, note);
     }
 
-    fn forget(&self, id: u64) {
+    pub(super) fn forget(&self, id: u64) {
         self.0.lock().remove(&id);
     }
 }

@@ -29,6 +29,20 @@ impl Meta {
         range: &RangeDescriptor,
         step: &Step,
     ) -> Result<(), WireError> {
+        let after = self.ask_leader(range, |node| self.ask(node, range, step)).await?;
+        self.learn(after);
+        Ok(())
+    }
+
+    /// Asks the leader of `range`, following what nodes say of who that is.
+    pub(super) async fn ask_leader<T, F>(
+        &self,
+        range: &RangeDescriptor,
+        ask_node: impl Fn(NodeId) -> F,
+    ) -> Result<T, WireError>
+    where
+        F: Future<Output = Result<T, WireError>>,
+    {
         let known = self.registry.lock().leader(range.id).map(|leader| leader.node);
         let voters: Vec<NodeId> = range.voters().map(|r| r.node).collect();
         let mut turn = voters.into_iter().cycle();
@@ -36,13 +50,10 @@ impl Meta {
         let mut last = WireError::new(Code::Unavailable, "the range has no voters");
         for _ in 0..HOPS_MAX {
             let Some(node) = ask else { return Err(last) };
-            let asked = tokio::time::timeout(TIMEOUT, self.ask(node, range, step)).await;
+            let asked = tokio::time::timeout(TIMEOUT, ask_node(node)).await;
             let late = || WireError::new(Code::Indeterminate, "the node did not answer in time");
             match asked.unwrap_or_else(|_| Err(late())) {
-                Ok(after) => {
-                    self.learn(after);
-                    return Ok(());
-                }
+                Ok(answer) => return Ok(answer),
                 Err(error) => {
                     self.learn(error.0.descriptors.clone());
                     let hint = NodeId(error.0.leader_node);
@@ -98,7 +109,7 @@ impl Meta {
         }
     }
 
-    fn channel(&self, node: NodeId) -> Result<Channel, WireError> {
+    pub(super) fn channel(&self, node: NodeId) -> Result<Channel, WireError> {
         let address = {
             let machine = self.group.machine().read();
             machine.nodes().get(&node).map(|record| record.details.address.clone())
@@ -110,7 +121,7 @@ impl Meta {
     }
 
     /// Offers to the map what a node said of a range.
-    fn learn(&self, said: Vec<pb::Descriptor>) {
+    pub(super) fn learn(&self, said: Vec<pb::Descriptor>) {
         let descriptors = said.into_iter().filter_map(|d| RangeDescriptor::try_from(d).ok());
         let machine = self.group.machine().read();
         let mut pool = self.pool.lock();
@@ -135,7 +146,7 @@ async fn changed(
 }
 
 /// The error in the details of a status, or one that says that the node was not reached.
-fn detailed(status: &Status) -> WireError {
+pub(super) fn detailed(status: &Status) -> WireError {
     use prost::Message;
     match pb::Error::decode(status.details()) {
         Ok(error) if !status.details().is_empty() => error.into(),

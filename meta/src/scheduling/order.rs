@@ -1,8 +1,8 @@
 //! Carrying out one action.
 
-use crate::machine::{Command, OperationCommand, Reply, Undo};
+use crate::machine::{Command, MergeCommand, OperationCommand, Reply, Undo};
 use crate::member::Meta;
-use crate::operations::{Step, now_ms};
+use crate::operations::{MERGE_LIMIT_MS, Step, now_ms};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_scheduler::Action;
@@ -12,7 +12,7 @@ use isotherm_types::{RangeDescriptor, RangeId};
 const MOVE_LIMIT_MS: u64 = 10 * 60 * 1000;
 
 impl Meta {
-    /// Orders what was decided, as the leader of `term`. Moves go on as operations; the rest is done
+    /// Orders what was decided, as the leader of `term`. Moves and merges go on as operations; the rest is done
     /// when this returns.
     pub(super) async fn order(&self, term: u64, action: &Action) -> Result<(), WireError> {
         // One that was deposed and does not know it orders nothing more.
@@ -26,17 +26,22 @@ impl Meta {
             Action::Transfer { range, to } => {
                 self.execute(&self.range(*range)?, &Step::TransferLeader { to: *to }).await
             }
-            Action::Merge { .. } => Err(WireError::new(Code::Invalid, "ranges are not merged yet")),
+            Action::Merge { left, right } => {
+                let (left, right, limit_ms) = (*left, *right, MERGE_LIMIT_MS);
+                let command = MergeCommand::Begin { left, right, now_ms: now_ms(), limit_ms };
+                self.begin(term, Command::Merge(command)).await
+            }
             Action::Move { range, from, to } => {
                 let (range, from, to, now_ms) = (*range, *from, *to, now_ms());
                 let limit_ms = MOVE_LIMIT_MS;
                 let command = OperationCommand::Move { range, from, to, now_ms, limit_ms };
-                self.begin(term, command).await
+                self.begin(term, Command::Operation(command)).await
             }
             Action::Add { range, to } => {
                 let (range, to, now_ms) = (*range, *to, now_ms());
                 let limit_ms = MOVE_LIMIT_MS;
-                self.begin(term, OperationCommand::Add { range, to, now_ms, limit_ms }).await
+                let command = OperationCommand::Add { range, to, now_ms, limit_ms };
+                self.begin(term, Command::Operation(command)).await
             }
             Action::CancelMove { range } => {
                 let running = {
@@ -45,7 +50,8 @@ impl Meta {
                     operations.find(|o| o.range == *range && !o.state.has_ended()).map(|o| o.id)
                 };
                 let Some(id) = running else { return Ok(()) };
-                self.begin(term, OperationCommand::Undo { id, why: Undo::Cancelled }).await
+                let command = OperationCommand::Undo { id, why: Undo::Cancelled };
+                self.begin(term, Command::Operation(command)).await
             }
         }
     }
@@ -56,8 +62,8 @@ impl Meta {
         machine.ranges().get(range).cloned().ok_or_else(missing)
     }
 
-    async fn begin(&self, term: u64, command: OperationCommand) -> Result<(), WireError> {
-        match self.propose(Command::Operation(command), Some(term)).await? {
+    async fn begin(&self, term: u64, command: Command) -> Result<(), WireError> {
+        match self.propose(command, Some(term)).await? {
             Reply::Operation { .. } => Ok(()),
             Reply::Refused(why) => Err(WireError::new(Code::Condition, why)),
             other => Err(WireError::new(Code::Internal, format!("an unexpected reply: {other:?}"))),

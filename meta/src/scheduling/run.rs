@@ -58,7 +58,8 @@ impl Meta {
     /// Whether nothing is warm and nothing under way.
     fn is_calm(&self) -> bool {
         let machine = self.group.machine().read();
-        let is_moving = machine.operations().iter().any(|o| !o.state.has_ended());
+        let is_moving = machine.operations().iter().any(|o| !o.state.has_ended())
+            || machine.merges().running().next().is_some();
         let leaves = |n| machine.intent(n) == NodeIntent::Decommissioning;
         let is_leaving = machine.nodes().keys().any(|n| leaves(*n));
         !is_moving && !is_leaving && !self.registry.lock().loads().are_warm(WARM_CORES)

@@ -4,7 +4,9 @@ use crate::machine::{MetaMachine, NodeIntent};
 use crate::member::Meta;
 use crate::operations::now_ms;
 use crate::registry::{NodeState, RangeHealth, Registry};
-use isotherm_scheduler::{ClusterView, Intent, Liveness, NodeView, PendingMove, RangeView};
+use isotherm_scheduler::{
+    ClusterView, Intent, Liveness, NodeView, PendingMerge, PendingMove, RangeView,
+};
 use isotherm_types::{NodeId, RangeDescriptor};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,11 +61,18 @@ impl Views {
             to: o.to,
             started_ms: clock.saturating_sub(wall.saturating_sub(o.started_ms)),
         });
+        let merges = machine.merges().running().map(|m| PendingMerge {
+            left: m.left,
+            right: m.right,
+            started_ms: clock.saturating_sub(wall.saturating_sub(m.started_ms)),
+        });
+        let merges = merges.collect();
         Some(ClusterView {
             now_ms: clock,
             nodes,
             ranges,
             moves: moves.collect(),
+            merges,
             replicas_wanted: wanted,
         })
     }

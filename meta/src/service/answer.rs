@@ -41,6 +41,7 @@ answers! {
     SetSettingResponse: Indeterminate,
     StatusResponse: Unavailable,
     MoveRangeResponse: Indeterminate,
+    MergeRangesResponse: Indeterminate,
     ListOperationsResponse: Unavailable,
     CancelOperationResponse: Indeterminate,
     HoldSnapshotResponse: Unavailable,

@@ -97,6 +97,13 @@ impl MetaService for Service {
         answer(self.meta.move_range(request.into_inner())).await
     }
 
+    async fn merge_ranges(
+        &self,
+        request: Request<pb::MergeRangesRequest>,
+    ) -> Answer<pb::MergeRangesResponse> {
+        answer(self.meta.merge_ranges(request.into_inner())).await
+    }
+
     async fn list_operations(
         &self,
         request: Request<pb::ListOperationsRequest>,

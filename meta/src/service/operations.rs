@@ -1,9 +1,11 @@
 //! Operations: ordered, listed, undone.
 
 use super::admin::unexpected;
-use crate::machine::{Command, Operation, OperationCommand, OperationState, Reply, Undo};
+use crate::machine::{
+    Command, Merge, MergeCommand, Operation, OperationCommand, OperationState, Reply, Undo,
+};
 use crate::member::Meta;
-use crate::operations::now_ms;
+use crate::operations::{MERGE_LIMIT_MS, now_ms};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
@@ -31,7 +33,7 @@ impl Meta {
             now_ms: now_ms(),
             limit_ms: if request.limit_ms == 0 { LIMIT_MS } else { request.limit_ms },
         };
-        let operation = self.operate(command).await?;
+        let operation = self.operate(Command::Operation(command)).await?;
         tracing::info!(
             operation = operation.id,
             range_id = request.range_id,
@@ -42,6 +44,31 @@ impl Meta {
         Ok(pb::MoveRangeResponse { error: None, operation: Some(operation) })
     }
 
+    pub(super) async fn merge_ranges(
+        &self,
+        request: pb::MergeRangesRequest,
+    ) -> Result<pb::MergeRangesResponse, WireError> {
+        self.leading()?;
+        let left = RangeId(request.range_id);
+        let right = {
+            let machine = self.group.machine().read();
+            let missing = || WireError::new(Code::NotFound, format!("there is no range {left}"));
+            let descriptor = machine.ranges().get(left).ok_or_else(missing)?;
+            let end = descriptor.span.end();
+            let right = Some(end).filter(|end| !end.is_empty());
+            let right = right.and_then(|end| machine.ranges().locate(end)).map(|d| d.id);
+            right.ok_or_else(|| {
+                let why = format!("{left} is the last range: it has no right neighbour");
+                WireError::new(Code::Condition, why)
+            })?
+        };
+        let limit_ms = if request.limit_ms == 0 { MERGE_LIMIT_MS } else { request.limit_ms };
+        let command = MergeCommand::Begin { left, right, now_ms: now_ms(), limit_ms };
+        let operation = self.operate(Command::Merge(command)).await?;
+        tracing::info!(operation = operation.id, %left, %right, "merge ordered");
+        Ok(pb::MergeRangesResponse { error: None, operation: Some(operation) })
+    }
+
     pub(super) fn list_operations(
         &self,
         request: pb::ListOperationsRequest,
@@ -50,8 +77,14 @@ impl Meta {
         let operations = match request.id {
             0 => {
                 let machine = self.group.machine().read();
-                let newest = machine.operations().iter().rev().take(LISTED_MAX);
-                newest.map(|operation| self.described(operation)).collect()
+                let moves = machine.operations().iter().rev().take(LISTED_MAX);
+                let merges = machine.merges().iter().rev().take(LISTED_MAX);
+                let moves = moves.map(|operation| self.described(operation));
+                let mut all: Vec<_> =
+                    moves.chain(merges.map(|m| self.described_merge(m))).collect();
+                all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
+                all.truncate(LISTED_MAX);
+                all
             }
             id => vec![self.operation(id)?],
         };
@@ -64,13 +97,19 @@ impl Meta {
     ) -> Result<pb::CancelOperationResponse, WireError> {
         self.leading()?;
         self.operation(request.id)?;
-        let command = OperationCommand::Undo { id: request.id, why: Undo::Cancelled };
+        let (id, why) = (request.id, Undo::Cancelled);
+        let is_merge = self.group.machine().read().merges().get(id).is_some();
+        let command = if is_merge {
+            Command::Merge(MergeCommand::Undo { id, why })
+        } else {
+            Command::Operation(OperationCommand::Undo { id, why })
+        };
         let operation = self.operate(command).await?;
         Ok(pb::CancelOperationResponse { error: None, operation: Some(operation) })
     }
 
-    async fn operate(&self, command: OperationCommand) -> Result<pb::Operation, WireError> {
-        match self.propose(Command::Operation(command), None).await? {
+    async fn operate(&self, command: Command) -> Result<pb::Operation, WireError> {
+        match self.propose(command, None).await? {
             Reply::Operation { id } => self.operation(id),
             other => Err(unexpected(&other)),
         }
@@ -78,23 +117,31 @@ impl Meta {
 
     fn operation(&self, id: u64) -> Result<pb::Operation, WireError> {
         let machine = self.group.machine().read();
-        machine.operations().get(id).map(|o| self.described(o)).ok_or_else(|| missing(id))
+        let merge = || machine.merges().get(id).map(|m| self.described_merge(m));
+        let move_ = machine.operations().get(id).map(|o| self.described(o));
+        move_.or_else(merge).ok_or_else(|| missing(id))
+    }
+
+    fn described_merge(&self, merge: &Merge) -> pb::Operation {
+        let (state, reason) = state_of(&merge.state, "one of the ranges has changed");
+        let has_ended = merge.state.has_ended();
+        pb::Operation {
+            id: merge.id,
+            kind: "merge".to_owned(),
+            range_id: merge.left.get(),
+            right_range_id: merge.right.get(),
+            state: state.to_owned(),
+            reason,
+            step: if has_ended { String::new() } else { self.notes.of(merge.id) },
+            started_ms: merge.started_ms,
+            ended_ms: merge.ended_ms,
+            deadline_ms: merge.deadline_ms,
+            ..pb::Operation::default()
+        }
     }
 
     fn described(&self, operation: &Operation) -> pb::Operation {
-        let (state, reason) = match &operation.state {
-            OperationState::Running => ("running", String::new()),
-            OperationState::Undoing(Undo::Cancelled) => ("cancelling", String::new()),
-            OperationState::Undoing(Undo::TimedOut) => {
-                ("cancelling", "it was not done in time".to_owned())
-            }
-            OperationState::Undoing(Undo::Pointless) => {
-                ("cancelling", "the replica that was to move is gone".to_owned())
-            }
-            OperationState::Done => ("done", String::new()),
-            OperationState::Failed(why) => ("failed", why.clone()),
-            OperationState::Cancelled => ("cancelled", String::new()),
-        };
+        let (state, reason) = state_of(&operation.state, "the replica that was to move is gone");
         pb::Operation {
             id: operation.id,
             kind: if operation.from.get() == 0 { "add" } else { "move" }.to_owned(),
@@ -113,6 +160,22 @@ impl Meta {
             deadline_ms: operation.deadline_ms,
             from_replica: operation.removed.get(),
             to_replica: operation.added.get(),
+            right_range_id: 0,
         }
+    }
+}
+
+/// A state and its reason as words.
+fn state_of(state: &OperationState, pointless: &str) -> (&'static str, String) {
+    match state {
+        OperationState::Running => ("running", String::new()),
+        OperationState::Undoing(Undo::Cancelled) => ("cancelling", String::new()),
+        OperationState::Undoing(Undo::TimedOut) => {
+            ("cancelling", "it was not done in time".to_owned())
+        }
+        OperationState::Undoing(Undo::Pointless) => ("cancelling", pointless.to_owned()),
+        OperationState::Done => ("done", String::new()),
+        OperationState::Failed(why) => ("failed", why.clone()),
+        OperationState::Cancelled => ("cancelled", String::new()),
     }
 }

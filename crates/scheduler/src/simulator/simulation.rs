@@ -73,6 +73,7 @@ impl Simulation {
             nodes: (1..=setup.nodes).map(|id| (NodeId(id), setup.node(id))).collect(),
             ranges: setup.ranges(),
             moves: Vec::new(),
+            merges: Vec::new(),
             replicas_wanted: setup.replicas,
         };
         let mut run = Self {

@@ -110,6 +110,21 @@ fn a_merge_waits_for_moves_and_for_all_replicas() {
 }
 
 #[test]
+fn nothing_else_happens_to_ranges_that_are_being_merged() {
+    let mut world = two(&[1, 2, 3], &[1, 2, 3]);
+    let started_ms = world.view.now_ms;
+    let (left, right) = (RangeId(1), RangeId(2));
+    world.view.merges.push(crate::PendingMerge { left, right, started_ms });
+    world.wait(COLD);
+    expect(
+        &world.asked(Rule::Merge),
+        r#"
+         Merge: leave r1: cold like its neighbour, but r1 is not free: r2 is being merged into r1 since 300 s
+        "#,
+    );
+}
+
+#[test]
 fn what_was_cut_for_heat_is_not_merged_for_as_long() {
     let mut world = World::new(3);
     world.range("", &[1, 2, 3]);
