@@ -111,13 +111,15 @@ impl RangeDescriptor {
         newer.id == self.id && newer.epoch.conf_ver > member_until && newer.has_passed(id)
     }
 
-    /// Whether `by`, the descriptor of another range, proves that this one was absorbed and is gone for
-    /// good. A range keeps its first key for life, and of the ranges that own a key one after the other
-    /// each has a higher version than the one before.
+    /// Whether `by`, the descriptor of another range, proves that the range of this one was absorbed
+    /// and is gone for good.
+    ///
+    /// A range keeps its first key for life, and the ranges that own a key one after the other have
+    /// strictly rising versions: so a higher version over the first key of this one came later.
     pub fn is_superseded_by(&self, by: &Self) -> bool {
         by.id != self.id
-            && by.epoch.version > self.epoch.version
             && by.span.contains(self.span.start())
+            && by.epoch.version > self.epoch.version
     }
 }
 
@@ -157,5 +159,22 @@ mod tests {
         assert!(!with.is_removed_by(old, &before));
         let elsewhere = RangeDescriptor { id: RangeId(2), ..after };
         assert!(!before.is_removed_by(old, &elsewhere), "of another range");
+    }
+
+    #[test]
+    fn a_range_is_superseded_by_a_later_owner_of_its_first_key_only() {
+        let range = |id, start: &str, end: &str, version| {
+            let span = KeyRange::new(start.to_owned(), end.to_owned()).expect("ordered");
+            let epoch = RangeEpoch { version, conf_ver: 1 };
+            RangeDescriptor { epoch, ..RangeDescriptor::first(RangeId(id), span, &[NodeId(1)]) }
+        };
+        let right = range(2, "m", "t", 4);
+        assert!(right.is_superseded_by(&range(1, "a", "t", 5)));
+        assert!(right.is_superseded_by(&range(3, "m", "o", 7)), "a child of who absorbed it");
+        assert!(!right.is_superseded_by(&range(1, "a", "t", 4)), "at the same version");
+        assert!(!right.is_superseded_by(&range(1, "a", "t", 3)), "from before it was cut off");
+        assert!(!right.is_superseded_by(&range(1, "a", "m", 9)), "its left neighbour");
+        assert!(!right.is_superseded_by(&range(1, "n", "t", 9)), "not over its first key");
+        assert!(!right.is_superseded_by(&range(2, "m", "z", 9)), "itself");
     }
 }

@@ -8,7 +8,8 @@ use thiserror::Error;
 ///
 /// Invariant (asserted by [`RangeMap::check_tiling`]): once bootstrapped, the spans tile the key
 /// space after every change. A change therefore replaces a set of ranges by another set over the
-/// same span.
+/// same span; a range whose first key a newer one took over goes without a successor of its own
+/// ([`RangeDescriptor::is_superseded_by`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeMap {
     by_start: BTreeMap<Key, RangeDescriptor>,
@@ -18,8 +19,8 @@ pub struct RangeMap {
 /// Why a change of the map was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RangeMapError {
-    /// The map already knows this epoch or a newer one; nothing to do.
-    #[error("{range} is already known at this epoch or a newer one")]
+    /// The map already knows this epoch or a newer one, or what absorbed the range; nothing to do.
+    #[error("{range} is already known at this epoch or a newer one, or was absorbed since")]
     Stale {
         /// Which range.
         range: RangeId,
@@ -71,26 +72,30 @@ impl RangeMap {
         from_first.map(|(_, d)| d).take_while(|d| span.is_before_end(d.span.start()))
     }
 
-    /// Replaces what the map knows by `changed`, as one change.
+    /// Whether `d` is newer than what the map holds under its id, and not of a range of which the
+    /// map knows that it was absorbed.
+    pub fn is_news(&self, d: &RangeDescriptor) -> bool {
+        let is_newer = self.get(d.id).is_none_or(|known| d.epoch.is_newer_than(known.epoch));
+        is_newer && self.locate(d.span.start()).is_none_or(|known| !d.is_superseded_by(known))
+    }
+
+    /// Replaces what the map knows by `changed`, as one change. What its descriptors supersede goes.
     ///
-    /// Every descriptor must be newer than what the map holds under its id (a stale one fails the
-    /// whole change only if all are stale), and afterwards the map must still tile the key space.
-    /// On an error the map is unchanged. Costs as much as the change is large, whatever the size of
-    /// the map.
+    /// Every descriptor must be news to the map ([`RangeMap::is_news`]; a stale one fails the whole
+    /// change only if all are stale), and afterwards the map must still tile the key space. On an
+    /// error the map is unchanged. Costs as much as the change is large, whatever the size of the
+    /// map.
     pub fn apply(&mut self, changed: &[RangeDescriptor]) -> Result<(), RangeMapError> {
-        let fresh: Vec<_> = changed
-            .iter()
-            .filter(|d| self.get(d.id).is_none_or(|known| d.epoch.is_newer_than(known.epoch)))
-            .collect();
+        let fresh: Vec<_> = changed.iter().filter(|d| self.is_news(d)).collect();
         let Some(first) = fresh.first() else {
             let range = changed.first().map_or(RangeId::META, |d| d.id);
             return Err(RangeMapError::Stale { range });
         };
-        if !self.still_tiles_with(&fresh) {
+        let Some(gone) = self.replaced_by(&fresh) else {
             return Err(RangeMapError::NoTiling { range: first.id, span: first.span.clone() });
-        }
-        for d in &fresh {
-            self.remove(d.id);
+        };
+        for id in gone {
+            self.remove(id);
         }
         for d in fresh {
             self.insert(d.clone());
@@ -98,17 +103,26 @@ impl RangeMap {
         Ok(())
     }
 
-    /// Whether the map tiles once `fresh` replaced what it holds under the same ids. Looks at the
-    /// ranges concerned only: a map that tiles still does if what comes covers exactly what goes.
-    fn still_tiles_with(&self, fresh: &[&RangeDescriptor]) -> bool {
+    /// The ranges that go as `fresh` comes: those of the same ids, and those that it supersedes.
+    /// None if the map would not tile then. Looks at the ranges concerned only: a map that tiles
+    /// still does if what comes covers exactly what goes.
+    fn replaced_by(&self, fresh: &[&RangeDescriptor]) -> Option<HashSet<RangeId>> {
         let ids: HashSet<_> = fresh.iter().map(|d| d.id).collect();
         if ids.len() < fresh.len() {
-            return false;
+            return None;
         }
-        let known = fresh.iter().filter_map(|d| self.get(d.id)).map(|d| &d.span);
-        let gone = if self.is_empty() { Some(vec![KeyRange::all()]) } else { runs(known) };
-        let come = runs(fresh.iter().map(|d| &d.span));
-        come.is_some() && come == gone
+        // No two that overlap: so this looks at every range of the map about once.
+        let come = runs(fresh.iter().map(|d| &d.span))?;
+        let superseded = fresh.iter().flat_map(|d| {
+            self.overlapping(&d.span)
+                .filter(|known| known.is_superseded_by(d))
+                .map(|known| known.id)
+        });
+        let gone: HashSet<_> =
+            ids.iter().copied().filter(|id| self.get(*id).is_some()).chain(superseded).collect();
+        let spans = gone.iter().filter_map(|id| self.get(*id)).map(|d| &d.span);
+        let go = if self.is_empty() { Some(vec![KeyRange::all()]) } else { runs(spans) };
+        (go == Some(come)).then_some(gone)
     }
 
     /// Asserts the invariant.
@@ -212,14 +226,75 @@ mod tests {
         map.apply(&[range(1, "", "", 2)]).expect("bootstrap");
         assert!(matches!(map.apply(&[range(1, "", "", 1)]), Err(RangeMapError::Stale { .. })));
     }
+
+    /// Three ranges, of which the second is to absorb the third.
+    fn neighbours() -> RangeMap {
+        let mut map = RangeMap::default();
+        map.apply(&[range(1, "", "d", 4), range(2, "d", "m", 3), range(3, "m", "", 5)])
+            .expect("they tile");
+        map
+    }
+
+    #[test]
+    fn with_the_range_that_absorbed_it_a_range_is_gone_and_stays_gone() {
+        let mut map = neighbours();
+        map.apply(&[range(3, "m", "", 6)]).expect("it is frozen");
+        map.apply(&[range(2, "d", "", 7)]).expect("it covers itself and what it absorbed");
+        map.check_tiling();
+        assert_eq!((map.len(), map.get(RangeId(3))), (2, None));
+        assert_eq!(map.locate(b"x").map(|d| d.id), Some(RangeId(2)));
+        let before = map.clone();
+        for late in [range(3, "m", "", 5), range(3, "m", "", 6)] {
+            let taken = map.apply(std::slice::from_ref(&late));
+            assert_eq!(taken, Err(RangeMapError::Stale { range: RangeId(3) }));
+        }
+        assert_eq!(map, before);
+    }
+
+    #[test]
+    fn a_merge_that_was_missed_enters_with_the_split_after_it() {
+        let mut map = neighbours();
+        let pieces = [range(2, "d", "p", 7), range(4, "p", "", 7)];
+        for piece in &pieces {
+            assert!(map.apply(std::slice::from_ref(piece)).is_err(), "not one without the other");
+        }
+        map.apply(&pieces).expect("together they cover both");
+        map.check_tiling();
+        let ids: Vec<_> = map.iter().map(|d| d.id.get()).collect();
+        assert_eq!(ids, [1, 2, 4]);
+    }
+
+    #[test]
+    fn only_a_higher_version_takes_a_neighbour_over() {
+        for version in [4, 5] {
+            let mut map = neighbours();
+            let wide = range(2, "d", "", version);
+            assert!(matches!(map.apply(&[wide]), Err(RangeMapError::NoTiling { .. })));
+            assert_eq!(map, neighbours());
+        }
+    }
+
+    #[test]
+    fn what_takes_over_only_a_part_of_a_neighbour_waits_for_the_rest() {
+        let mut map = neighbours();
+        let (wide, rest) = (range(2, "d", "p", 7), range(4, "p", "", 6));
+        assert!(map.apply(std::slice::from_ref(&wide)).is_err());
+        map.apply(&[wide, rest]).expect("the third was split before its first half was absorbed");
+        map.check_tiling();
+    }
+
     /// What `apply` promises, decided by looking at the whole map.
     fn apply_checking_all(map: &RangeMap, changed: &[RangeDescriptor]) -> Option<RangeMap> {
         let is_fresh = |d: &&RangeDescriptor| {
             map.get(d.id).is_none_or(|known| d.epoch.is_newer_than(known.epoch))
+                && !map.iter().any(|known| d.is_superseded_by(known))
         };
         let fresh: Vec<_> = changed.iter().filter(is_fresh).collect();
         let mut next = map.clone();
         fresh.iter().for_each(|d| next.remove(d.id));
+        for old in map.iter().filter(|old| fresh.iter().any(|d| old.is_superseded_by(d))) {
+            next.remove(old.id);
+        }
         for d in &fresh {
             if next.get(d.id).is_some() || next.by_start.contains_key(d.span.start()) {
                 return None;
