@@ -1,7 +1,7 @@
 //! Which nodes are there, and which ranges they lead.
 
 use super::loads::{Load, Loads};
-use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -86,12 +86,15 @@ pub struct Presence {
 }
 
 /// A replica as its node reported it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Hosted {
     /// Which; 0: it did not say.
     pub replica: ReplicaId,
     /// The version that it has applied.
     pub version: u64,
+    /// The first key of its range, which stays for life: who owns it now has absorbed a range that
+    /// the map does not have any more.
+    pub start: Key,
 }
 
 /// Who leads a range, as its leader said.
@@ -223,9 +226,9 @@ impl Registry {
     }
 
     /// The replicas that `node` said it has.
-    pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (RangeId, ReplicaId)> {
+    pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (RangeId, &Hosted)> {
         let reported = self.nodes.get(&node).into_iter().flat_map(|p| &p.reported);
-        reported.map(|(range, hosted)| (*range, hosted.replica)).filter(|(_, id)| id.get() != 0)
+        reported.map(|(range, hosted)| (*range, hosted)).filter(|(_, h)| h.replica.get() != 0)
     }
 
     /// Whether `node` has replicas of which this leadership was not told.

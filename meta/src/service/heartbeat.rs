@@ -6,7 +6,7 @@ use crate::registry::{HEARTBEAT, Heartbeat, Hosted, LeaderReport};
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::{ConvertError, WireError};
-use isotherm_types::{Incarnation, NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId};
 use std::time::Instant;
 
 /// A report whose descriptors were checked.
@@ -70,8 +70,11 @@ impl Meta {
             registry.heartbeat(node, incarnation, heartbeat, Instant::now());
             for report in &reports {
                 registry.report(node, report.range, report.term, report.led.clone());
-                let version = report.descriptors[0].epoch.version;
-                let hosted = Hosted { replica: report.replica, version };
+                let own = &report.descriptors[0];
+                // A copy: what came with the message shares all of its memory.
+                let start = Key::copy_from_slice(own.span.start());
+                let (replica, version) = (report.replica, own.epoch.version);
+                let hosted = Hosted { replica, version, start };
                 registry.note_replica(node, report.range, Some(hosted));
             }
             for load in request.loads {
@@ -149,13 +152,21 @@ impl Meta {
         }
     }
 
-    /// The ranges of which `node` has a replica that the map knows to be removed, as the map has them.
+    /// What proves to `node` that replicas of it are to go: the map's descriptors of ranges that name
+    /// them no longer, and of those that absorbed a range which it still has.
     fn removed_from(&self, node: NodeId) -> Vec<pb::Descriptor> {
         let machine = self.group.machine().read();
         let registry = self.registry.lock();
-        let removed = registry.replicas_on(node).filter_map(|(range, replica)| {
-            machine.ranges().get(range).filter(|d| d.has_passed(replica)).map(Into::into)
-        });
-        removed.collect()
+        let ranges = machine.ranges();
+        let proof = |(range, hosted): (RangeId, &Hosted)| match ranges.get(range) {
+            Some(d) => Some(d).filter(|d| d.has_passed(hosted.replica)),
+            // A child of which the map has not heard yet is newer than what the map has there.
+            None => ranges.locate(&hosted.start).filter(|d| d.epoch.version > hosted.version),
+        };
+        let mut proofs: Vec<_> = registry.replicas_on(node).filter_map(proof).collect();
+        // One range may have absorbed several.
+        proofs.sort_by_key(|d| d.id);
+        proofs.dedup_by_key(|d| d.id);
+        proofs.into_iter().map(Into::into).collect()
     }
 }

@@ -296,6 +296,49 @@ async fn a_node_is_told_which_of_its_replicas_the_map_no_longer_names_until_it_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_missed_a_merge_is_told_who_absorbed_the_range_that_it_still_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    let get = |range| meta.group.machine().read().ranges().get(RangeId(range)).cloned();
+    let (left, right) = (get(1).unwrap(), get(2).unwrap());
+    let hosts = |d: &RangeDescriptor, node: &pb::RegisterNodeResponse| pb::RangeReport {
+        replica_id: d.replicas.iter().find(|r| r.node.get() == node.node_id).unwrap().id.get(),
+        is_leader: false,
+        ..leader_report(d, 3)
+    };
+    let beat_with = |node, reports, gone| {
+        let beat = pb::HeartbeatRequest { seeded: 1, reports, gone, ..beat(node) };
+        meta.heartbeat(beat).unwrap().removed
+    };
+    let mut frozen = right.clone();
+    frozen.epoch = right.epoch.next_version();
+    assert!(beat_with(&nodes[0], vec![hosts(&frozen, &nodes[0])], vec![]).is_empty());
+    let mut wide = left.clone();
+    wide.epoch.version = frozen.epoch.version + 1;
+    let (start, end) = (left.span.start().clone(), right.span.end().clone());
+    wide.span = isotherm_types::KeyRange::new(start, end).unwrap();
+    beat_with(&nodes[1], vec![leader_report(&wide, 3)], vec![]);
+    eventually("the merge is in the map", || get(2).is_none() && get(1) == Some(wide.clone()))
+        .await;
+    meta.group.machine().read().ranges().check_tiling();
+    for _ in 0..2 {
+        let told = beat_with(&nodes[0], vec![hosts(&left, &nodes[0])], vec![]);
+        assert_eq!(told, [pb::Descriptor::from(&wide)]);
+    }
+    assert!(beat_with(&nodes[0], vec![], vec![2]).is_empty(), "it said that it is gone");
+    assert!(beat_with(&nodes[1], vec![hosts(&wide, &nodes[1])], vec![]).is_empty());
+    // Half of a split that the map does not know yet is no leftover.
+    let mut child = wide.clone();
+    child.id = RangeId(99);
+    child.epoch = wide.epoch.next_version();
+    child.span = right.span.clone();
+    assert!(beat_with(&nodes[0], vec![hosts(&child, &nodes[0])], vec![]).is_empty());
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_is_resumed_by_a_restarted_leader_and_undone_when_its_time_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let first = member(dir.path()).await;
