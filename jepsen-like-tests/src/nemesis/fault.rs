@@ -20,6 +20,8 @@ pub enum Fault {
     PowerLossAll,
     /// A range is split at a random key.
     Split,
+    /// A range absorbs its right neighbour; now and then the order is taken back at once.
+    Merge,
     /// The leadership of a range is handed to another replica.
     Transfer,
     /// A replica of a range is moved to a node without one, half the time that of the leader.
@@ -36,7 +38,7 @@ impl Fault {
 
     /// Whether processes stop answering by it.
     pub fn stops_processes(self) -> bool {
-        !matches!(self, Fault::Split | Fault::Transfer | Fault::Move | Fault::Drain)
+        !matches!(self, Fault::Split | Fault::Merge | Fault::Transfer | Fault::Move | Fault::Drain)
     }
 
     /// Its name on the command line.
@@ -49,6 +51,7 @@ impl Fault {
             Fault::PowerLoss => "power-loss",
             Fault::PowerLossAll => "power-loss-all",
             Fault::Split => "split",
+            Fault::Merge => "merge",
             Fault::Transfer => "transfer",
             Fault::Move => "move",
             Fault::Drain => "drain",

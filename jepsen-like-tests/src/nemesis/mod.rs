@@ -25,6 +25,8 @@ const PAUSE_MS: (u64, u64) = (2000, 6000);
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 /// A move that is not done by then counts as failed.
 const MOVE_LIMIT: Duration = Duration::from_secs(60);
+/// A merge that is not done by then is undone.
+const MERGE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a node loses replicas: two at a time, each in several steps, so not all of them.
 const DECOMMISSION_MAX: Duration = Duration::from_millis(400);
 /// How long a node is drained.
@@ -83,6 +85,7 @@ impl<'a> Nemesis<'a> {
         let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (target, outcome) = match fault {
             Fault::Split => self.split().await,
+            Fault::Merge => self.merge().await,
             Fault::Transfer => self.transfer().await,
             Fault::Move => self.start_move().await,
             Fault::Drain => self.drain().await,
@@ -157,6 +160,15 @@ impl<'a> Nemesis<'a> {
         (format!("at {key:?}"), outcome)
     }
 
+    /// Orders a merge and leaves it alone: what strikes next meets it on its way.
+    async fn merge(&mut self) -> (String, FaultOutcome) {
+        match timeout(ADMIN_TIMEOUT, merge_one(&self.client, &mut self.rng)).await {
+            Ok(Ok(target)) => (target, FaultOutcome::Installed),
+            Ok(Err(error)) => (String::new(), FaultOutcome::Skipped(format!("{error:#}"))),
+            Err(_) => (String::new(), FaultOutcome::Indeterminate("no answer in time".to_owned())),
+        }
+    }
+
     async fn transfer(&mut self) -> (String, FaultOutcome) {
         match timeout(ADMIN_TIMEOUT, transfer_one(&self.client, &mut self.rng)).await {
             Ok(Ok(target)) => (target, FaultOutcome::Installed),
@@ -224,7 +236,31 @@ async fn transfer_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> 
     Ok(format!("{} to {to}", range.descriptor.id))
 }
 
-/// Orders that some replica goes to a node that has none of its range.
+/// Orders that some range absorbs its right neighbour; now and then takes the order back at once.
+async fn merge_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> {
+    let ranges = client.admin().ranges(&KeyRange::all()).await?;
+    let mut pairs: Vec<_> = ranges.windows(2).map(|pair| pair[0].descriptor.id).collect();
+    rng.shuffle(&mut pairs);
+    let mut why = anyhow::anyhow!("there is only one range");
+    for left in pairs {
+        // Neighbours on different nodes, or that just move, are refused.
+        match client.admin().merge_ranges(left, MERGE_LIMIT).await {
+            Ok(ordered) => {
+                let is_taken_back = rng.u8(..4) == 0;
+                if is_taken_back {
+                    sleep(Duration::from_millis(rng.u64(..40))).await;
+                    // Perhaps it was done before.
+                    let _ = client.admin().cancel_operation(ordered.id).await;
+                }
+                let how = if is_taken_back { ", taken back" } else { "" };
+                return Ok(format!("of {left}, operation {}{how}", ordered.id));
+            }
+            Err(error) => why = error.into(),
+        }
+    }
+    Err(why)
+}
+
 /// Which node is to lose what.
 async fn drain_one(client: &Client, rng: &mut Rng) -> anyhow::Result<(NodeId, &'static str)> {
     let nodes = client.admin().nodes().await?;
@@ -238,6 +274,7 @@ async fn drain_one(client: &Client, rng: &mut Rng) -> anyhow::Result<(NodeId, &'
     Ok((node, intent))
 }
 
+/// Orders that some replica goes to a node that has none of its range.
 async fn move_one(client: &Client, rng: &mut Rng) -> anyhow::Result<String> {
     let mut ranges = client.admin().ranges(&KeyRange::all()).await?;
     let mut nodes = client.admin().nodes().await?;
