@@ -155,9 +155,10 @@ async fn nodes_leave_in_peace_and_by_force_and_every_range_keeps_three_replicas(
     }
 }
 
-/// Heat on one range spreads over all nodes within seconds, and why is said.
+/// Heat on one range spreads over all nodes within seconds, and why is said; when it is cold again its
+/// pieces become one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes() {
+async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes_until_they_are_cold() {
     let options = ClusterOptions { ranges: 1, ..ClusterOptions::default() };
     let mut cluster = ProcessCluster::start(&options).unwrap();
     cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
@@ -185,4 +186,19 @@ async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes() {
     assert!(load.done.load(Ordering::Relaxed) > reached, "the load goes on");
     let acknowledged = load.finish().await;
     assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+
+    client.admin().set_setting("merge.after", "3s").await.unwrap();
+    eventually(Duration::from_secs(60), async || match ranges(&client).await.len() {
+        1 => Ok(()),
+        pieces => Err(format!("{pieces} ranges")),
+    })
+    .await;
+    assert_eq!(counted(&client).await, acknowledged, "as before");
+    let operations = client.admin().operations().await.unwrap();
+    let merges: Vec<_> = operations.iter().filter(|o| o.kind == "merge").collect();
+    assert!(merges.len() >= 2 && merges.iter().any(|o| o.state == "done"), "{merges:?}");
+    client.incr("z/after", 1).await.unwrap();
+    let sums = client.admin().checksum(first).await.unwrap();
+    let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
+    assert_eq!(sums.len(), 1, "replicas are equal");
 }

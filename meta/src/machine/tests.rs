@@ -273,6 +273,54 @@ fn a_move_is_ordered_once_with_a_replica_id_that_no_other_gets() {
     assert_eq!(back, machine);
 }
 
+fn merge(machine: &mut MetaMachine, left: u64, right: u64) -> Reply {
+    let (left, right) = (RangeId(left), RangeId(right));
+    let command = MergeCommand::Begin { left, right, now_ms: 5, limit_ms: 100 };
+    machine.apply_command(1, Command::Merge(command))
+}
+
+#[test]
+fn a_merge_is_ordered_of_neighbours_that_nothing_else_happens_to() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n4");
+    let last = machine.ranges().len() as u64;
+    for (left, right) in [(1, 9), (9, 1), (2, 1), (1, 1), (last, 1)] {
+        assert!(matches!(merge(&mut machine, left, right), Reply::Refused(_)), "{left} {right}");
+    }
+    assert_eq!(order(&mut machine, 2, 3, 4), Reply::Operation { id: 1 });
+    let Reply::Refused(why) = merge(&mut machine, 1, 2) else { panic!("r2 is moving") };
+    assert!(why.contains("operation 1 moves a replica of r2"), "{why}");
+    end(&mut machine, 1, OperationState::Cancelled);
+    assert_eq!(merge(&mut machine, 1, 2), Reply::Operation { id: 2 });
+    for range in [1, 2] {
+        let Reply::Refused(why) = order(&mut machine, range, 3, 4) else { panic!("in a merge") };
+        assert!(why.contains("operation 2 merges r2 into r1"), "{why}");
+    }
+    assert!(matches!(merge(&mut machine, 1, 2), Reply::Refused(_)), "once");
+    let mut back = MetaMachine::default();
+    back.restore(&machine.snapshot()).unwrap();
+    assert_eq!(back, machine);
+    let undo = MergeCommand::Undo { id: 2, why: Undo::TimedOut };
+    assert_eq!(machine.apply_command(1, Command::Merge(undo.clone())), Reply::Operation { id: 2 });
+    let ended = MergeCommand::End { id: 2, state: OperationState::Cancelled, now_ms: 9 };
+    machine.apply_command(1, Command::Merge(ended));
+    assert!(matches!(machine.apply_command(1, Command::Merge(undo)), Reply::Refused(_)));
+    assert!(machine.merges().running().next().is_none());
+    assert_eq!(order(&mut machine, 1, 3, 4), Reply::Operation { id: 3 });
+}
+
+#[test]
+fn ranges_on_different_nodes_are_not_merged() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n4");
+    let mut moved = machine.ranges().get(RangeId(2)).unwrap().clone();
+    moved.replicas[0].node = NodeId(4);
+    moved.epoch.conf_ver += 1;
+    machine.apply_command(1, Command::TakeDescriptors { changes: vec![vec![moved]] });
+    let Reply::Refused(why) = merge(&mut machine, 1, 2) else { panic!("on different nodes") };
+    assert!(why.contains("move their replicas to the same nodes first"), "{why}");
+}
+
 #[test]
 fn only_so_many_ended_operations_are_listed() {
     let mut machine = bootstrapped();
