@@ -155,11 +155,24 @@ async fn read_beside_a_stalled_split(
     };
     let others: Vec<u64> = (1..=3).filter(|node| *node != old).collect();
     cluster.wait_for("the new range is led", || others.iter().any(leads)).await;
-    let new = others.iter().find(|node| leads(node)).unwrap();
-    let child = cluster.store(*new).replica(CHILD).unwrap().descriptor();
     let request = WriteRequest { id: cluster.write_id(), ops: vec![put("z", "new")] };
-    let wait = Duration::from_secs(5);
-    cluster.store(*new).write(CHILD, child.epoch.version, request, wait).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        // Led by one, and a moment later perhaps by the other.
+        let new = others.iter().find(|node| leads(node)).unwrap_or(&others[0]);
+        let child = cluster.store(*new).replica(CHILD).unwrap().descriptor();
+        let (version, wait) = (child.epoch.version, Duration::from_secs(2));
+        match cluster.store(*new).write(CHILD, version, request.clone(), wait).await {
+            Ok(_) => break,
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => {
+                faults.stall_split_ms.store(0, Ordering::Relaxed);
+                panic!("{error}");
+            }
+        }
+    }
     let read = PointRead { key: Key::from_static(b"z"), at: None };
     let read = store.read(R, 1, read, Duration::from_secs(2)).await;
     faults.stall_split_ms.store(0, Ordering::Relaxed);
