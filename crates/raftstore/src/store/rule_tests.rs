@@ -221,17 +221,22 @@ async fn read_beside_rebuilt_followers(without_hold: bool) -> Result<Option<Stri
     let rebuilt = || others.iter().zip(&before).all(|(node, before)| generation(*node) > *before);
     cluster.wait_for("both are built again", rebuilt).await;
     let led = || others.iter().copied().find(|node| replica(*node).status().is_leader);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let new = loop {
-        if let Some(new) = led() {
-            break new;
-        }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut patience = Duration::from_millis(20);
+    let new = 'elected: loop {
         assert!(Instant::now() < deadline, "nobody is elected");
-        let instance = replica(others[0]).instance.load_full();
-        if let Some(instance) = instance.filter(|_| !replica(others[0]).status().is_leader) {
+        if let Some(instance) = replica(others[0]).instance.load_full() {
             let _ = instance.raft.trigger().elect(false).await;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Each try ends the one before it: on a slow machine it needs more time than on a fast one.
+        let next = Instant::now() + patience;
+        while Instant::now() < next {
+            if let Some(new) = led() {
+                break 'elected new;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        patience = (patience * 2).min(Duration::from_secs(2));
     };
     let request = WriteRequest { id: cluster.write_id(), ops: vec![put("k", "new")] };
     let written = cluster.store(new).write(R, 1, request, Duration::from_millis(300)).await;
