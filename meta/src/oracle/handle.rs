@@ -84,7 +84,7 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub struct Oracle {
     queue: mpsc::Sender<Request>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Oracle {

@@ -66,8 +66,9 @@ impl Shared {
     async fn round(&self, batch: Vec<Request>, turn: oneshot::Receiver<()>) {
         let started = Instant::now();
         let confirmed = self.confirm().await;
-        if !self.faults.pause_after_confirm.is_zero() {
-            tokio::time::sleep(self.faults.pause_after_confirm).await;
+        let pause = self.faults.pause_after_confirm();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
         let _ = turn.await;
         let mut issued = 0;
@@ -86,7 +87,7 @@ impl Shared {
     }
 
     async fn confirm(&self) -> Result<u64, Refusal> {
-        if self.faults.skip_confirm {
+        if self.faults.skip_confirm() {
             let leadership = *self.group.leadership().borrow();
             let refused = Refusal::NotLeader(leadership.leader);
             return if leadership.is_leader { Ok(leadership.term) } else { Err(refused) };

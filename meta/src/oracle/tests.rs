@@ -4,6 +4,7 @@ use crate::machine::Founding;
 use crate::member::testing::{Net, TestMember, eventually};
 use isotherm_types::Timestamp;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const FOUNDING: Founding = Founding { nodes: 1, ranges: 1, replicas: 1 };
@@ -107,4 +108,48 @@ async fn a_leader_that_was_cut_off_issues_nothing_and_the_next_issues_higher() {
     for member in members {
         member.close().await;
     }
+}
+
+/// What a leader that stood still after its round, and was deposed meanwhile, says to whom it had
+/// covered, and to somebody who asks after its successor has answered; and what that one answered.
+async fn ask_beside_a_successor(
+    without_rounds: bool,
+) -> (Result<Timestamp, Refusal>, Timestamp, Result<Timestamp, Refusal>) {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Arc::new(Net::default());
+    let members = three(&net, dir.path()).await;
+    let (leader, before) = ask_any(&members, None, 1).await;
+    let old = members[leader].meta.oracle.clone();
+    let faults = &old.shared.faults;
+    faults.skip_confirm.store(without_rounds.into(), Ordering::Relaxed);
+    faults.pause_after_confirm_ms.store(2_000, Ordering::Relaxed);
+    let asking = old.clone();
+    let covered = tokio::spawn(async move { asking.timestamps(1).await });
+    // Its round is over by then: nobody was cut off.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    net.set_cut(members[leader].meta.me, true);
+    let (_, successor) = ask_any(&members, Some(leader), 1).await;
+    faults.pause_after_confirm_ms.store(0, Ordering::Relaxed);
+    let late = old.timestamps(1).await;
+    let covered = covered.await.unwrap();
+    assert!(successor > before);
+    drop(old);
+    for member in members {
+        member.close().await;
+    }
+    (covered, successor, late)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_pauses_after_its_round_answers_what_it_covers_and_nothing_later() {
+    let (covered, successor, late) = ask_beside_a_successor(false).await;
+    // It asked before the successor answered: either order is right, the same timestamp is not.
+    assert!(covered.is_ok_and(|ts| ts < successor), "its window is its own");
+    assert!(matches!(late, Err(Refusal::NotLeader(_) | Refusal::Unavailable(_))), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_round_a_deposed_leader_answers_with_the_past() {
+    let (_, successor, late) = ask_beside_a_successor(true).await;
+    assert!(late.unwrap() < successor);
 }

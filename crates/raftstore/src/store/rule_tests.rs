@@ -212,6 +212,10 @@ async fn read_beside_rebuilt_followers(without_hold: bool) -> Result<Option<Stri
     for node in &others {
         cluster.store(*node).ctx.faults.no_vote_hold.store(without_hold.into(), Ordering::Relaxed);
     }
+    // The lease is theirs both: who never heard of the leader promised nothing and holds nothing,
+    // and whoever promised does not stand by itself, as it is made to here.
+    let applied = |node: u64| *replica(node).applied.borrow();
+    cluster.wait_for("all have it", || others.iter().all(|n| applied(*n) >= applied(old))).await;
     let before: Vec<u64> = others.iter().map(|node| generation(*node)).collect();
     cluster.net.isolate(NodeId(old), true);
     for node in &others {
