@@ -160,8 +160,8 @@ impl Sessions {
                 else {
                     return;
                 };
-                let broken = if frame.number == *expected {
-                    *expected += 1;
+                let broken = if frame.number == *expected || crate::faults::overlooks_gaps() {
+                    *expected = frame.number + 1;
                     match inbound.try_send(Ok(frame.payload)) {
                         Ok(()) => return,
                         // Its user is gone; the close frame is on its way.

@@ -108,6 +108,39 @@ async fn a_stream_keeps_its_order_and_ends_on_both_sides() {
     assert!(receiver.next().await.is_none(), "our end closes theirs");
 }
 
+/// What comes back of ten frames, and whether the stream ends by itself, when each direction loses
+/// its seventh.
+async fn echoed_without_the_seventh() -> (Vec<u8>, bool) {
+    crate::faults::testing::DROPPED.set(Some(7));
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let peers = peers(7, address);
+    let (mut sender, mut receiver) = peers.open_stream(NodeId(2), Header::default()).await.unwrap();
+    for n in 1..=10 {
+        // The other side may have ended the stream by now.
+        let _ = sender.send(Bytes::from(vec![n])).await;
+    }
+    let mut echoed = Vec::new();
+    loop {
+        match tokio::time::timeout(SECOND, receiver.next()).await {
+            Ok(Some(Ok(payload))) => echoed.push(payload[0]),
+            Ok(Some(Err(_)) | None) => return (echoed, true),
+            Err(_) => return (echoed, false),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_frame_ends_its_stream() {
+    assert_eq!(echoed_without_the_seventh().await, (vec![1, 2, 3, 4, 5, 6], true));
+}
+
+/// What the numbers are for: without them both directions go on, and nobody knows of the loss.
+#[tokio::test]
+async fn without_a_look_at_the_numbers_a_lost_frame_goes_unnoticed() {
+    crate::faults::testing::OVERLOOKS_GAPS.set(true);
+    assert_eq!(echoed_without_the_seventh().await, (vec![1, 2, 3, 4, 5, 6, 9, 10], false));
+}
+
 #[tokio::test]
 async fn a_lost_link_fails_what_is_open_and_comes_back() {
     let (address, stop) = server("127.0.0.1:0").await;
