@@ -11,6 +11,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 10s or 500ms"))
 }
 
+/// A node as tables show it, or its number alone.
+fn node(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix('n').unwrap_or(text);
+    number.parse().map_err(|_| "not a node; write for example n3 or 3".to_owned())
+}
+
 /// Durable, replicated, range-partitioned storage that keeps itself cool.
 #[derive(Debug, Parser)]
 #[command(name = "isotherm", version, propagate_version = true, args_override_self = true)]
@@ -237,25 +243,36 @@ pub enum NodeAdmin {
     /// List the nodes
     List,
     /// Show one node
-    Show { id: u64 },
+    Show {
+        #[arg(value_parser = node)]
+        id: u64,
+    },
     /// Take all leaderships off a node; its replicas stay
     Drain {
+        #[arg(value_parser = node)]
         id: u64,
         /// Wait until it leads nothing
         #[arg(long)]
         wait: bool,
     },
     /// Let a drained node lead again
-    Undrain { id: u64 },
+    Undrain {
+        #[arg(value_parser = node)]
+        id: u64,
+    },
     /// Take all replicas off a node, for good: it can be switched off then
     Decommission {
+        #[arg(value_parser = node)]
         id: u64,
         /// Wait until it has nothing left
         #[arg(long)]
         wait: bool,
     },
     /// Keep a node that is being decommissioned after all
-    Recommission { id: u64 },
+    Recommission {
+        #[arg(value_parser = node)]
+        id: u64,
+    },
 }
 
 /// `node --listen …`
@@ -431,7 +448,7 @@ pub enum RangeCommand {
     /// List the ranges in key order
     List {
         /// Only those with a replica on this node
-        #[arg(long)]
+        #[arg(long, value_parser = node)]
         node: Option<u64>,
         /// The hottest first, and only those that are not cold
         #[arg(long)]
@@ -446,7 +463,7 @@ pub enum RangeCommand {
         /// The range's id
         id: String,
         /// The node
-        #[arg(long)]
+        #[arg(long, value_parser = node)]
         to: u64,
     },
     /// Move a replica of a range to another node
@@ -454,10 +471,10 @@ pub enum RangeCommand {
         /// The range's id
         id: String,
         /// The node that it leaves
-        #[arg(long)]
+        #[arg(long, value_parser = node)]
         from: u64,
         /// The node that it goes to
-        #[arg(long)]
+        #[arg(long, value_parser = node)]
         to: u64,
         /// Undo it if it is not done within this time
         #[arg(long, default_value = "10m", value_parser = duration)]
