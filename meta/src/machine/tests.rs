@@ -7,6 +7,7 @@ use isotherm_types::{
     ClusterId, Incarnation, Key, NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp,
 };
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 const FOUNDING: Founding = Founding { nodes: 3, ranges: 4, replicas: 3 };
 
@@ -30,7 +31,7 @@ fn bootstrapped() -> MetaMachine {
     for n in 1..=3 {
         register(&mut machine, None, &format!("n{n}"));
     }
-    let nodes: Vec<_> = machine.nodes().keys().copied().collect();
+    let nodes: Vec<_> = machine.nodes().keys().map(|&id| (id, BTreeMap::new())).collect();
     let ranges = bootstrap::plan(&FOUNDING, &nodes);
     assert_eq!(machine.apply_command(1, Command::Bootstrap { ranges }), Reply::Done);
     machine
@@ -88,7 +89,7 @@ fn the_bootstrap_happens_once_and_tiles() {
     assert_eq!(machine.ranges().len(), 4);
     assert_eq!(machine.seeds().len(), 4);
     let before = machine.clone();
-    let ranges = bootstrap::plan(&FOUNDING, &[NodeId(1)]);
+    let ranges = bootstrap::plan(&FOUNDING, &[(NodeId(1), BTreeMap::new())]);
     let again = machine.apply_command(2, Command::Bootstrap { ranges });
     assert!(matches!(again, Reply::Refused(_)));
     assert_eq!(machine, before);
@@ -209,7 +210,9 @@ fn any_command() -> impl Strategy<Value = Command> {
             to: Timestamp(to.into()),
             by,
         }),
-        Just(Command::Bootstrap { ranges: bootstrap::plan(&FOUNDING, &[NodeId(1)]) }),
+        Just(Command::Bootstrap {
+            ranges: bootstrap::plan(&FOUNDING, &[(NodeId(1), BTreeMap::new())])
+        }),
         Just(Command::SeedingDone),
         any::<u32>().prop_map(|to| Command::RaiseSafePoint { to: Timestamp(to.into()) }),
     ]

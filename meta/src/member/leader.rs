@@ -124,6 +124,8 @@ impl Meta {
             if nodes.len() < founding.nodes {
                 return Ok(());
             }
+            let labels = |id: &NodeId| machine.nodes()[id].details.labels.clone();
+            let nodes: Vec<_> = nodes.into_iter().map(|id| (id, labels(&id))).collect();
             bootstrap::plan(founding, &nodes)
         };
         let count = ranges.len();
