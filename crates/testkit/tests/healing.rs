@@ -202,3 +202,82 @@ async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes_until_they_are_c
     let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
     assert_eq!(sums.len(), 1, "replicas are equal");
 }
+
+/// Replicas spread over zones by themselves, numbers do not undo it, and why is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_spread_over_zones_and_stay_so_although_numbers_are_uneven() {
+    let mut options = ClusterOptions { nodes: 4, ranges: 8, ..ClusterOptions::default() };
+    for (n, zone) in ["a", "b", "c", "c"].into_iter().enumerate() {
+        let label = ["--label".into(), format!("zone={zone}").into()];
+        options.member_args.insert(isotherm_testkit::Member::Node(n), label.into());
+    }
+    let mut cluster = ProcessCluster::start(&options).unwrap();
+    cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
+    let client = client(&cluster);
+    // Neither cuts nor merges: what moves is to be seen.
+    client.admin().set_setting("split.hot_cores", "64").await.unwrap();
+    let load = Load::increments(&client, 4, 50);
+    let zone = |nodes: &[NodeStatus], id: NodeId| find(nodes, id).labels["zone"].clone();
+    let spread = async || {
+        let nodes = client.admin().nodes().await.unwrap();
+        let ranges = ranges(&client).await;
+        let zones = |r: &RangeLocation| -> Vec<String> {
+            let mut zones: Vec<_> =
+                r.descriptor.replicas.iter().map(|on| zone(&nodes, on.node)).collect();
+            zones.sort();
+            zones
+        };
+        let ill: Vec<_> = ranges.iter().map(zones).filter(|z| *z != ["a", "b", "c"]).collect();
+        if ill.is_empty() { Ok(()) } else { Err(format!("{ill:?}")) }
+    };
+    // So from the start, and so again after somebody broke it by hand.
+    spread().await.unwrap();
+    let nodes = client.admin().nodes().await.unwrap();
+    let range = ranges(&client).await.swap_remove(0).descriptor;
+    let on = |wanted: &str| {
+        range.replicas.iter().map(|r| r.node).find(|&id| zone(&nodes, id) == wanted).unwrap()
+    };
+    let free = nodes.iter().find(|n| range.replica_on(n.id).is_none()).unwrap().id;
+    let limit = Duration::from_secs(30);
+    let moved = client.admin().move_range(range.id, on("b"), free, limit).await.unwrap();
+    let moved = client.admin().wait_for_operation(moved.id).await.unwrap();
+    assert_eq!(moved.state, "done", "{moved:?}");
+    eventually(Duration::from_secs(60), spread).await;
+    // The nodes of a and b have eight replicas each, the two of c about four each; so again after
+    // somebody put most on one of them.
+    let nodes = client.admin().nodes().await.unwrap();
+    let twins: Vec<_> = nodes.iter().filter(|n| n.labels["zone"] == "c").map(|n| n.id).collect();
+    let on = async |n: usize| -> Vec<_> {
+        let ranges = ranges(&client).await.into_iter().map(|r| r.descriptor);
+        ranges.filter(|r| r.replica_on(twins[n]).is_some()).map(|r| r.id).collect()
+    };
+    for range in on(0).await.split_off(2) {
+        // The scheduler may be quicker with the same range, or have had enough already.
+        let moved = client.admin().move_range(range, twins[0], twins[1], limit).await;
+        if let Ok(moved) = moved {
+            client.admin().wait_for_operation(moved.id).await.unwrap();
+        }
+    }
+    eventually(Duration::from_secs(30), async || {
+        let nodes = client.admin().nodes().await.unwrap();
+        let mut counts: Vec<_> = nodes.iter().map(|n| n.replicas).collect();
+        counts.sort_unstable();
+        if counts[0] >= 3 && counts[2..] == [8, 8] { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    eventually(Duration::from_secs(20), async || {
+        let mut reasons = Vec::new();
+        for range in ranges(&client).await {
+            let explained = client.admin().explain(range.descriptor.id).await.unwrap();
+            reasons.extend(explained.decisions.into_iter().map(|d| d.reason));
+        }
+        let says = |what: &str| reasons.iter().any(|reason| reason.contains(what));
+        let is_said = says("zone a+b+c then") && says("ruled out by labels");
+        if is_said { Ok(()) } else { Err(format!("{reasons:#?}")) }
+    })
+    .await;
+    // A move under way has both of its replicas.
+    eventually(Duration::from_secs(20), spread).await;
+    let acknowledged = load.finish().await;
+    assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+}

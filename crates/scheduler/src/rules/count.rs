@@ -45,7 +45,15 @@ impl Fair {
 /// Leaders first: they move no data.
 pub(crate) fn run(pass: &mut Pass<'_>) {
     leaders(pass);
-    replicas(pass);
+    replicas(pass, None);
+    // Labels may leave nodes of one domain with more than those of another. Inside each they are
+    // even all the same.
+    let mut domains: Vec<_> = pass.nodes.iter().map(|stand| stand.labels.clone()).collect();
+    domains.sort();
+    domains.dedup();
+    if domains.len() > 1 {
+        domains.iter().for_each(|domain| replicas(pass, Some(domain)));
+    }
 }
 
 /// The nodes that have too many, or more than the mean if another one has too few; most first.
@@ -129,10 +137,13 @@ fn hand_over(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, mean_heat: f6
     }
 }
 
-fn replicas(pass: &mut Pass<'_>) {
-    let counts = |stand: &Stand<'_>| stand.may_receive;
+/// Over all nodes, or over those with these labels.
+fn replicas(pass: &mut Pass<'_>, domain: Option<&Vec<u32>>) {
+    let is_in = |stand: &Stand<'_>| domain.is_none_or(|labels| stand.labels == *labels);
+    let counts = |stand: &Stand<'_>| stand.may_receive && is_in(stand);
     let fair = Fair::of(pass, |stand| stand.replicas, counts);
-    let over = sources(pass, fair, |stand| stand.replicas, counts);
+    let mut over = sources(pass, fair, |stand| stand.replicas, counts);
+    over.retain(|&n| is_in(&pass.nodes[n as usize]));
     let open = |stand: &Stand<'_>| counts(stand) && !pass.is_receiving_enough(stand);
     let is_open = |stand: &Stand<'_>| open(stand) && (stand.replicas as f64) < fair.mean;
     if over.is_empty() || !pass.nodes.iter().any(is_open) {
@@ -164,7 +175,7 @@ fn replicas(pass: &mut Pass<'_>) {
             if has as f64 <= fair.mean || misses == MISSES_PER_NODE || misses_left == 0 {
                 break;
             }
-            if !move_away(pass, i as usize, from, fair, misses == 0) {
+            if !move_away(pass, i as usize, from, fair, domain, misses == 0) {
                 misses += 1;
                 misses_left -= 1;
             }
@@ -172,7 +183,14 @@ fn replicas(pass: &mut Pass<'_>) {
     }
 }
 
-fn move_away(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, says_why: bool) -> bool {
+fn move_away(
+    pass: &mut Pass<'_>,
+    i: usize,
+    from: u32,
+    fair: Fair,
+    domain: Option<&Vec<u32>>,
+    says_why: bool,
+) -> bool {
     if !pass.is_free[i] || !pass.is_whole(i) || pass.is_sending_enough(i) || pass.is_aligning(i) {
         return false;
     }
@@ -182,6 +200,7 @@ fn move_away(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, says_why: boo
         (has as f64 > fair.most || (stand.replicas as f64) < fair.least)
             && has >= stand.replicas + 2
             && stand.disk() <= disk + 0.1
+            && domain.is_none_or(|labels| stand.labels == *labels)
     };
     let by_number = |stand: &Stand<'_>| stand.replicas as f64;
     match pass.destination(i, from, Spread::Kept, by_number, helps) {
@@ -196,7 +215,7 @@ fn move_away(pass: &mut Pass<'_>, i: usize, from: u32, fair: Fair, says_why: boo
         }
         Err(refused) => {
             // Once for each node that has too many is enough.
-            if says_why || pass.focus.is_some() {
+            if domain.is_none() && (says_why || pass.focus.is_some()) {
                 pass.decline(i, Rule::Count, |pass| {
                     let (name, mean) = (pass.name(from), fair.mean);
                     format!(

@@ -1,12 +1,11 @@
 //! Replicas of a range spread over failure domains: over different values of every label.
 //!
-//! A replica moves only if the spread gets strictly better and the node that it goes to has not
-//! more to carry than others; no other rule makes the spread worse, except where a replica has to
-//! go in any case.
+//! A replica moves only if the spread gets strictly better. A spread goes before even numbers: a
+//! range that loses two replicas with one zone is gone, and uneven numbers only cost. No other rule
+//! makes the spread worse, except where a replica has to go in any case.
 
 use crate::destination::{Diversity, Spread};
 use crate::pass::{NOWHERE, Pass};
-use crate::rules::count::Fair;
 use crate::rules::repair::by_count;
 use crate::{Action, Rule};
 
@@ -19,7 +18,6 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     if pass.label_values.is_empty() || count == 0 {
         return;
     }
-    let fair = Fair::of(pass, |stand| stand.replicas, |stand| stand.may_receive);
     let mut looks = 0;
     for at in 0..count {
         let i = (first + at) % count;
@@ -36,11 +34,11 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
             continue;
         }
         looks += 1;
-        look(pass, i, fair);
+        look(pass, i);
     }
 }
 
-fn look(pass: &mut Pass<'_>, i: usize, fair: Fair) {
+fn look(pass: &mut Pass<'_>, i: usize) {
     let before = spread(pass, i, NOWHERE, NOWHERE);
     if !pass.is_free[i] {
         return pass.decline(i, Rule::Placement, |pass| {
@@ -72,10 +70,7 @@ fn look(pass: &mut Pass<'_>, i: usize, fair: Fair) {
     let (leader, mut order) = (pass.leaders[i], members.clone());
     order.sort_by_key(|&n| (n == leader, n));
     for from in order {
-        let allowed = pass.destination(i, from, Spread::Better, by_count, |stand| {
-            stand.replicas as f64 + 1.0 <= fair.most
-        });
-        match allowed {
+        match pass.destination(i, from, Spread::Better, by_count, |_| true) {
             Ok(to) => {
                 let after = pass.diversity(&members, from, to);
                 if best.is_none_or(|(best, ..)| after > best) {

@@ -1,7 +1,8 @@
 //! Nodes that fail, leave or stand badly.
 
 use super::world::{World, expect};
-use crate::{Intent, Liveness, Rule, Settings};
+use crate::{Action, Intent, Liveness, RangeView, Rule, Settings};
+use isotherm_types::NodeId;
 
 /// Four nodes, three ranges on the first three.
 fn four() -> World {
@@ -176,6 +177,58 @@ fn replicas_spread_over_zones() {
     expect(&world.asked(Rule::Placement), "");
 }
 
+/// A range that one zone can take down is worse than a node with more than others.
+#[test]
+fn a_spread_goes_before_even_numbers() {
+    let mut world = World::new(4);
+    for (id, zone) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
+        world.label(id, zone);
+    }
+    for start in ["", "b", "d", "f"] {
+        world.range(start, &[1, 2, 3]);
+    }
+    world.range("h", &[1, 3, 4]);
+    expect(
+        &world.asked(Rule::Placement),
+        r#"
+         Placement: move r5 from n3 to n2: replicas spread better: zone a+c+c now, zone a+b+c then
+        "#,
+    );
+    // And then the two of zone c even out between themselves.
+    let moved = world.live(60_000);
+    assert!(
+        moved.iter().all(|a| !matches!(a, Action::Move { from, .. } if from.0 <= 2)),
+        "{moved:?}"
+    );
+    let has = |n: u64, r: &RangeView| r.descriptor.replica_on(NodeId(n)).is_some();
+    let on = |n: u64| world.view.ranges.iter().filter(|r| has(n, r)).count();
+    assert_eq!([1, 2, 3, 4].map(on), [5, 5, 3, 2]);
+}
+
+/// Uneven numbers between zones cannot be helped, those inside one can.
+#[test]
+fn numbers_are_even_inside_each_zone() {
+    for zones in [["a", "b", "c", "c"], ["c", "a", "c", "b"], ["c", "c", "a", "b"]] {
+        let mut world = World::new(4);
+        (1..).zip(zones).for_each(|(id, zone)| world.label(id, zone));
+        let at = |zone| (1..).zip(zones).filter(move |&(_, z)| z == zone).map(|(id, _)| id);
+        let (a, b, c) = (at("a").next().unwrap(), at("b").next().unwrap(), at("c"));
+        let c: Vec<u64> = c.collect();
+        for (n, start) in ["", "b", "d", "f", "h", "j", "l", "n"].into_iter().enumerate() {
+            world.range(start, &[a, b, c[usize::from(n < 2)]]);
+        }
+        let moved = world.live(60_000);
+        let is_in_c = |action: &Action| match action {
+            Action::Move { from, to, .. } => (from.0, to.0) == (c[0], c[1]),
+            _ => true,
+        };
+        assert!(moved.iter().all(is_in_c), "{moved:?}");
+        let has = |r: &RangeView| r.descriptor.replica_on(NodeId(c[0])).is_some();
+        let left = world.view.ranges.iter().filter(|r| has(r)).count();
+        assert_eq!(left, 5, "one off is even: {zones:?} {moved:?}");
+    }
+}
+
 #[test]
 fn a_spread_that_no_node_can_improve_is_explained() {
     let mut world = zones();
@@ -211,6 +264,7 @@ fn no_rule_trades_the_spread_for_something_else() {
          Count: leave r6: n2 has 8 replicas, the mean is 6.0, but no node is better: of 4 nodes: 3 with a replica already, 1 ruled out by labels (replicas would be spread worse)
          Count: move r6 from n3 to n4: n3 has 8 replicas and n4 0, the mean is 6.0
          Count: move r7 from n3 to n4: n3 has 7 replicas and n4 1, the mean is 6.0
+         Count: move r8 from n3 to n4: n3 has 6 replicas and n4 2, the mean is 4.0
         "#,
     );
 }
