@@ -96,13 +96,17 @@ fn cold(pass: &Pass<'_>, i: usize) -> String {
 fn leader(pass: &Pass<'_>, i: usize) -> String {
     let mean = pass.mean_heat();
     let Some(stand) = pass.node(pass.leaders[i]) else { return "it has no leader".to_owned() };
-    format!(
-        "its leader {} carries {}, the mean is {} and differences up to {} are even",
+    let (band, heat) = (pass.band(mean), stand.heat());
+    let head = format!(
+        "its leader {} carries {}, the mean is {}",
         stand.id(),
-        Percent(stand.heat()),
-        Percent(mean),
-        Percent(pass.band(mean))
-    )
+        Percent(heat),
+        Percent(mean)
+    );
+    if heat < mean - band {
+        return format!("{head}: it has nothing to give away");
+    }
+    format!("{head} and differences up to {} are even", Percent(band))
 }
 
 fn counts(pass: &Pass<'_>, i: usize) -> String {

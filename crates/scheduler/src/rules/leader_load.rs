@@ -7,6 +7,7 @@
 
 use crate::figures::{Percent, Seconds};
 use crate::pass::Pass;
+use crate::stand::Stand;
 use crate::{Action, Rule};
 
 /// Ranges of one node that are looked at when nothing fits.
@@ -60,9 +61,7 @@ struct Offer {
 }
 
 fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) {
-    // What would take thousands of hand-overs to show is left where it is.
-    let source = &pass.nodes[from as usize];
-    let slight = (source.heat() - mean).max(band / 2.0) * source.capacity() / 1000.0;
+    let slight = slight(&pass.nodes[from as usize], pass, mean);
     let mut ordered = 0;
     for &i in ranges {
         let (i, stand) = (i as usize, &pass.nodes[from as usize]);
@@ -93,6 +92,16 @@ fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64)
         Some(offer) => hand_over(pass, &offer, from, mean),
         None => explain(pass, from, ranges, mean, band),
     }
+}
+
+/// What a range has to cost, in cores, for its hand-over to be worth an interruption of its writes:
+/// an eighth of what is too much, or is missing elsewhere. Of a node that leads many ranges, each
+/// of them small, a quarter of what they cost on average: there it takes many to show.
+fn slight(source: &Stand<'_>, pass: &Pass<'_>, mean: f64) -> f64 {
+    let coolest = pass.nodes.iter().filter(|stand| stand.may_lead).map(Stand::heat);
+    let gap = (source.heat() - mean).max(mean - coolest.fold(mean, f64::min));
+    let usual = source.cores / source.leaders.max(1) as f64;
+    (gap * source.capacity() / 8.0).min(usual / 4.0)
 }
 
 /// The coolest node that could lead `i`, if it may be handed over at all.
@@ -153,6 +162,9 @@ fn why_it_stays(pass: &Pass<'_>, i: usize, from: u32, mean: f64, band: f64) -> S
         return format!("{head}; its leader changed {age} ago, settling for {settle}");
     }
     match offer(pass, i, from) {
+        Some(_) if cores < slight(&pass.nodes[from as usize], pass, mean) => format!(
+            "{head}, but its {cores:.2} cores are too few to show: handing it over would not help"
+        ),
         Some(offer) => format!(
             "{head}, but no better node: with its {cores:.2} cores {} would carry {} instead, and {} \
              keep {}",

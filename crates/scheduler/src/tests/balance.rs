@@ -48,6 +48,24 @@ fn a_range_that_carries_its_node_is_not_handed_around() {
     );
 }
 
+/// Hand-overs of what costs next to nothing would change numbers, which then go back.
+#[test]
+fn what_would_not_show_is_not_handed_over() {
+    let mut world = led([&[0.21, 0.21, 0.003, 0.002], &[0.16, 0.14, 0.001], &[0.16, 0.14, 0.002]]);
+    expect(
+        &world.asked(Rule::LeaderLoad),
+        r#"
+         LeaderLoad: leave r1: n1 carries 42 %, the mean is 34 % and up to 38 % is even, but no better node: with its 0.21 cores n2 would carry 51 % instead, and n1 keep 22 %
+        "#,
+    );
+    // Of small ones alone each counts.
+    let mut world = led([&[0.004; 8], &[0.0], &[0.0]]);
+    world.node(1).capacity_cores = 0.1;
+    world.node(2).capacity_cores = 0.1;
+    world.node(3).capacity_cores = 0.1;
+    assert!(world.asked(Rule::LeaderLoad).contains("hand r1 to n2: 0.00 cores"));
+}
+
 #[test]
 fn what_is_even_within_the_tolerance_is_left_alone() {
     let mut world = led([&[0.11, 0.11], &[0.1, 0.1], &[0.1, 0.1]]);
