@@ -48,7 +48,12 @@ pub(crate) fn unremarkable(
 
 fn replicas(pass: &Pass<'_>, i: usize) -> String {
     let (has, live) = (pass.members(i).len(), pass.range(i).live.len());
-    format!("{has} replicas of {}, {live} live", pass.view.replicas_wanted)
+    let wanted = pass.view.replicas_wanted;
+    if !pass.is_free[i] {
+        let why = pass.why_not_free(i);
+        return format!("{has} replicas of {wanted}, but nothing more is ordered for now: {why}");
+    }
+    format!("{has} replicas of {wanted}, {live} live")
 }
 
 fn labels(pass: &Pass<'_>, i: usize) -> String {

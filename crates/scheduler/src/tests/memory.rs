@@ -175,6 +175,22 @@ fn every_range_can_be_explained_and_explaining_changes_nothing() {
     assert_eq!(format!("{before:?}"), format!("{:?}", world.scheduler));
 }
 
+/// Whatever rule is asked about, what is under way keeps all of them from it.
+#[test]
+fn what_is_under_way_is_said() {
+    let mut world = World::new(4);
+    world.range("", &[1, 2, 3]);
+    world.moving(1, 3, 4);
+    world.wait(600);
+    let told = world.scheduler.explain(&world.view, RangeId(1));
+    expect(
+        &lines(told.iter().filter(|d| d.rule == Rule::Repair)),
+        r#"
+         Repair: leave r1: 3 replicas of 3, but nothing more is ordered for now: a replica is moving from n3 to n4 since 0.6 s
+        "#,
+    );
+}
+
 #[test]
 fn a_new_scheduler_compares_nodes_only_when_all_have_reported() {
     let mut world = World::new(3);
