@@ -2,9 +2,14 @@
 # Installs what a fresh Debian machine lacks: libclang (RocksDB's bindings) and a C++ compiler.
 set -eu
 
+# One of these places is enough.
 has_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] || ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* \
-        /usr/lib64/libclang*.so* >/dev/null 2>&1
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so*
+    do
+        [ -e "$file" ] && return
+    done
+    return 1
 }
 
 missing=
