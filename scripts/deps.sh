@@ -2,12 +2,13 @@
 # Installs what a fresh Debian machine lacks: libclang (RocksDB's bindings) and a C++ compiler.
 set -eu
 
-# One of these places is enough.
+# One of these places is enough. libclang-cpp is another library, which is no use here.
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
-    for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so*
-    do
-        [ -e "$file" ] && return
+    for dir in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64; do
+        for file in "$dir"/libclang.so* "$dir"/libclang-[0-9]*.so*; do
+            [ -e "$file" ] && return
+        done
     done
     return 1
 }
