@@ -8,13 +8,13 @@ use super::writer::{Message, Writer};
 use crate::metrics as names;
 use crate::{Result, StorageError};
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use rocksdb::{DB, DBRawIterator, ReadOptions, Snapshot};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl RocksLog {
         let db = Arc::new(DB::open(&options.database(), dir)?);
         // Unbounded, and bounded all the same: each group has a few entries in flight. Blocking a
         // group here would block the task that its elections run in.
-        let (queue, receiver) = crossbeam_channel::unbounded();
+        let (queue, receiver) = mpsc::channel();
         let pending = Arc::new(Mutex::new(Pending::default()));
         let sync_delay_us = Arc::new(AtomicU64::new(micros(options.sync_delay)));
         let writer = Writer {
@@ -213,7 +213,7 @@ impl LogEngine for RocksLog {
     }
 
     fn put_node_state(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         let done = Box::new(move |result| {
             let _ = sender.send(result);
         });

@@ -6,11 +6,11 @@ use super::options::LogOptions;
 use super::pending::{Pending, Seq};
 use crate::metrics as names;
 use crate::{Result, StorageError};
-use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// What the writer is sent.
