@@ -199,6 +199,7 @@ async fn open_store(
 ) -> Result<(Arc<RocksLog>, Arc<Store>), NodeError> {
     let tuning = &config.tuning;
     let log_options = LogOptions {
+        prepares_files: true,
         sync_delay: Duration::from_micros(tuning.log_sync_delay_us),
         ..LogOptions::default()
     };

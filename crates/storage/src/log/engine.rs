@@ -53,11 +53,13 @@ pub enum StateKind {
     InstallMarker,
     /// The whole state machine of a group that keeps it here (the meta service's).
     Machine,
+    /// That the replica lost a part of its log, and votes no more.
+    Lost,
 }
 
 impl StateKind {
     /// Every kind.
-    pub const ALL: [StateKind; 7] = [
+    pub const ALL: [StateKind; 8] = [
         Self::Vote,
         Self::Committed,
         Self::Purged,
@@ -65,6 +67,7 @@ impl StateKind {
         Self::Tombstone,
         Self::InstallMarker,
         Self::Machine,
+        Self::Lost,
     ];
 
     pub(super) fn tag(self) -> u8 {
@@ -76,6 +79,7 @@ impl StateKind {
             Self::Tombstone => 5,
             Self::InstallMarker => 6,
             Self::Machine => 7,
+            Self::Lost => 8,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! * After a failed write nothing is ever acknowledged again.
 
 mod engine;
+mod files;
 mod keys;
 mod options;
 mod pending;

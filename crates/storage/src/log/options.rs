@@ -17,6 +17,9 @@ pub struct LogOptions {
     pub bytes_max: usize,
     /// One memtable, and with it one write-ahead file: recycling starts when the first is full.
     pub write_buffer_bytes: usize,
+    /// Whether opening fills two write-ahead files first, so that recycling has begun when the first
+    /// entry comes. Takes some tens of milliseconds, and as much disk as two memtables.
+    pub prepares_files: bool,
     /// Blocks of old entries kept in memory.
     pub block_cache_bytes: usize,
     /// Waited before each sync, to see what a slower disk would do.
@@ -36,6 +39,7 @@ impl std::fmt::Debug for LogOptions {
             .field("ops_max", &self.ops_max)
             .field("bytes_max", &self.bytes_max)
             .field("write_buffer_bytes", &self.write_buffer_bytes)
+            .field("prepares_files", &self.prepares_files)
             .field("sync_delay", &self.sync_delay)
             .finish_non_exhaustive()
     }
@@ -47,6 +51,7 @@ impl Default for LogOptions {
             ops_max: 4096,
             bytes_max: 8 << 20,
             write_buffer_bytes: 16 << 20,
+            prepares_files: false,
             block_cache_bytes: 16 << 20,
             sync_delay: Duration::ZERO,
             on_fatal: Arc::new(abort),

@@ -1,10 +1,10 @@
 //! The log engine over RocksDB.
 
 use super::engine::{LogEngine, LogOp, LogRecord, ReplicaKey, StateKind};
-use super::keys;
 use super::options::LogOptions;
 use super::pending::{Overlay, Pending};
 use super::writer::{Message, Writer};
+use super::{files, keys};
 use crate::metrics as names;
 use crate::{Result, StorageError};
 use bytes::Bytes;
@@ -37,6 +37,9 @@ impl RocksLog {
     /// Opens the log in `dir`, creating it if there is none, and starts its writer thread.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self> {
         let db = Arc::new(DB::open(&options.database(), dir)?);
+        if options.prepares_files {
+            files::prepare(&db, dir, options.write_buffer_bytes)?;
+        }
         // Unbounded, and bounded all the same: each group has a few entries in flight. Blocking a
         // group here would block the task that its elections run in.
         let (queue, receiver) = mpsc::channel();

@@ -224,3 +224,34 @@ proptest! {
         }
     }
 }
+
+/// The write-ahead file in use: the one with the highest number.
+fn file_in_use(dir: &Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap()
+}
+
+#[test]
+fn the_first_entry_overwrites_a_file_that_is_there_already() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (dir, copy) = (tmp.path().join("log"), tmp.path().join("copy"));
+    let options =
+        LogOptions { write_buffer_bytes: 1 << 20, prepares_files: true, ..LogOptions::default() };
+    for life in 0..3 {
+        let log = RocksLog::open(&dir, options.clone()).unwrap();
+        let file = file_in_use(&dir);
+        let before = std::fs::metadata(&file).unwrap().len();
+        assert!(before >= 1 << 20, "{} has {before} bytes", file.display());
+        append(&log, replica(1), life * 2 + 1, &["a", "b"]);
+        barrier(&log);
+        assert_eq!(file_in_use(&dir), file);
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), before);
+        // What the file held before is not taken for entries.
+        copy_as_is(&dir, &copy);
+        let reopened = RocksLog::open(&copy, LogOptions::default()).unwrap();
+        let expected = ["a", "b"].repeat(life as usize + 1);
+        assert_eq!(texts(&reopened, replica(1), 0, u64::MAX), expected);
+        drop(reopened);
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+}
