@@ -76,15 +76,35 @@ impl std::str::FromStr for At {
         if let Ok(ts) = typed.parse::<u64>() {
             return Ok(Self::Exactly(Timestamp(ts)));
         }
-        let time = humantime::parse_rfc3339_weak(typed).map_err(|_| {
-            format!("{typed:?} is neither a timestamp, nor a time ago such as -30s, nor a time such as 2026-01-31T12:00:00Z")
+        let ms = rfc3339_ms(typed).ok_or_else(|| {
+            format!(
+                "{typed:?} is neither a timestamp, nor a time ago such as -30s, nor a time with its \
+                 zone such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00"
+            )
         })?;
-        let ms = time
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_err(|_| format!("{typed:?} is before 1970"))?
-            .as_millis();
-        Ok(Self::Exactly(Timestamp::from_physical_ms(ms as u64)))
+        let ms = u64::try_from(ms).map_err(|_| format!("{typed:?} is before 1970"))?;
+        Ok(Self::Exactly(Timestamp::from_physical_ms(ms)))
     }
+}
+
+/// Milliseconds since 1970. A time without a zone is none: whose would it be?
+fn rfc3339_ms(typed: &str) -> Option<i64> {
+    let (time, offset_ms) = match typed.strip_suffix(['Z', 'z']) {
+        Some(time) => (time, 0),
+        None => {
+            let (time, zone) = typed.split_at_checked(typed.len().checked_sub(6)?)?;
+            let sign = if zone.starts_with('-') { -1 } else { 1 };
+            let (hours, minutes) = zone.strip_prefix(['+', '-'])?.split_once(':')?;
+            let number = |digits: &str, most: i64| {
+                let is_number = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+                digits.parse::<i64>().ok().filter(|n| is_number && *n <= most)
+            };
+            (time, sign * (number(hours, 23)? * 60 + number(minutes, 59)?) * 60_000)
+        }
+    };
+    let utc = humantime::parse_rfc3339(&format!("{time}Z")).ok()?;
+    let ms = utc.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
+    Some(i64::try_from(ms).ok()? - offset_ms)
 }
 
 #[cfg(test)]
@@ -116,5 +136,21 @@ mod tests {
         let at = "1970-01-01T00:00:02Z".parse();
         assert_eq!(at, Ok(At::Exactly(Timestamp::from_physical_ms(2000))));
         assert!("yesterday".parse::<At>().is_err());
+    }
+
+    #[test]
+    fn times_have_a_zone() {
+        let ms = |typed: &str| match typed.parse() {
+            Ok(At::Exactly(ts)) => Some(ts.physical_ms()),
+            _ => None,
+        };
+        assert_eq!(ms("1970-01-02T00:00:00Z"), Some(86_400_000));
+        assert_eq!(ms("1970-01-02T02:00:00+02:00"), Some(86_400_000));
+        assert_eq!(ms("1970-01-01T22:30:00.5-01:30"), Some(86_400_500));
+        for wrong in
+            ["1970-01-02T00:00:00", "1970-01-02", "1970-01-02T00:00:00+2:00", "+02:00", "ä"]
+        {
+            assert_eq!(ms(wrong), None, "{wrong}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::{client, resolve, span};
 use crate::args::{Export, FileFormat, Global};
 use crate::failure::{Failure, UNEXPECTED};
 use crate::output;
+use crate::text::Encoding;
 use isotherm_client::ScanOptions;
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -18,39 +19,154 @@ pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
     let span = span(global, &args.span)?;
     let options = ScanOptions { span, at: Some(at), ..ScanOptions::default() };
     let mut scan = client.scan(options);
-    let encoding = global.encoding();
-    let mut out = std::io::BufWriter::new(std::io::stdout());
-    let delimiter = if args.format == FileFormat::Tsv { b'\t' } else { b',' };
-    let mut rows = 0u64;
-    let failed = |e: csv::Error| Failure::new(UNEXPECTED, e);
+    let mut rows = Rows::new(std::io::stdout(), args.format, global.encoding());
+    rows.begin()?;
+    let mut count = 0u64;
     while let Some(page) = scan.next_page().await? {
-        let mut part = csv::WriterBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .from_writer(Vec::new());
-        if rows == 0 && args.format == FileFormat::Csv {
-            part.write_record(["key", "value"]).map_err(failed)?;
-        }
-        rows += page.rows.len() as u64;
-        let mut lines = Vec::new();
         for (key, row) in page.rows {
-            if args.format == FileFormat::Jsonl {
-                let mut object = Map::new();
-                encoding.field(&mut object, "key", &key);
-                encoding.field(&mut object, "value", &row.value);
-                object.insert("ts".to_owned(), row.ts.get().into());
-                writeln!(lines, "{}", Value::from(object))?;
-            } else {
-                part.write_record([encoding.show(&key), encoding.show(&row.value)])
-                    .map_err(failed)?;
-            }
+            rows.row(&key, &row.value, row.ts.get())?;
+            count += 1;
         }
-        let text = part.into_inner().map_err(|e| Failure::new(UNEXPECTED, e))?;
-        out.write_all(if args.format == FileFormat::Jsonl { &lines } else { &text })?;
     }
-    out.flush()?;
+    rows.end()?;
     if output::is_talkative() {
-        eprintln!("{rows} rows as of {at}");
+        eprintln!("{count} rows as of {at}");
     }
     Ok(())
+}
+
+/// Rows in one of the formats that `import` reads back.
+struct Rows<W: Write> {
+    format: FileFormat,
+    encoding: Encoding,
+    out: csv::Writer<std::io::BufWriter<W>>,
+}
+
+impl<W: Write> Rows<W> {
+    fn new(out: W, format: FileFormat, encoding: Encoding) -> Self {
+        let out = csv::WriterBuilder::new()
+            .delimiter(if format == FileFormat::Csv { b',' } else { b'\t' })
+            // Only csv has quotes: in tsv one stands for itself.
+            .quote_style(match format {
+                FileFormat::Csv => csv::QuoteStyle::Necessary,
+                FileFormat::Tsv | FileFormat::Jsonl => csv::QuoteStyle::Never,
+            })
+            .from_writer(std::io::BufWriter::new(out));
+        Self { format, encoding, out }
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        match self.format {
+            FileFormat::Csv => self.record(["key", "value"]),
+            FileFormat::Tsv | FileFormat::Jsonl => Ok(()),
+        }
+    }
+
+    fn row(&mut self, key: &[u8], value: &[u8], ts: u64) -> Result<(), Failure> {
+        if self.format == FileFormat::Jsonl {
+            let mut object = Map::new();
+            self.encoding.field(&mut object, "key", key);
+            self.encoding.field(&mut object, "value", value);
+            object.insert("ts".to_owned(), ts.into());
+            return self.record([Value::from(object).to_string()]);
+        }
+        let record = [self.field(key, key)?, self.field(key, value)?];
+        self.record(record)
+    }
+
+    /// A field of the row of `key`; what the format cannot hold is refused, since `import` would read
+    /// something else.
+    fn field(&self, key: &[u8], bytes: &[u8]) -> Result<String, Failure> {
+        let refuse = |what: &str| {
+            let key = key.escape_ascii();
+            Failure::new(UNEXPECTED, format!("the row of {key} {what}"))
+        };
+        if self.encoding == Encoding::Text && std::str::from_utf8(bytes).is_err() {
+            return Err(refuse("is not UTF-8: use --base64, --hex or --format jsonl"));
+        }
+        let text = self.encoding.show(bytes);
+        if self.format == FileFormat::Tsv && text.contains(['\t', '\n', '\r']) {
+            return Err(refuse("holds a tab or the end of a line: use csv, jsonl or --base64"));
+        }
+        Ok(text)
+    }
+
+    fn record<const N: usize>(&mut self, fields: [impl AsRef<[u8]>; N]) -> Result<(), Failure> {
+        self.out.write_record(fields).map_err(|e| Failure::new(UNEXPECTED, e))
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::command::import::lines::{Columns, Line, read};
+    use tokio::sync::mpsc;
+
+    fn exported(
+        format: FileFormat,
+        encoding: Encoding,
+        rows: &[(&[u8], &[u8])],
+    ) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        let mut writer = Rows::new(&mut out, format, encoding);
+        writer.begin().unwrap();
+        for (key, value) in rows {
+            writer.row(key, value, 7).map_err(|failure| failure.message)?;
+        }
+        writer.end().unwrap();
+        Ok(out)
+    }
+
+    fn imported(format: FileFormat, encoding: Encoding, text: Vec<u8>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let columns =
+            Columns { format, key: None, value: None, prefix: bytes::Bytes::new(), encoding };
+        let (sender, mut queue) = mpsc::channel(100);
+        read(Box::new(std::io::Cursor::new(text)), &columns, &sender).unwrap();
+        drop(sender);
+        std::iter::from_fn(|| queue.try_recv().ok())
+            .map(|line| match line {
+                Line::Row(key, value) => (key.to_vec(), value.to_vec()),
+                Line::Bad(number, why) => panic!("line {number}: {why}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_exported_is_what_is_imported() {
+        let plain: [(&[u8], &[u8]); 4] =
+            [(b"a", b"{\"a\":1}"), (b"b\"", b"x, y"), (b"c\\", b""), ("\u{e4}".as_bytes(), b" ")];
+        let lines: [(&[u8], &[u8]); 1] = [(b"k", b"two\nlines\tand a tab")];
+        let bytes: [(&[u8], &[u8]); 1] = [(b"\xff\x00", b"\xfe\n")];
+        let (csv, tsv, jsonl) = (FileFormat::Csv, FileFormat::Tsv, FileFormat::Jsonl);
+        let (text, base64) = (Encoding::Text, Encoding::Base64);
+        let cases: [(FileFormat, Encoding, &[(&[u8], &[u8])]); 8] = [
+            (tsv, text, &plain),
+            (csv, text, &plain),
+            (jsonl, text, &plain),
+            (csv, text, &lines),
+            (jsonl, text, &lines),
+            (jsonl, text, &bytes),
+            (tsv, base64, &bytes),
+            (csv, Encoding::Hex, &bytes),
+        ];
+        for (format, encoding, rows) in cases {
+            let back = imported(format, encoding, exported(format, encoding, rows).unwrap());
+            let expected: Vec<_> = rows.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+            assert_eq!(back, expected, "{format:?} {encoding:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_format_cannot_hold_is_refused() {
+        let refused = |format, key: &[u8], value: &[u8]| {
+            exported(format, Encoding::Text, &[(key, value)]).unwrap_err()
+        };
+        assert!(refused(FileFormat::Tsv, b"k", b"a\tb").contains("of k holds a tab"));
+        assert!(refused(FileFormat::Csv, b"k", b"\xff").contains("is not UTF-8"));
+    }
 }

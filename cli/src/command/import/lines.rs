@@ -2,6 +2,7 @@
 
 use crate::args::FileFormat;
 use crate::text::Encoding;
+use bytes::Bytes;
 use isotherm_types::{Key, limits};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 
 /// One line of the file.
 pub enum Line {
-    Row(Key, bytes::Bytes),
+    Row(Key, Bytes),
     Bad(u64, String),
 }
 
@@ -19,7 +20,7 @@ pub struct Columns {
     pub format: FileFormat,
     pub key: Option<String>,
     pub value: Option<String>,
-    pub prefix: bytes::Bytes,
+    pub prefix: Bytes,
     pub encoding: Encoding,
 }
 
@@ -48,14 +49,18 @@ fn send(lines: &mpsc::Sender<Line>, line: Line) -> bool {
     lines.blocking_send(line).is_ok()
 }
 
-fn checked(columns: &Columns, number: u64, key: &str, value: &str) -> Line {
+/// A row as people type it.
+fn typed(columns: &Columns, number: u64, key: &str, value: &str) -> Line {
     let parsed =
         columns.encoding.parse(key).and_then(|key| Ok((key, columns.encoding.parse(value)?)));
-    let (key, value) = match parsed {
-        Ok(parsed) => parsed,
-        Err(failure) => return Line::Bad(number, failure.message),
-    };
-    let key = Key::from([&columns.prefix[..], &key].concat());
+    match parsed {
+        Ok((key, value)) => checked(columns, number, &key, value),
+        Err(failure) => Line::Bad(number, failure.message),
+    }
+}
+
+fn checked(columns: &Columns, number: u64, key: &[u8], value: Bytes) -> Line {
+    let key = Key::from([&columns.prefix[..], key].concat());
     let (key_max, value_max) = (limits::KEY_BYTES_MAX, limits::VALUE_BYTES_MAX);
     if key.is_empty() {
         return Line::Bad(number, "the key is empty".to_owned());
@@ -86,14 +91,17 @@ fn read_jsonl(
             continue;
         }
         let field = |object: &Value, name: &str| match object.get(name) {
-            Some(Value::String(s)) => Ok(s.clone()),
-            Some(Value::Null) | None => Err(format!("there is no field {name:?}")),
-            Some(other) => Ok(other.to_string()),
+            Some(Value::String(s)) => columns.encoding.parse(s).map_err(|f| f.message),
+            Some(Value::Null) | None => match object.get(format!("{name}_base64")) {
+                Some(Value::String(s)) => Encoding::Base64.parse(s).map_err(|f| f.message),
+                _ => Err(format!("there is no field {name:?}")),
+            },
+            Some(other) => Ok(other.to_string().into()),
         };
         let line = match serde_json::from_slice::<Value>(&text) {
             Err(error) => Line::Bad(number, format!("not JSON: {error}")),
             Ok(object) => match (field(&object, key), field(&object, value)) {
-                (Ok(key), Ok(value)) => checked(columns, number, &key, &value),
+                (Ok(key), Ok(value)) => checked(columns, number, &key, value),
                 (Err(why), _) | (_, Err(why)) => Line::Bad(number, why),
             },
         };
@@ -147,7 +155,7 @@ fn read_separated(
             Ok((key, value)) => match (record.get(*key), record.get(*value)) {
                 (Some(key), Some(value)) => {
                     match (std::str::from_utf8(key), std::str::from_utf8(value)) {
-                        (Ok(key), Ok(value)) => checked(columns, number, key, value),
+                        (Ok(key), Ok(value)) => typed(columns, number, key, value),
                         _ => Line::Bad(number, "not UTF-8; use --hex or --base64".to_owned()),
                     }
                 }

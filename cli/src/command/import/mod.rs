@@ -3,7 +3,7 @@
 //! Lines are read by one thread and written in batches, several at a time. A bad line is reported
 //! with its number; the rest goes on, and the command fails at the end.
 
-mod lines;
+pub(super) mod lines;
 mod presplit;
 
 pub use presplit::presplit;
