@@ -90,6 +90,7 @@ pub enum Command {
     /// Run one data node
     Node(NodeCommand),
     /// Set a key
+    #[command(allow_negative_numbers = true)]
     Put { key: String, value: String },
     /// Read a key
     Get {
@@ -101,6 +102,7 @@ pub enum Command {
     /// Remove a key, or all keys with a prefix
     Delete(Delete),
     /// Set a key if it holds what is expected
+    #[command(allow_negative_numbers = true)]
     Cas {
         key: String,
         /// What it must hold; left out with --absent

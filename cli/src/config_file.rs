@@ -28,7 +28,7 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
             )));
         };
         let is_set = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some());
-        if is_set {
+        if is_set || is_typed(&given, &argument) {
             continue;
         }
         for value in values(&key, value).map_err(|e| Failure::usage(format!("{shown}: {e}")))? {
@@ -42,6 +42,18 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
     // Before the flags that were typed: the last one counts.
     all.splice(at..at, added);
     Ok(all)
+}
+
+/// Whether a flag stands on the command line, before or after the command. It replaces what the file
+/// says, also where several values are possible.
+fn is_typed(given: &[OsString], argument: &clap::Arg) -> bool {
+    let long = argument.get_long().map(|name| format!("--{name}"));
+    let short = argument.get_short().map(|letter| format!("-{letter}"));
+    given.iter().skip(1).take_while(|typed| *typed != "--").any(|typed| {
+        let typed = typed.to_string_lossy();
+        let name = typed.split_once('=').map_or(&*typed, |(name, _)| name);
+        long.as_deref() == Some(name) || short.as_deref().is_some_and(|s| typed.starts_with(s))
+    })
 }
 
 fn config_path(given: &[OsString]) -> Option<OsString> {
@@ -104,10 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn the_file_comes_before_what_was_typed() {
-        let all =
-            completed("listen = \"127.0.0.1:1\"", &["isotherm", "node", "--listen=x"]).unwrap();
-        assert_eq!(&all[..4], ["isotherm", "node", "--listen=127.0.0.1:1", "--listen=x"]);
+    fn what_was_typed_replaces_what_the_file_says() {
+        let file = "listen = \"127.0.0.1:1\"\nlabel = [\"zone=a\", \"rack=1\"]";
+        let all = completed(file, &["isotherm", "node", "--listen=x"]).unwrap();
+        assert_eq!(
+            &all[..5],
+            ["isotherm", "node", "--label=zone=a", "--label=rack=1", "--listen=x"]
+        );
+        let all = completed("meta = \"a:1\"", &["isotherm", "--meta", "b:2", "status"]).unwrap();
+        assert_eq!(&all[..4], ["isotherm", "--meta", "b:2", "status"]);
+        let all = completed("output = \"table\"", &["isotherm", "-ojson", "status"]).unwrap();
+        assert_eq!(&all[..3], ["isotherm", "-ojson", "status"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `args` | every flag, its environment variable and its default |
+//! | `environment` | a variable for every flag |
 //! | `config_file` | flags from a file |
 //! | `command` | one file per command |
 //! | `bench` | the load generator |
@@ -14,6 +15,7 @@ mod args;
 mod bench;
 mod command;
 mod config_file;
+mod environment;
 mod failure;
 mod output;
 mod text;
@@ -39,8 +41,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), failure::Failure> {
     let given: Vec<_> = std::env::args_os().collect();
-    let completed = config_file::complete(args::Args::command(), given)?;
-    let matches = match args::Args::command().try_get_matches_from(completed) {
+    let command = environment::complete(args::Args::command());
+    let completed = config_file::complete(command.clone(), given)?;
+    let matches = match command.try_get_matches_from(completed) {
         Ok(matches) => matches,
         // Help and version go to stdout and are no failure; clap knows.
         Err(error) => error.exit(),

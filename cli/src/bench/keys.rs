@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, Zipf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const KEY_BYTES: usize = 16;
 const FIRST: u8 = 0x21;
@@ -33,8 +33,10 @@ enum Choice {
         shift: Option<Duration>,
         began: Instant,
     },
-    /// Always a new one, behind all others.
-    Append,
+    /// Always a new one, behind all others, those of earlier loads too: they begin at the time.
+    Append {
+        first: u64,
+    },
 }
 
 /// Spreads numbers so that neighbours are far apart (splitmix64, Steele et al. 2014).
@@ -67,7 +69,10 @@ impl Keys {
             Distribution::Hotspot => hotspot(None),
         };
         let choice = match args.workload {
-            Workload::Append => Choice::Append,
+            Workload::Append => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Choice::Append { first: since.as_micros() as u64 }
+            }
             Workload::HotspotShift => hotspot(Some(args.shift)),
             _ => choice,
         };
@@ -116,13 +121,16 @@ impl Keys {
     pub fn pick(&self, rng: &mut SmallRng) -> Key {
         let last = self.count - 1;
         let n = match &self.choice {
-            Choice::Append => {
-                let n = self.appended.fetch_add(1, Ordering::Relaxed);
+            Choice::Append { first } => {
+                let n = first + self.appended.fetch_add(1, Ordering::Relaxed);
                 return format!("{}{:020}", self.prefix, n).into();
             }
             Choice::Uniform => rng.random_range(0..self.count),
             Choice::Zipfian(zipf) => (zipf.sample(rng) as u64 - 1).min(last),
-            Choice::Latest(zipf) => last - (zipf.sample(rng) as u64 - 1).min(last),
+            Choice::Latest(zipf) => {
+                let last = last + self.appended.load(Ordering::Relaxed);
+                last - (zipf.sample(rng) as u64 - 1).min(last)
+            }
             Choice::Hotspot { hot, shift, began } if rng.random_ratio(9, 10) => {
                 let turn = shift.map_or(0, |shift| {
                     (began.elapsed().as_nanos() / shift.as_nanos().max(1)) as u64

@@ -1,7 +1,7 @@
 //! What a load measured.
 
 use crate::args::{Bench, Global};
-use crate::failure::Failure;
+use crate::failure::{Failure, UNEXPECTED};
 use crate::output::{self, Format};
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
@@ -59,6 +59,7 @@ pub async fn progress(done: Arc<AtomicU64>, started: Instant, deadline: Instant)
     timeline
 }
 
+/// Prints what was measured. A load of which nothing succeeded is a failure.
 pub fn print(
     global: &Global,
     args: &Bench,
@@ -71,6 +72,11 @@ pub fn print(
     let at = |quantile| total.latencies.value_at_quantile(quantile);
     let name =
         args.workload.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    if ops == 0 {
+        let why = total.errors.iter().map(|(kind, count)| format!("{count} {kind}"));
+        let why = why.collect::<Vec<_>>().join(", ");
+        return Err(Failure::new(UNEXPECTED, format!("no operation succeeded; errors: {why}")));
+    }
     match global.format() {
         Format::Json => output::json(&json!({
             "workload": name,

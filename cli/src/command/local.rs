@@ -6,9 +6,10 @@
 
 use super::process::stop_signal;
 use crate::args::{Down, Global, Up};
+use crate::environment::OF_ONE_PROCESS;
 use crate::failure::{Failure, UNEXPECTED, UNREACHABLE};
 use crate::output::{self, Format};
-use isotherm_client::{Client, ClientOptions};
+use isotherm_client::{Client, ClientOptions, NodeStatus};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,6 +25,12 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_EACH: Duration = Duration::from_millis(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
+/// How long a node may take to register, and meta to say which nodes there are.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The state of a node that never comes back.
+const DECOMMISSIONED: &str = "decommissioned";
+/// What `--nodes` is if nothing is said.
+const DEFAULT_NODES: usize = 3;
 const NODES_FROM: u16 = 10;
 const HTTP_PORT_OFFSET: u16 = 1000;
 /// Lines of a log that are shown when its process ends early.
@@ -47,6 +54,16 @@ struct Process {
     argv: Vec<String>,
 }
 
+impl Cluster {
+    /// Those of its processes that serve at `addresses`.
+    fn only(&self, addresses: &[String]) -> Self {
+        let only = |all: &[Process]| {
+            all.iter().filter(|p| addresses.contains(&p.address)).cloned().collect()
+        };
+        Self { meta: only(&self.meta), nodes: only(&self.nodes) }
+    }
+}
+
 impl Process {
     /// Whether it runs: its pid may belong to somebody else by now.
     fn is_running(&self) -> bool {
@@ -58,7 +75,11 @@ impl Process {
 
     fn start(&mut self) -> Result<(), Failure> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.argv[0])
+        let mut command = Command::new(&self.argv[0]);
+        for name in OF_ONE_PROCESS {
+            command.env_remove(name);
+        }
+        let child = command
             .args(&self.argv[1..])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -194,24 +215,26 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
         Some(cluster) => cluster,
         None => plan(&args, &dir, &global.log)?,
     };
-    let mut started = 0;
-    for process in cluster.meta.iter_mut().chain(&mut cluster.nodes) {
-        if !process.is_running() {
-            process.start()?;
-            started += 1;
-        }
+    if !is_new && args.nodes != DEFAULT_NODES && args.nodes != cluster.nodes.len() {
+        let (shown, has) = (dir.display(), cluster.nodes.len());
+        eprintln!(
+            "{shown} holds a cluster of {has} nodes: --nodes {} is not looked at",
+            args.nodes
+        );
     }
-    save(&dir, &cluster)?;
-    let waited = tokio::select! {
-        waited = wait_ready(&cluster, args.ranges) => waited,
+    let mut start = Start { dir: &dir, started: Vec::new() };
+    let begun = tokio::select! {
+        begun = start.run(&mut cluster, is_new, args.ranges) => begun,
         () = stop.cancelled() => Err(Failure::new(UNEXPECTED, "stopped before it was ready")),
     };
-    if let Err(failure) = waited {
+    if let Err(failure) = begun {
+        // What ran before is left alone.
         if is_new || !args.detach {
-            stop_all(&cluster).await;
+            stop_all(&cluster.only(&start.started)).await;
         }
         return Err(failure);
     }
+    let started = start.started.len();
     let meta: Vec<_> = cluster.meta.iter().map(|m| m.address.clone()).collect();
     match global.format() {
         Format::Json => output::json(&json!({
@@ -239,12 +262,93 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until every process serves and every range has a leader.
-async fn wait_ready(cluster: &Cluster, ranges: usize) -> Result<(), Failure> {
+/// One start of a cluster.
+struct Start<'a> {
+    dir: &'a Path,
+    /// The addresses of the processes that it started.
+    started: Vec<String>,
+}
+
+impl Start<'_> {
+    /// Starts what does not run and waits until all of it serves. Meta comes first: it knows which nodes
+    /// are gone for good. The nodes of a new cluster come one after the other, so that their ids ascend as
+    /// their addresses do.
+    async fn run(
+        &mut self,
+        cluster: &mut Cluster,
+        is_new: bool,
+        ranges: usize,
+    ) -> Result<(), Failure> {
+        for member in &mut cluster.meta {
+            self.start(member)?;
+        }
+        save(self.dir, cluster)?;
+        let client = admin_client(cluster)?;
+        let deadline = Instant::now() + REGISTER_TIMEOUT;
+        if !is_new && cluster.nodes.iter().any(|node| !node.is_running()) {
+            let nodes = retry(deadline, || async { client.admin().nodes().await.ok() }).await;
+            let is_gone = |node: &Process| {
+                let known = nodes.iter().flatten().find(|n| n.address == node.address);
+                known.is_some_and(|n| n.state == DECOMMISSIONED)
+            };
+            cluster.nodes.retain(|node| node.is_running() || !is_gone(node));
+        }
+        for i in 0..cluster.nodes.len() {
+            self.start(&mut cluster.nodes[i])?;
+            save(self.dir, cluster)?;
+            if is_new {
+                let node = &cluster.nodes[i];
+                let is_known = || async {
+                    let nodes = client.admin().nodes().await.ok()?;
+                    nodes.iter().any(|n| n.address == node.address).then_some(())
+                };
+                // One that does not register is reported below, with its log.
+                retry(Instant::now() + REGISTER_TIMEOUT, is_known).await;
+            }
+        }
+        wait_ready(&client, cluster, ranges).await?;
+        // As the cluster has them: a node that was emptied came back as another.
+        if let Ok(nodes) = client.admin().nodes().await {
+            let ids = nodes.iter().filter(|n| n.state != DECOMMISSIONED);
+            for known in ids {
+                let of = cluster.nodes.iter_mut().find(|node| node.address == known.address);
+                of.into_iter().for_each(|node| node.id = known.id.get());
+            }
+        }
+        save(self.dir, cluster)
+    }
+
+    fn start(&mut self, process: &mut Process) -> Result<(), Failure> {
+        if !process.is_running() {
+            process.start()?;
+            self.started.push(process.address.clone());
+        }
+        Ok(())
+    }
+}
+
+fn admin_client(cluster: &Cluster) -> Result<Client, Failure> {
     let meta = cluster.meta.iter().map(|m| m.address.clone()).collect();
-    let options =
-        ClientOptions { meta, timeout: Duration::from_millis(500), ..ClientOptions::default() };
-    let client = Client::connect(options)?;
+    let timeout = Duration::from_millis(500);
+    Ok(Client::connect(ClientOptions { meta, timeout, ..ClientOptions::default() })?)
+}
+
+/// Asks until there is something, or until `deadline`.
+async fn retry<T, F: Future<Output = Option<T>>>(
+    deadline: Instant,
+    mut ask: impl FnMut() -> F,
+) -> Option<T> {
+    loop {
+        match ask().await {
+            Some(found) => return Some(found),
+            None if Instant::now() >= deadline => return None,
+            None => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Waits until every process serves and every range has a leader.
+async fn wait_ready(client: &Client, cluster: &Cluster, ranges: usize) -> Result<(), Failure> {
     let each = READY_EACH * u32::try_from(ranges).unwrap_or(u32::MAX);
     let patience = READY_TIMEOUT.max(each);
     let deadline = Instant::now() + patience;
@@ -259,7 +363,8 @@ async fn wait_ready(cluster: &Cluster, ranges: usize) -> Result<(), Failure> {
         }
         match client.admin().status().await {
             Ok(status) => {
-                let up = status.nodes.iter().filter(|n| n.state == "up").count();
+                let is_up = |n: &&NodeStatus| n.state == "up" || n.state == "read-only";
+                let up = status.nodes.iter().filter(is_up).count();
                 if status.bootstrapped && up >= cluster.nodes.len() && all_ready(cluster).await {
                     return Ok(());
                 }
