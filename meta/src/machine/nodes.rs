@@ -68,9 +68,25 @@ impl MetaMachine {
             }
             (_, NodeIntent::Decommissioning) => {
                 let stay = |n: &&NodeId| **n != node && self.intent(**n) == NodeIntent::Active;
-                if self.nodes.keys().filter(stay).count() == 0 {
+                let staying = self.nodes.keys().filter(stay).count();
+                if staying == 0 {
                     return refused(format!("node {node} is the last that serves"));
                 }
+                // One replica of a range per node: those of this node would have nowhere to go.
+                let needs = |d: &isotherm_types::RangeDescriptor| d.voters().count();
+                let needed = self.ranges.iter().filter(|d| is_named(d)).map(needs).max();
+                if let Some(needed) = needed.filter(|needed| *needed > staying) {
+                    return refused(format!(
+                        "node {node} has replicas of ranges with {needed}, and only {staying} nodes \
+                         would stay: add a node first"
+                    ));
+                }
+            }
+            (NodeIntent::Decommissioning, NodeIntent::Draining) => {
+                return refused(format!(
+                    "node {node} is being decommissioned, which takes its leaderships too; \
+                     `node recommission {node}` ends that"
+                ));
             }
             _ => {}
         }

@@ -16,7 +16,7 @@ pub(crate) struct Noted {
     pub(crate) at: Instant,
     pub(crate) decision: Decision,
     /// None: not known yet, or there was nothing to do.
-    pub(crate) outcome: Option<Result<(), String>>,
+    pub(crate) outcome: Option<Result<String, String>>,
 }
 
 /// All of them.
@@ -43,7 +43,7 @@ impl Journal {
     }
 
     /// What became of an action.
-    pub(crate) fn note_outcome(&mut self, action: &Action, outcome: Result<(), String>) {
+    pub(crate) fn note_outcome(&mut self, action: &Action, outcome: Result<String, String>) {
         let noted = self.by_range.get_mut(&action.range());
         let open = noted.into_iter().flatten().rev().find(|noted| {
             noted.outcome.is_none() && noted.decision.action.as_ref() == Some(action)

@@ -11,20 +11,25 @@ use isotherm_types::{RangeDescriptor, RangeId};
 /// A move that the scheduler ordered is undone after that long.
 const MOVE_LIMIT_MS: u64 = 10 * 60 * 1000;
 
+/// What is said of an action that has had its effect.
+const DONE: &str = "done";
+
 impl Meta {
-    /// Orders what was decided, as the leader of `term`. Moves and merges go on as operations; the rest is done
-    /// when this returns.
-    pub(super) async fn order(&self, term: u64, action: &Action) -> Result<(), WireError> {
+    /// Orders what was decided, as the leader of `term`; what became of it. Moves and merges go on as
+    /// operations; the rest is done when this returns.
+    pub(super) async fn order(&self, term: u64, action: &Action) -> Result<String, WireError> {
         // One that was deposed and does not know it orders nothing more.
         if self.confirmed_leading().await? != term {
             return Err(crate::member::not_leader(None));
         }
         match action {
             Action::Split { range, keys } => {
-                self.execute(&self.range(*range)?, &Step::Split { keys: keys.clone() }).await
+                self.execute(&self.range(*range)?, &Step::Split { keys: keys.clone() }).await?;
+                Ok(DONE.to_owned())
             }
             Action::Transfer { range, to } => {
-                self.execute(&self.range(*range)?, &Step::TransferLeader { to: *to }).await
+                self.execute(&self.range(*range)?, &Step::TransferLeader { to: *to }).await?;
+                Ok(DONE.to_owned())
             }
             Action::Merge { left, right } => {
                 let (left, right, limit_ms) = (*left, *right, MERGE_LIMIT_MS);
@@ -49,7 +54,7 @@ impl Meta {
                     let mut operations = machine.operations().iter();
                     operations.find(|o| o.range == *range && !o.state.has_ended()).map(|o| o.id)
                 };
-                let Some(id) = running else { return Ok(()) };
+                let Some(id) = running else { return Ok("it had ended".to_owned()) };
                 let command = OperationCommand::Undo { id, why: Undo::Cancelled };
                 self.begin(term, Command::Operation(command)).await
             }
@@ -62,9 +67,9 @@ impl Meta {
         machine.ranges().get(range).cloned().ok_or_else(missing)
     }
 
-    async fn begin(&self, term: u64, command: Command) -> Result<(), WireError> {
+    async fn begin(&self, term: u64, command: Command) -> Result<String, WireError> {
         match self.propose(command, Some(term)).await? {
-            Reply::Operation { .. } => Ok(()),
+            Reply::Operation { id } => Ok(format!("operation {id}")),
             Reply::Refused(why) => Err(WireError::new(Code::Condition, why)),
             other => Err(WireError::new(Code::Internal, format!("an unexpected reply: {other:?}"))),
         }

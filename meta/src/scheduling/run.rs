@@ -17,7 +17,7 @@ const TICK_IDLE: Duration = Duration::from_secs(1);
 /// From this many cores on a range is worth a closer look.
 const WARM_CORES: f64 = 0.005;
 
-type Ordered = (Action, Result<(), WireError>);
+type Ordered = (Action, Result<String, WireError>);
 
 /// Schedules as the leader of `term`, until dropped.
 pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
@@ -88,12 +88,12 @@ impl Meta {
         actions
     }
 
-    fn take_result(&self, action: &Action, result: Result<(), WireError>, now_ms: u64) {
+    fn take_result(&self, action: &Action, result: Result<String, WireError>, now_ms: u64) {
         let result = result.map_err(|error| error.0.message);
         if let Err(error) = &result {
             tracing::info!(range_id = %action.range(), %action, error, "decision not carried out");
         }
-        let said = result.as_ref().copied().map_err(String::as_str);
+        let said = result.as_ref().map(|_| ()).map_err(String::as_str);
         self.scheduler.lock().note_result(action, now_ms, said);
         self.journal.lock().note_outcome(action, result);
     }

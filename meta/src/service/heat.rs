@@ -30,8 +30,7 @@ fn decision_message(decision: &Decision, ago: Duration, outcome: String) -> pb::
 fn noted_message(noted: &Noted) -> pb::Decision {
     let outcome = match &noted.outcome {
         None => String::new(),
-        Some(Ok(())) => "done".to_owned(),
-        Some(Err(why)) => why.clone(),
+        Some(Ok(what) | Err(what)) => what.clone(),
     };
     decision_message(&noted.decision, noted.at.elapsed(), outcome)
 }

@@ -1,13 +1,18 @@
 //! A replica on a node that is gone is built again elsewhere; a range with too few gets more.
 //!
 //! Never without a leader (nothing can be built without a quorum), and not before a node was silent
-//! for `dead_after_ms`: a restart is not a loss. The ranges with the fewest live replicas go first.
+//! for `dead_after_ms`: a restart is not a loss. The ranges with the fewest live replicas go first. A move
+//! whose target falls silent is given up, so that the range is free for another.
 
 use crate::destination::Spread;
 use crate::figures::Seconds;
+use crate::memory::Order;
 use crate::pass::{NOWHERE, Pass};
 use crate::stand::Stand;
 use crate::{Action, Rule};
+
+/// Longer than a restart takes.
+const GIVE_UP_AFTER_MS: u64 = 30_000;
 
 /// What is wrong with one range.
 struct Damage {
@@ -19,6 +24,7 @@ struct Damage {
 /// Orders what can be repaired now.
 pub(crate) fn run(pass: &mut Pass<'_>) {
     let (now, wanted) = (pass.view.now_ms, pass.view.replicas_wanted);
+    give_up_moves(pass);
     let is_dead: Vec<_> =
         pass.nodes.iter().map(|stand| stand.is_dead(now, pass.settings)).collect();
     let is_silent: Vec<_> = pass.nodes.iter().map(|stand| stand.silent_ms(now).is_some()).collect();
@@ -45,6 +51,25 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     damaged.sort_by_key(|damage| (damage.live, damage.i));
     for damage in damaged {
         repair(pass, &damage);
+    }
+}
+
+/// A move to a node that is silent is given up: nothing else happens to its range before it ends.
+fn give_up_moves(pass: &mut Pass<'_>) {
+    let now = pass.view.now_ms;
+    for i in (0..pass.view.ranges.len()).filter(|_| !pass.view.moves.is_empty()) {
+        let Some(pending) = pass.pending(i) else { continue };
+        let target = pass.nodes.iter().find(|stand| stand.id() == pending.to);
+        let silent = target.and_then(|stand| stand.silent_ms(now));
+        let Some(silent) = silent.filter(|ms| *ms >= GIVE_UP_AFTER_MS) else { continue };
+        let range = pass.id(i);
+        let is_given_up = |o: &Order| matches!(o.action, Action::CancelMove { .. });
+        if pass.memory.order(range).is_some_and(is_given_up) {
+            continue;
+        }
+        let (to, silent) = (pending.to, Seconds(silent));
+        let reason = format!("{to}, where its new replica is being built, is silent for {silent}");
+        pass.order(i, Rule::Repair, Action::CancelMove { range }, reason);
     }
 }
 
