@@ -19,7 +19,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps build faults demo test check fix bench bench-hotspot jepsen negative-controls clean
+.PHONY: deps build faults demo test check fix bench bench-hotspot bench-append bench-peers jepsen negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
 deps:
@@ -65,6 +65,12 @@ bench: build
 
 bench-hotspot: build
 	@BIN=$(BIN) scripts/bench-hotspot.sh
+
+bench-peers: build
+	@BIN=$(BIN) scripts/bench-peers.sh
+
+bench-append: build
+	@BIN=$(BIN) scripts/bench-append.sh
 
 jepsen: build
 	$(CARGO) build $(ALL) --bins

@@ -368,6 +368,7 @@ impl MetaService for Meta {
             term: 1,
             members,
             answered_by: 1,
+            last_log_index: 1,
         }))
     }
 

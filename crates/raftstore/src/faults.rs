@@ -86,6 +86,12 @@ switches! {
     trust_any_map = "ISOTHERM_FAULT_TRUST_ANY_MAP";
     /// Milliseconds that a change of members waits while two sets vote.
     stall_joint_ms = "ISOTHERM_FAULT_STALL_JOINT_MS";
+    /// The generation of a consensus instance whose worker stands still before it applies.
+    stall_apply_of = "ISOTHERM_FAULT_STALL_APPLY_OF";
+    /// 1: work of a consensus instance that was replaced is done all the same.
+    no_generations = "ISOTHERM_FAULT_NO_GENERATIONS";
+    /// 1: a snapshot that has no place here is answered as if it were installed.
+    promise_snapshots = "ISOTHERM_FAULT_PROMISE_SNAPSHOTS";
     /// Dies at this step of a snapshot's install.
     kill_at_install_step = "ISOTHERM_FAULT_KILL_AT_INSTALL_STEP";
     /// Dies at this step of a replica's destruction.
@@ -115,6 +121,13 @@ impl Faults {
     /// Waits as long as [`Faults::stall_joint_ms`] says.
     pub async fn joint_entered(&self) {
         stand_still(|| self.stall_joint_ms()).await;
+    }
+
+    /// Waits for as long as [`Faults::stall_apply_of`] names `generation`.
+    pub async fn applying(&self, generation: u64) {
+        while self.stall_apply_of() != 0 && self.stall_apply_of() == generation {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits as long as [`Faults::stall_split_ms`] says. Blocking.

@@ -28,7 +28,7 @@ mod testing;
 mod type_config;
 
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
-pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine};
+pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine, Part};
 pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
 pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};

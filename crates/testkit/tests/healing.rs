@@ -46,7 +46,9 @@ impl Load {
             tokio::spawn(async move {
                 let mut count = 0;
                 while !stop.load(Ordering::SeqCst) {
-                    let key = format!("{}/{n}/{}", char::from(b'a' + (n % 26) as u8), count % keys);
+                    // Spread over the printable keys, as the ranges are.
+                    let first = char::from(b'!' + (n * 37 % 94) as u8);
+                    let key = format!("{first}/{n}/{}", count % keys);
                     client.incr(key, 1).await.map_err(|e| e.to_string())?;
                     count += 1;
                     done.fetch_add(1, Ordering::Relaxed);
@@ -280,4 +282,66 @@ async fn replicas_spread_over_zones_and_stay_so_although_numbers_are_uneven() {
     eventually(Duration::from_secs(20), spread).await;
     let acknowledged = load.finish().await;
     assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A node comes back with the disk of an earlier moment: what it acknowledged since is not there. Its
+/// replicas are removed and built again, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_what_it_acknowledged_gets_its_replicas_anew() {
+    let options = ClusterOptions { ranges: 6, ..ClusterOptions::default() };
+    let mut cluster = ProcessCluster::start(&options).unwrap();
+    cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
+    let client = client(&cluster);
+    // Neither cuts nor merges nor hand-overs.
+    client.admin().set_setting("scheduler.enabled", "false").await.unwrap();
+    let member = isotherm_testkit::Member::Node(2);
+    let data = cluster.process(member).spec().data_dir.clone();
+    let backup = data.with_extension("backup");
+    cluster.kill(&[member]).unwrap();
+    copy_dir(&data, &backup);
+    cluster.start_member(member).unwrap();
+    cluster.wait_ready(Duration::from_secs(30)).await.unwrap();
+    let load = Load::increments(&client, 8, 50);
+    eventually(Duration::from_secs(30), async || match load.done.load(Ordering::Relaxed) {
+        done if done >= 2_000 => Ok(()),
+        done => Err(format!("{done} increments")),
+    })
+    .await;
+    cluster.kill(&[member]).unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&backup, &data).unwrap();
+    cluster.start_member(member).unwrap();
+    client.admin().set_setting("scheduler.enabled", "true").await.unwrap();
+    eventually(Duration::from_secs(60), async || {
+        let ranges = ranges(&client).await;
+        let is_anew = |r: &RangeLocation| r.descriptor.replicas.iter().any(|r| r.id.get() > 3);
+        let is_whole = |r: &RangeLocation| {
+            r.live_replicas.len() == 3
+                && r.descriptor.replicas.len() == 3
+                && r.descriptor.is_settled()
+        };
+        let (anew, whole) = (ranges.iter().any(is_anew), ranges.iter().all(is_whole));
+        if anew && whole { Ok(()) } else { Err(format!("anew {anew}, whole {whole}")) }
+    })
+    .await;
+    let acknowledged = load.finish().await;
+    assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
+    for range in ranges(&client).await {
+        let sums = client.admin().checksum(range.descriptor.id).await.unwrap();
+        let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
+        assert_eq!(sums.len(), 1, "{}", range.descriptor.id);
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! | task | what | ends |
 //! |---|---|---|
+//! | admission | begins the service, or takes a member in that lost its directory | when it votes |
 //! | leader | while this member leads: founds, bootstraps, takes reports, raises the safe point | the member's stop |
 //! | identity | writes the cluster's id into the data directory once it is known | when it did |
 //! | the oracle's | see `oracle` | the member's stop |
@@ -10,6 +11,7 @@
 //! A member stops in this order: nothing new is begun, leadership is handed over, the servers end,
 //! the group ends, the log is closed.
 
+mod admission;
 mod leader;
 mod meta;
 mod run;

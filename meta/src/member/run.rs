@@ -1,5 +1,6 @@
 //! The life of a member: open, serve, hand over, close.
 
+use super::admission::{Admission, part_at_start};
 use super::leader;
 use super::meta::Meta;
 use crate::config::MetaConfig;
@@ -11,7 +12,7 @@ use crate::service::Service;
 use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::DESCRIPTORS;
 use isotherm_proto::internal::meta_service_server::MetaServiceServer;
-use isotherm_raftstore::{Group, GroupOptions};
+use isotherm_raftstore::{Group, GroupOptions, Part};
 use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
 use isotherm_telemetry::{Health, MetricsHandle, serve_http};
 use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
@@ -84,14 +85,19 @@ impl Member {
         for (id, address) in members.iter().filter(|(id, _)| *id != me) {
             peers.set_address(*id, address);
         }
-        let options =
-            GroupOptions { member: me, timing: RaftTiming::META, snapshot_every: SNAPSHOT_EVERY };
+        let part = part_at_start(&*log, is_new)
+            .map_err(|source| MetaError::Storage { path: config.data_dir.clone(), source })?;
+        let options = GroupOptions {
+            member: me,
+            timing: RaftTiming::META,
+            snapshot_every: SNAPSHOT_EVERY,
+            part,
+        };
         let machine = Arc::new(RwLock::new(MetaMachine::default()));
         let sender = Arc::new(Outbox(peers.clone()));
         let group = Group::open(options, log.clone(), machine, sender).await?;
-        if is_new {
-            let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
-            tasks.spawn(initialize(group.clone(), ids, me, work.clone()));
+        if part != Part::Votes {
+            tasks.spawn(begin(group.clone(), log.clone(), members.clone(), me, work.clone()));
         }
         let oracle = Oracle::start(me, group.clone(), &tasks, work.clone());
         let founding = Founding {
@@ -196,6 +202,24 @@ impl Member {
         }
         drop(self.meta);
         close_log(self.log).await;
+    }
+}
+
+/// Takes a member with an empty directory in, and gives a new group its members.
+async fn begin(
+    group: Arc<Group<MetaMachine>>,
+    log: Arc<dyn LogEngine>,
+    members: Vec<(NodeId, String)>,
+    me: NodeId,
+    stop: CancellationToken,
+) {
+    let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
+    let others = members.into_iter().filter(|(id, _)| *id != me).collect();
+    let admission = Admission { group: group.clone(), log, others };
+    match stop.run_until_cancelled(admission.run()).await {
+        Some(Ok(true)) => initialize(group, ids, me, stop).await,
+        Some(Err(error)) => tracing::error!(%error, "this member cannot be taken in"),
+        Some(Ok(false)) | None => {}
     }
 }
 

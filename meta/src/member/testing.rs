@@ -13,7 +13,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
 use isotherm_raftstore::{
-    FrameHeader, FrameReceiver, FrameSink, FrameSource, Group, GroupOptions, PeerSender, SendError,
+    FrameHeader, FrameReceiver, FrameSink, FrameSource, Group, GroupOptions, Part, PeerSender,
+    SendError,
 };
 use isotherm_storage::{LogEngine, LogOptions, RocksLog};
 use isotherm_transport::{Peers, PeersOptions};
@@ -174,7 +175,8 @@ impl TestMember {
         let me = NodeId(me);
         let log: Arc<dyn LogEngine> = Arc::new(RocksLog::open(dir, LogOptions::default()).unwrap());
         let sender = Arc::new(NetSender { net: net.clone(), from: me });
-        let options = GroupOptions { member: me, timing: RaftTiming::META, snapshot_every: 50 };
+        let (timing, part) = (RaftTiming::META, Part::Votes);
+        let options = GroupOptions { member: me, timing, snapshot_every: 50, part };
         let machine = Arc::new(RwLock::new(MetaMachine::default()));
         let group = Group::open(options, log.clone(), machine, sender).await.unwrap();
         net.groups.lock().insert(me, Arc::downgrade(&group));

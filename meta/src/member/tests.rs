@@ -155,3 +155,61 @@ async fn a_port_in_use_and_a_foreign_directory_are_refused_clearly() {
     let refused = run(other, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(refused, MetaError::OtherMember { .. }), "{refused}");
 }
+
+/// Whether the member at `port` leads and serves within `limit`.
+async fn leads_within(port: u16, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        let answer = client(port).list_nodes(pb::ListNodesRequest {}).await;
+        if answer.is_ok_and(|answer| answer.into_inner().error.is_none()) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+/// An entry is on members 2 and 3; 3 loses its directory while only 1 is there, which lacks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_directory_elects_nobody_before_it_has_learned_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = free_ports(3);
+    let start = |id: usize| Some(Running::start(config(id, &ports, dir.path())));
+    let mut members: Vec<_> = (1..=3).map(start).collect();
+    timestamps(&ports, 1).await;
+    members[0].take().unwrap().stop().await;
+    let (_, mut leading, before) = timestamps(&ports[1..], 10).await;
+    let request = pb::RegisterNodeRequest { address: "node:1".into(), ..Default::default() };
+    assert_eq!(leading.register_node(request).await.unwrap().into_inner().error, None);
+    for member in &mut members[1..] {
+        member.take().unwrap().stop().await;
+    }
+    std::fs::remove_dir_all(dir.path().join("m3")).unwrap();
+    members[0] = start(1);
+    members[2] = start(3);
+    assert!(!leads_within(ports[0], Duration::from_secs(3)).await, "one of three knows nothing");
+    members[1] = start(2);
+    let (_, mut leading, after) = timestamps(&ports, 10).await;
+    assert!(after[0] > *before.last().unwrap());
+    let status = leading.status(pb::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.nodes.len(), 1, "what was registered is there");
+    // It has learned everything: it makes a quorum with either of the others.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let logs_agree = async || {
+        let mut ends = Vec::new();
+        for port in &ports {
+            let answer = client(*port).members(pb::MembersRequest {}).await;
+            ends.push(answer.map_or(0, |a| a.into_inner().last_log_index));
+        }
+        ends.iter().all(|end| *end > 0 && *end == ends[0])
+    };
+    while !logs_agree().await {
+        assert!(Instant::now() < deadline, "the member learns nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    members[1].take().unwrap().stop().await;
+    timestamps(&[ports[0], ports[2]], 1).await;
+    for member in members.into_iter().flatten() {
+        member.stop().await;
+    }
+}

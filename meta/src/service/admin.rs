@@ -28,6 +28,7 @@ impl Meta {
             term: leadership.term,
             members: self.member_list(),
             answered_by: self.me.get(),
+            last_log_index: self.group.last_log_index(),
         }
     }
 

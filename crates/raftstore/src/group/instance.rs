@@ -28,6 +28,13 @@ pub(super) struct Instance<M: Machine> {
     pub(super) vote_hold_until: Option<Instant>,
 }
 
+impl<M: Machine> Instance<M> {
+    /// Whether a lease that an earlier instance promised may still last.
+    pub(super) fn holds_votes(&self) -> bool {
+        self.vote_hold_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
 fn raft_config(timing: RaftTiming, snapshot_every: u64) -> Result<Config, ConfigError> {
     let config = Config {
         cluster_name: "isotherm-meta".into(),
@@ -42,6 +49,8 @@ fn raft_config(timing: RaftTiming, snapshot_every: u64) -> Result<Config, Config
         enable_pre_vote: Some(true),
         // A restarted leader would resume with the state of its last snapshot.
         enable_leader_restore: Some(false),
+        // It is sent again what it lost; its leader goes on.
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     config.validate()
@@ -60,10 +69,18 @@ impl<M: Machine> Group<M> {
         let machine =
             GroupMachine { applied: self.applied.clone(), generation, flushed: view.flushed() };
         let replica = ReplicaId(self.member.get());
-        let network = Factory::new(self.sender.clone(), self.key.range, replica, WholeSnapshots);
+        let on_broken = Box::new(|member: ReplicaId| {
+            tracing::error!(
+                member = member.get(),
+                "a member lost a part of its log that it had acknowledged: its disk dropped synced \
+                 data, or is an older copy; have its disk checked"
+            );
+        });
+        let network =
+            Factory::new(self.sender.clone(), self.key.range, replica, WholeSnapshots, on_broken);
         let mut config = raft_config(self.timing, self.snapshot_every)?;
         // Switched on below, once it is known how long to wait.
-        config.enable_elect = !voted;
+        config.enable_elect = !voted && self.votes();
         let raft = Raft::new(self.member.get(), Arc::new(config), network, log, machine)
             .await
             .map_err(|fatal| GroupOpenError::Raft(fatal.to_string()))?;
@@ -75,6 +92,9 @@ impl<M: Machine> Group<M> {
         let vote_hold_until = self.start_elections(&raft, voted, alone).await;
         let instance = Instance { generation, raft, log: view, vote_hold_until };
         self.instance.store(Some(Arc::new(instance)));
+        // It may have been given another part meanwhile.
+        let part = *self.part.borrow();
+        self.take(part);
         Ok(())
     }
 
@@ -94,7 +114,7 @@ impl<M: Machine> Group<M> {
         voted: bool,
         alone: bool,
     ) -> Option<Instant> {
-        if alone {
+        if alone && self.votes() {
             // A lease is promised to other candidates only, and there are none.
             raft.runtime_config().elect(true);
             if let Err(fatal) = raft.trigger().elect(false).await {
@@ -106,10 +126,11 @@ impl<M: Machine> Group<M> {
             return None;
         }
         let until = Instant::now() + self.timing.vote_hold();
-        let (raft, stop) = (raft.clone(), self.stop.clone());
+        let (raft, group) = (raft.clone(), self.clone());
         self.tasks.spawn(async move {
             let hold = tokio::time::sleep_until(until.into());
-            if stop.run_until_cancelled(hold).await.is_some() {
+            let is_over = group.stop.run_until_cancelled(hold).await.is_some();
+            if is_over && group.votes() {
                 raft.runtime_config().elect(true);
             }
         });

@@ -7,6 +7,7 @@ use crate::sender::PeerSender;
 use arc_swap::ArcSwapOption;
 use isotherm_storage::{LogEngine, ReplicaKey};
 use isotherm_types::{NodeId, RaftTiming, RangeId, ReplicaId};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,6 +24,19 @@ pub struct GroupOptions {
     pub timing: RaftTiming,
     /// Entries from one snapshot to the next.
     pub snapshot_every: u64,
+    /// What it may do at first; [`Group::take`] changes it.
+    pub part: Part,
+}
+
+/// What a member takes part in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Nothing: whatever the others send is refused.
+    None,
+    /// It takes entries and snapshots, and neither grants nor asks for votes.
+    Learns,
+    /// Everything.
+    Votes,
 }
 
 /// Who leads, as a member knows it.
@@ -42,6 +56,7 @@ pub struct Group<M: Machine> {
     pub(super) key: ReplicaKey,
     pub(super) timing: RaftTiming,
     pub(super) snapshot_every: u64,
+    pub(super) part: watch::Sender<Part>,
     pub(super) engine: Arc<dyn LogEngine>,
     pub(super) sender: Arc<dyn PeerSender>,
     pub(super) applied: Arc<Applied<M>>,
@@ -62,7 +77,7 @@ impl<M: Machine> Group<M> {
         machine: Arc<RwLock<M>>,
         sender: Arc<dyn PeerSender>,
     ) -> Result<Arc<Self>, GroupOpenError> {
-        let GroupOptions { member, timing, snapshot_every } = options;
+        let GroupOptions { member, timing, snapshot_every, part } = options;
         let key = ReplicaKey { range: RangeId::META, replica: ReplicaId(member.get()) };
         let applied = Arc::new(Applied::new(machine, log.clone(), key));
         let group = Arc::new(Self {
@@ -70,6 +85,7 @@ impl<M: Machine> Group<M> {
             key,
             timing,
             snapshot_every,
+            part: watch::Sender::new(part),
             engine: log,
             sender,
             applied,
@@ -101,6 +117,33 @@ impl<M: Machine> Group<M> {
     /// Who leads, and how that changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
+    }
+
+    /// Lets the member take that part from now on.
+    pub fn take(&self, part: Part) {
+        self.part.send_replace(part);
+        if part == Part::Votes
+            && let Some(instance) = self.instance.load_full()
+            && !instance.holds_votes()
+        {
+            instance.raft.runtime_config().elect(true);
+        }
+    }
+
+    pub(super) fn votes(&self) -> bool {
+        *self.part.borrow() == Part::Votes
+    }
+
+    /// Where its log ends; 0 if it is not running.
+    pub fn last_log_index(&self) -> u64 {
+        let instance = self.instance.load_full();
+        instance.and_then(|i| i.raft.metrics().borrow_watched().last_log_index).unwrap_or(0)
+    }
+
+    /// Waits until the entry `index` is applied here, or the member stops.
+    pub async fn wait_applied(&self, index: u64) {
+        let mut applied = self.applied.index();
+        let _ = applied.wait_for(|applied| *applied >= index).await;
     }
 
     /// The state machine. It is to be read only: entries alone change it.

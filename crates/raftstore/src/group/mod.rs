@@ -28,4 +28,4 @@ mod supervise;
 
 pub use applied::Machine;
 pub use error::{GroupError, GroupOpenError};
-pub use member::{Group, GroupOptions, Leadership};
+pub use member::{Group, GroupOptions, Leadership, Part};

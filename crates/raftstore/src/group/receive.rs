@@ -2,7 +2,7 @@
 
 use super::applied::Machine;
 use super::instance::Instance;
-use super::member::Group;
+use super::member::{Group, Part};
 use super::snapshot::collect;
 use crate::network::{Method, VoteGate, serve_call, serve_stream};
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
@@ -12,7 +12,6 @@ use futures::stream::BoxStream;
 use isotherm_storage::codec;
 use isotherm_types::NodeId;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Stand for election now: the fallback of a hand-over. Beside openraft's own methods.
 pub(super) const CAMPAIGN: u32 = 101;
@@ -22,6 +21,9 @@ impl<M: Machine> Group<M> {
         if header.range != self.key.range || header.to_replica != self.key.replica {
             let (range, replica) = (header.range, header.to_replica);
             return Err(format!("replica {replica} of {range} is not here"));
+        }
+        if *self.part.borrow() == Part::None {
+            return Err("this member waits for all others".into());
         }
         self.instance.load_full().ok_or_else(|| "this member is starting or stopping".into())
     }
@@ -36,16 +38,14 @@ impl<M: Machine> FrameReceiver for Group<M> {
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             let instance = self.addressee(&header)?;
-            let hold_until = instance.vote_hold_until;
+            let gate = VoteGate { hold_until: instance.vote_hold_until, abstains: !self.votes() };
             if header.method == CAMPAIGN {
-                if hold_until.is_some_and(|until| Instant::now() < until) {
-                    return Err("votes are held back for a moment after a start".into());
-                }
+                gate.check()?;
                 instance.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
                 return Ok(Bytes::new());
             }
             let method = Method::try_from(header.method)?;
-            serve_call(&instance.raft, method, payload, VoteGate { hold_until }).await
+            serve_call(&instance.raft, method, payload, gate).await
         })
     }
 

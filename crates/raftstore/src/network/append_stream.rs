@@ -8,15 +8,22 @@
 //!                                │                                        │ all answered
 //!                                └── lost frame, silence, closed: error   └──► end
 //! ```
+//!
+//! A request without entries says only that something was committed. It is held for a moment: the
+//! next entries say the same, and one message less is sent, synced, answered and handled on both
+//! sides. For a client that writes one key after the other that is half of all messages. openraft
+//! matches answers by log id, not by number, so a request that was never sent needs none.
 
 use super::client::{malformed, rpc_error};
+use super::promises::Promises;
 use crate::entry_codec::{decode_message, encode_append};
 use crate::sender::{FrameHeader, FrameSink, FrameSource, PeerSender, SendError};
-use crate::type_config::{AppendEntriesRequest, RpcError, StreamAppendResult};
+use crate::type_config::{AppendEntriesRequest, RpcError, StreamAppendResult, Vote};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use isotherm_types::NodeId;
 use openraft::network::RPCOption;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,22 +32,42 @@ use tokio::time::Instant;
 /// The least silence after which a stream counts as stuck: a slow disk must not look like it.
 const SILENCE_MIN: Duration = Duration::from_secs(3);
 
+/// How long news of a commit wait for entries to travel with.
+const COMMIT_HOLD: Duration = Duration::from_millis(20);
+
+/// Where a stream goes.
+pub(super) struct Peer {
+    pub sender: Arc<dyn PeerSender>,
+    pub node: NodeId,
+    /// `to_replica` of it is the follower.
+    pub header: FrameHeader,
+    pub promises: Arc<Promises>,
+}
+
+/// A request that is not answered yet.
+struct Asked {
+    vote: Vote,
+    /// Whether it builds on what the follower had acknowledged.
+    covered: bool,
+}
+
 /// A replication stream. It is opened when the first request comes: openraft paces its attempts at
 /// a follower that is down by delaying that request, so asking for it first is what keeps a dead
 /// node from being dialled without a pause.
 pub(super) struct AppendStream<I> {
-    sender: Arc<dyn PeerSender>,
-    node: NodeId,
-    header: FrameHeader,
+    peer: Peer,
     /// `None` once it has ended.
     requests: Option<I>,
+    /// News of a commit, and until when they wait.
+    held: Option<(AppendEntriesRequest, Instant)>,
     /// Encoded, not sent yet.
     waiting: Option<Bytes>,
     /// `None` before it is open, and once our direction is closed.
     sink: Option<FrameSink>,
     /// `None` before it is open.
     source: Option<FrameSource>,
-    unanswered: u64,
+    /// In the order in which they were sent, which is the order of the answers.
+    unanswered: VecDeque<Asked>,
     /// When something last moved.
     moved: Instant,
     silence_max: Duration,
@@ -51,6 +78,7 @@ enum Step {
     Answer(Result<Bytes, SendError>),
     PeerClosed,
     Request(Option<AppendEntriesRequest>),
+    HeldLongEnough,
     Sent,
     SinkClosed,
     Silence,
@@ -60,22 +88,15 @@ impl<I> AppendStream<I>
 where
     I: Stream<Item = AppendEntriesRequest> + Send + Unpin + 'static,
 {
-    pub(super) fn new(
-        sender: Arc<dyn PeerSender>,
-        node: NodeId,
-        header: FrameHeader,
-        requests: I,
-        option: &RPCOption,
-    ) -> Self {
+    pub(super) fn new(peer: Peer, requests: I, option: &RPCOption) -> Self {
         Self {
-            sender,
-            node,
-            header,
+            peer,
             requests: Some(requests),
+            held: None,
             waiting: None,
             sink: None,
             source: None,
-            unanswered: 0,
+            unanswered: VecDeque::new(),
             moved: Instant::now(),
             silence_max: (option.hard_ttl() * 10).max(SILENCE_MIN),
         }
@@ -84,13 +105,52 @@ where
     /// Waits for the first request, then opens the stream; `false` if none came.
     async fn open(&mut self) -> Result<bool, RpcError> {
         let Some(first) = next(&mut self.requests).await else { return Ok(false) };
-        let opened = self.sender.open_stream(self.node, self.header);
+        let opened = self.peer.sender.open_stream(self.peer.node, self.peer.header);
         let opened = tokio::time::timeout(self.silence_max, opened).await;
         let (sink, source) = opened.unwrap_or(Err(SendError::TimedOut)).map_err(rpc_error)?;
         (self.sink, self.source) = (Some(sink), Some(source));
-        (self.waiting, self.unanswered) = (Some(encode_append(&first)), 1);
-        self.moved = Instant::now();
+        self.post(&first);
         Ok(true)
+    }
+
+    fn take(&mut self, request: AppendEntriesRequest) {
+        let Peer { header, promises, .. } = &self.peer;
+        // Otherwise it asks what the follower has.
+        let is_news = request.entries.is_empty()
+            && promises.covers(header.to_replica, &request.vote, request.prev_log_id);
+        let held = self.held.take();
+        if is_news {
+            let until = held.map_or_else(|| Instant::now() + COMMIT_HOLD, |(_, until)| until);
+            self.held = Some((request, until));
+        } else {
+            self.post(&request);
+        }
+    }
+
+    fn post_held(&mut self) {
+        if let Some((request, _)) = self.held.take() {
+            self.post(&request);
+        }
+    }
+
+    fn post(&mut self, request: &AppendEntriesRequest) {
+        if self.unanswered.is_empty() {
+            self.moved = Instant::now();
+        }
+        let Peer { header, promises, .. } = &self.peer;
+        let covered = promises.covers(header.to_replica, &request.vote, request.prev_log_id);
+        self.unanswered.push_back(Asked { vote: request.vote, covered });
+        self.waiting = Some(encode_append(request));
+    }
+
+    fn answered(&mut self, answer: &Bytes) -> Result<StreamAppendResult, RpcError> {
+        self.moved = Instant::now();
+        let answer = decode_message(answer).map_err(|e| malformed(&e))?;
+        if let Some(Asked { vote, covered }) = self.unanswered.pop_front() {
+            let Peer { header, promises, .. } = &self.peer;
+            promises.answered(header.to_replica, &vote, covered, &answer);
+        }
+        Ok(answer)
     }
 
     /// The answers. Dropping them ends the stream on both sides.
@@ -116,28 +176,26 @@ where
         loop {
             match self.step().await {
                 Step::Answer(answer) => {
-                    let answer = answer.map_err(rpc_error)?;
-                    self.moved = Instant::now();
-                    self.unanswered = self.unanswered.saturating_sub(1);
-                    return decode_message(&answer).map(Some).map_err(|e| malformed(&e));
+                    return self.answered(&answer.map_err(rpc_error)?).map(Some);
                 }
-                Step::PeerClosed if self.sink.is_none() && self.unanswered == 0 => return Ok(None),
+                Step::PeerClosed if self.sink.is_none() && self.unanswered.is_empty() => {
+                    return Ok(None);
+                }
                 Step::PeerClosed | Step::SinkClosed => {
                     let why = "the peer ended the stream before it answered everything";
                     return Err(rpc_error(SendError::Unreachable(why.into())));
                 }
-                Step::Request(Some(request)) => {
-                    if self.unanswered == 0 {
-                        self.moved = Instant::now();
-                    }
-                    self.unanswered += 1;
-                    self.waiting = Some(encode_append(&request));
-                }
+                Step::Request(Some(request)) => self.take(request),
                 Step::Request(None) => {
                     self.requests = None;
-                    self.sink = None;
                     self.moved = Instant::now();
+                    self.post_held();
+                    if self.waiting.is_none() {
+                        self.sink = None;
+                    }
                 }
+                Step::HeldLongEnough => self.post_held(),
+                Step::Sent if self.requests.is_none() => self.sink = None,
                 Step::Sent => {}
                 Step::Silence => return Err(rpc_error(SendError::TimedOut)),
             }
@@ -146,9 +204,10 @@ where
 
     /// Waits for the next thing to happen. Safe to drop: nothing is taken without being returned.
     async fn step(&mut self) -> Step {
-        let Self { requests, waiting, sink, source, .. } = self;
+        let Self { requests, held, waiting, sink, source, .. } = self;
         let Some(source) = source else { return Step::PeerClosed };
-        let expects = self.unanswered > 0 || sink.is_none();
+        let due = held.as_ref().filter(|_| waiting.is_none()).map(|(_, until)| *until);
+        let expects = !self.unanswered.is_empty() || sink.is_none();
         tokio::select! {
             biased;
             answer = source.next() => match answer {
@@ -160,6 +219,9 @@ where
             }
             request = next(requests), if waiting.is_none() && requests.is_some() => {
                 Step::Request(request)
+            }
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                Step::HeldLongEnough
             }
             () = tokio::time::sleep_until(self.moved + self.silence_max), if expects => Step::Silence,
         }

@@ -1,7 +1,8 @@
 //! openraft's network: one replica's connection to another.
 
-use super::append_stream::AppendStream;
+use super::append_stream::{AppendStream, Peer};
 use super::method::Method;
+use super::promises::Promises;
 use super::snapshot::SnapshotSender;
 use crate::entry_codec::{decode_message, encode_append, encode_message};
 use crate::sender::{FrameHeader, PeerSender, SendError};
@@ -44,6 +45,7 @@ pub struct Network<S> {
     pub(super) node: NodeId,
     pub(super) appends: Appends,
     pub(super) snapshots: Arc<S>,
+    pub(super) promises: Arc<Promises>,
 }
 
 /// A transport's error as openraft knows it. Only a node that cannot be reached, or that refuses,
@@ -97,8 +99,12 @@ impl<S: SnapshotSender> Network<S> {
     ) -> Result<StreamAppendResult, RpcError> {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|e| e.log_id).or(prev);
+        let vote = request.vote;
+        let covered = self.promises.covers(self.to, &vote, prev);
         let response = self.append(request, option).await?;
-        Ok(response.into_stream_result(prev, last))
+        let answer = response.into_stream_result(prev, last);
+        self.promises.answered(self.to, &vote, covered, &answer);
+        Ok(answer)
     }
 }
 
@@ -125,10 +131,13 @@ impl<S: SnapshotSender> RaftNetworkV2<TypeConfig> for Network<S> {
             let answers: BoxStream<'s, _> = match self.appends {
                 Appends::Streamed => {
                     let header = self.header(Method::AppendStream);
-                    let sender = self.sender.clone();
-                    AppendStream::new(sender, self.node, header, input, &option)
-                        .into_stream()
-                        .boxed()
+                    let peer = Peer {
+                        sender: self.sender.clone(),
+                        node: self.node,
+                        header,
+                        promises: self.promises.clone(),
+                    };
+                    AppendStream::new(peer, input, &option).into_stream().boxed()
                 }
                 Appends::Called => {
                     let network: &'s Self = self;

@@ -1,6 +1,7 @@
 //! Connections of one group's replica to the others.
 
 use super::client::{Appends, Network};
+use super::promises::{OnBroken, Promises};
 use super::snapshot::SnapshotSender;
 use crate::sender::PeerSender;
 use crate::type_config::{Host, TypeConfig};
@@ -15,17 +16,21 @@ pub struct Factory<S> {
     range: RangeId,
     replica: ReplicaId,
     snapshots: Arc<S>,
+    promises: Arc<Promises>,
 }
 
 impl<S: SnapshotSender> Factory<S> {
-    /// For `replica` of `range`, whose snapshots become chunks through `snapshots`.
+    /// For `replica` of `range`, whose snapshots become chunks through `snapshots`. A follower that
+    /// lacks what it acknowledged is named to `on_broken`.
     pub fn new(
         sender: Arc<dyn PeerSender>,
         range: RangeId,
         replica: ReplicaId,
         snapshots: S,
+        on_broken: OnBroken,
     ) -> Self {
-        Self { sender, range, replica, snapshots: Arc::new(snapshots) }
+        let promises = Arc::new(Promises::new(on_broken));
+        Self { sender, range, replica, snapshots: Arc::new(snapshots), promises }
     }
 
     fn network(&self, target: u64, host: &Host, appends: Appends) -> Network<S> {
@@ -37,6 +42,7 @@ impl<S: SnapshotSender> Factory<S> {
             node: host.node(),
             appends,
             snapshots: self.snapshots.clone(),
+            promises: self.promises.clone(),
         }
     }
 }

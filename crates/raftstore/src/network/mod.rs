@@ -19,6 +19,7 @@ mod append_stream;
 mod client;
 mod factory;
 mod method;
+mod promises;
 mod serve;
 mod snapshot;
 

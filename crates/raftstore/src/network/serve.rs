@@ -19,10 +19,16 @@ use std::time::Instant;
 pub struct VoteGate {
     /// Until when it does not; `None`: it does.
     pub hold_until: Option<Instant>,
+    /// It does not, for as long as it has less than it may have promised.
+    pub abstains: bool,
 }
 
 impl VoteGate {
-    fn check(self) -> Result<(), String> {
+    /// Why nothing may be granted now.
+    pub fn check(self) -> Result<(), String> {
+        if self.abstains {
+            return Err("this member lost what it had and learns it again".into());
+        }
         match self.hold_until {
             Some(until) if Instant::now() < until => {
                 Err("votes are held back for a moment after a start".into())

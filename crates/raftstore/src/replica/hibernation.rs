@@ -288,6 +288,9 @@ impl Replica {
         if now < self.hibernation.not_before_ms.load(Ordering::Relaxed) || !self.is_idle(idle) {
             return None;
         }
+        if !self.lost.lock().is_empty() {
+            return None;
+        }
         let instance = self.instance.load_full()?;
         let leadership = instance.leadership()?;
         let metrics = instance.raft.metrics();

@@ -53,7 +53,7 @@ use confirm::Confirm;
 use isotherm_storage::{Checksum, ReplicaKey};
 use isotherm_types::{KeyRange, RangeDescriptor, RangeId, ReplicaId};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,6 +97,10 @@ pub struct Replica {
     pub(crate) gate: Mutex<Option<(u64, KeyRange)>>,
     /// Set while this leader changes the members: one change at a time.
     pub(crate) changing: AtomicBool,
+    /// Followers that lack what they acknowledged to this leader.
+    pub(crate) lost: Mutex<BTreeSet<ReplicaId>>,
+    /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, for good.
+    abstains: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
     pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
     pub(crate) stop: CancellationToken,
@@ -133,6 +137,8 @@ impl Replica {
             transferring: AtomicBool::new(false),
             gate: Mutex::new(None),
             changing: AtomicBool::new(false),
+            lost: Mutex::default(),
+            abstains: AtomicBool::new(false),
             ended: CancellationToken::new(),
             proposals,
             checksums: Mutex::new(VecDeque::new()),
@@ -182,6 +188,38 @@ impl Replica {
         *core = loaded.unwrap_or_else(|| Core::empty((*descriptor).clone()));
         self.show(&core);
         self.applied.send_replace(core.applied.index());
+    }
+
+    /// A follower lacks what it acknowledged: nothing that it says counts any more.
+    pub(crate) fn lost_its_log(self: &Arc<Self>, follower: ReplicaId) {
+        if !self.lost.lock().insert(follower) {
+            return;
+        }
+        metrics::counter!("isotherm_replicas_lost_total").increment(1);
+        let node = self.descriptor().replica(follower).map(|r| r.node);
+        tracing::error!(
+            range_id = %self.range,
+            replica_id = %follower,
+            node_id = node.map(tracing::field::display),
+            "a replica lost a part of its log that it had acknowledged: its disk dropped synced \
+             data, or is an older copy; it is removed and built again"
+        );
+        if let Some(store) = self.ctx.host() {
+            store.tend_lost(self);
+        }
+    }
+
+    /// Whether it takes no part in elections, because it lost a part of its log.
+    pub(crate) fn abstains(&self) -> bool {
+        self.abstains.load(Ordering::Acquire)
+    }
+
+    /// Has it take no part in elections any more.
+    pub(crate) fn set_abstaining(&self) {
+        self.abstains.store(true, Ordering::Release);
+        if let Some(instance) = self.instance.load_full() {
+            instance.raft.runtime_config().elect(false);
+        }
     }
 
     /// The refusal while it stands still.

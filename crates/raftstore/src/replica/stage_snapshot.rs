@@ -11,7 +11,7 @@ use super::{Instance, Replica, StagedSnapshot};
 use crate::network::SnapshotSender;
 use crate::sender::SendError;
 use crate::store::{Claim, StoreContext};
-use crate::type_config::{Snapshot, SnapshotMeta, Vote};
+use crate::type_config::{Snapshot, SnapshotMeta, SnapshotResponse, Vote};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -191,9 +191,12 @@ pub async fn receive(
     // sees a transport error, not a success.
     let spans = &replica.ctx.spans;
     let swallowed = Swallowed::end(replica, &header.descriptor).await?;
-    spans
-        .reserve_over(replica.range, &header.descriptor.span, &swallowed.ranges())
-        .map_err(|e| e.to_string())?;
+    let reserved = spans.reserve_over(replica.range, &header.descriptor.span, &swallowed.ranges());
+    if replica.ctx.faults.promise_snapshots() == 1 && reserved.is_err() {
+        let response = SnapshotResponse::new(preamble.vote);
+        return Ok(codec::encode(&response).into());
+    }
+    reserved.map_err(|e| e.to_string())?;
     let dir = new_dir(&replica.ctx, "in").map_err(|e| e.to_string())?;
     let staged = stage(header.clone(), dir.clone(), &mut chunks).await;
     let staged = match staged {

@@ -49,7 +49,8 @@ impl FrameReceiver for Store {
             if let Stance::Refuse(why) = self.consider(&replica, from, method) {
                 return Err(why.into());
             }
-            let gate = VoteGate { hold_until: instance.vote_hold_until };
+            let gate =
+                VoteGate { hold_until: instance.vote_hold_until, abstains: replica.abstains() };
             let answer = serve_call(&instance.raft, method, payload, gate).await;
             replica.appended();
             answer

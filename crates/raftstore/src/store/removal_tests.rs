@@ -218,3 +218,74 @@ async fn a_child_that_was_removed_here_before_its_split_is_deleted_instead_of_st
     assert_eq!(cluster.keys().await.len(), 3, "the child's others serve it");
     cluster.stop().await;
 }
+
+/// Its disk is put back to an earlier moment, as by a machine that was restored from a backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lacks_what_it_acknowledged_is_removed_and_built_again() {
+    let mut cluster = Cluster::start(3, small()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("k00", "v")]).await;
+    let leader = cluster.leader(R).await;
+    let back = if leader == 3 { 2 } else { 3 };
+    cluster.stop_node(back).await;
+    let old_disk = cluster.copy_disk(back);
+    cluster.start_node(back).await;
+    for i in 1..20 {
+        cluster.write(vec![put(&format!("k{i:02}"), "v")]).await;
+    }
+    let applied = |node: u64| cluster.store(node).replica(R).unwrap().applied_index();
+    cluster.wait_for("it has them all", || applied(back) == applied(leader)).await;
+    let lost = cluster.locate(b"k").replica_on(NodeId(back)).unwrap().id;
+    cluster.crash_node(back).await;
+    cluster.replace_disk(back, old_disk);
+    cluster.start_node(back).await;
+    cluster.write(vec![put("more", "v")]).await;
+    let abstains = || cluster.store(back).replica(R).is_none_or(|r| r.abstains());
+    cluster.wait_for("it votes no more", abstains).await;
+    let on_leader = || cluster.store(leader).replica(R).unwrap().descriptor();
+    cluster
+        .wait_for("it is removed", || on_leader().is_settled() && on_leader().has_passed(lost))
+        .await;
+    let after = on_leader();
+    assert_eq!(after.voters().count(), 2);
+    // As its node does when meta tells it.
+    assert!(cluster.store(back).destroy(R, &after).await.unwrap());
+    let added = cluster.add_learner(R, back).await;
+    cluster.promote(R, added, ReplicaId(0)).await;
+    assert_eq!(cluster.keys().await.len(), 21);
+    cluster.assert_replicas_agree("k").await;
+    assert_eq!(cluster.leader(R).await, leader, "its leader went on");
+    cluster.stop().await;
+}
+
+/// A learner is promoted although its node has no place for its snapshot. Whether it was, and what it has.
+async fn promoted_without_a_snapshot(without_rule: bool) -> (bool, u64) {
+    let cluster = Cluster::start(4, small()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    cluster.seed_on(&[4], &[("c", "d")], 7).await;
+    cluster.write(vec![put("a", "1")]).await;
+    let leader = cluster.leader(R).await;
+    let store = cluster.store(4);
+    store.ctx.faults.promise_snapshots.store(without_rule.into(), Ordering::Relaxed);
+    let epoch = cluster.locate(b"a").epoch;
+    let added = cluster.store(leader).add_learner(R, epoch, NodeId(4), ReplicaId(4)).await.unwrap();
+    let span = KeyRange::new("".to_owned(), "b".to_owned()).unwrap();
+    create(&cluster, 4, &RangeDescriptor { span, ..added.clone() }).await.unwrap();
+    let tried = || cluster.net.snapshots.load(Ordering::Relaxed) >= 1;
+    cluster.wait_for("a snapshot is tried", tried).await;
+    let drop = ReplicaId(if leader == 3 { 2 } else { 3 });
+    let promoted = cluster.store(leader).change_replicas(R, added.epoch, ReplicaId(4), drop).await;
+    let applied = cluster.store(4).replica(R).unwrap().applied_index();
+    cluster.stop().await;
+    (promoted.is_ok(), applied)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_refused_its_snapshot_does_not_vote() {
+    assert_eq!(promoted_without_a_snapshot(false).await, (false, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_refusal_of_a_snapshot_a_replica_votes_that_has_nothing() {
+    assert_eq!(promoted_without_a_snapshot(true).await, (true, 0));
+}

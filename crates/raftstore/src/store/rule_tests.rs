@@ -268,3 +268,56 @@ async fn without_the_hold_of_votes_followers_that_were_built_again_make_a_lease_
     }
     panic!("the lease never lasted");
 }
+
+/// An increment is committed, and the worker that is about to apply it stands still; its instance fails,
+/// another one is built and applies it, the value is read; only then the worker goes on. Returns the
+/// answer to the increment and the value that was read.
+async fn old_worker_goes_on(without_rule: bool) -> (Result<Vec<OpResult>, RangeError>, String) {
+    let cluster = Cluster::start(3, StoreTuning::default()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("warm", "x")]).await;
+    let store = cluster.store(cluster.leader(R).await).clone();
+    let faults = &store.ctx.faults;
+    faults.no_generations.store(without_rule.into(), Ordering::Relaxed);
+    let replica = store.replica(R).unwrap();
+    let old = replica.instance.load_full().unwrap();
+    let before = replica.applied_index();
+    faults.stall_apply_of.store(old.generation, Ordering::Relaxed);
+    let write = {
+        let (store, id) = (store.clone(), cluster.write_id());
+        let request = WriteRequest { id, ops: vec![incr("n")] };
+        tokio::spawn(async move { store.write(R, 1, request, Duration::from_secs(60)).await })
+    };
+    let others: Vec<_> = cluster.stores().filter(|(_, s)| s.ctx.node != store.ctx.node).collect();
+    let applied = |s: &super::Store| s.replica(R).map_or(0, |r| r.applied_index());
+    let committed = || others.iter().any(|(_, other)| applied(other) > before);
+    cluster.wait_for("the increment is committed", committed).await;
+    let failing = old.clone();
+    tokio::spawn(async move { failing.raft.shutdown().await });
+    let rebuilt = || {
+        let instance = replica.instance.load_full();
+        instance.is_some_and(|i| i.generation > old.generation) && replica.applied_index() > before
+    };
+    cluster.wait_for("a new instance has applied it", rebuilt).await;
+    let value = cluster.get("n").await.unwrap();
+    faults.stall_apply_of.store(0, Ordering::Relaxed);
+    let answer = write.await.unwrap().map(|outcome| outcome.results);
+    drop((replica, old));
+    drop(store);
+    cluster.stop().await;
+    (answer, value)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_of_a_failed_instance_answers_nothing() {
+    let (answer, value) = old_worker_goes_on(false).await;
+    assert_eq!((answer, value.as_str()), (Err(RangeError::Indeterminate), "1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_generations_the_worker_of_a_failed_instance_denies_what_was_done() {
+    let (answer, value) = old_worker_goes_on(true).await;
+    // Whoever believes it increments again, under a new identity.
+    let denied = matches!(answer, Err(RangeError::NotLeader { .. }));
+    assert!(denied && value == "1", "{answer:?} {value}");
+}

@@ -37,6 +37,9 @@ fn raft_config(timing: RaftTiming) -> Result<Arc<Config>, openraft::ConfigError>
         install_snapshot_timeout: 10 * 60 * 1000,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        // A follower that lacks what it acknowledged is sent it again, and removed as soon as that
+        // can be (`dismiss_lost`): the leader goes on.
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     config.validate().map(Arc::new)
@@ -138,6 +141,9 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
         core.generation = generation;
     }
     let failed = |reason: String| StoreError::Raft { range: replica.range, reason };
+    if ctx.log.state(replica.key(), StateKind::Lost)?.is_some() {
+        replica.set_abstaining();
+    }
     let voted = ctx.log.state(replica.key(), StateKind::Vote)?.is_some();
     let applied = replica.core.lock().applied.log_id;
     let log = LogStore::open(
@@ -151,11 +157,17 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
     let view = log.view();
     let machine = RangeMachine::new(replica.clone(), generation, view.flushed());
     let source = SnapshotSource::new(ctx.clone());
-    let network = Factory::new(ctx.sender.clone(), replica.range, replica.id, source);
+    let broken = Arc::downgrade(replica);
+    let on_broken = Box::new(move |follower| {
+        if let Some(replica) = broken.upgrade() {
+            replica.lost_its_log(follower);
+        }
+    });
+    let network = Factory::new(ctx.sender.clone(), replica.range, replica.id, source, on_broken);
     let config = raft_config(ctx.timing).map_err(|e| failed(e.to_string()))?;
     let hold = voted && ctx.faults.no_vote_hold() == 0;
     let mut config = (*config).clone();
-    config.enable_elect = !hold;
+    config.enable_elect = !hold && !replica.abstains();
     config.enable_tick = ticks;
     let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine)
         .await
@@ -163,9 +175,11 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
     let vote_hold_until = hold.then(|| Instant::now() + ctx.timing.vote_hold());
     if let Some(until) = vote_hold_until {
         let (raft, stop) = (raft.clone(), replica.stop.clone());
+        let replica = replica.clone();
         ctx.tasks.spawn(async move {
             let hold = tokio::time::sleep_until(until.into());
-            if stop.run_until_cancelled(hold).await.is_some() {
+            let is_over = stop.run_until_cancelled(hold).await.is_some();
+            if is_over && !replica.abstains() {
                 raft.runtime_config().elect(true);
             }
         });

@@ -1,5 +1,5 @@
 //! What leaders do beside serving: have new ranges led soon, help replicas that are missing, finish
-//! changes of members that an earlier leader began.
+//! changes of members that an earlier leader began, remove those that lost a part of their log.
 //!
 //! These are calls between stores, beside openraft's own:
 //! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
@@ -8,6 +8,7 @@
 //!   entry that would have created it was purged.
 
 use super::create::CreationRecord;
+use super::operation::dismiss;
 use super::{Store, rouse};
 use crate::replica::{Replica, WakeReason};
 use crate::sender::FrameHeader;
@@ -40,6 +41,9 @@ pub(super) async fn receive(
     if let Some(answer) = rouse::receive(store, from, header, payload) {
         return Some(answer);
     }
+    if let Some(answer) = dismiss::receive(store, header).await {
+        return Some(answer);
+    }
     match header.method {
         READY => Some(match store.replica(header.range) {
             Some(_) => Ok(Bytes::new()),
@@ -66,7 +70,7 @@ impl Store {
         Ok(Bytes::new())
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         replica: &Replica,
         to: (ReplicaId, NodeId),
@@ -144,7 +148,11 @@ impl Store {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             // Groups sleep only when nothing is missing.
             let awake = |r: &Arc<Replica>| r.hibernation.is_awake();
-            for replica in self.all().into_iter().filter(awake) {
+            for replica in self.all() {
+                self.tend_lost(&replica);
+                if !awake(&replica) {
+                    continue;
+                }
                 self.help_missing(&replica).await;
                 self.settle_members(&replica).await;
             }

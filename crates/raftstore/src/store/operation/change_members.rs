@@ -25,8 +25,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The right to change the members of a range, and what was looked at before.
-struct Change {
-    replica: Arc<Replica>,
+pub(super) struct Change {
+    pub(super) replica: Arc<Replica>,
     instance: Arc<Instance>,
     leadership: CommittedLeaderId,
 }
@@ -38,18 +38,18 @@ impl Drop for Change {
 }
 
 /// What a change starts from: of one moment.
-struct Seen {
-    descriptor: Arc<RangeDescriptor>,
+pub(super) struct Seen {
+    pub(super) descriptor: Arc<RangeDescriptor>,
     at: Option<LogId>,
-    membership: Membership,
+    pub(super) membership: Membership,
 }
 
-fn condition(why: impl Into<String>) -> RangeError {
+pub(super) fn condition(why: impl Into<String>) -> RangeError {
     RangeError::Condition(why.into())
 }
 
 impl Change {
-    async fn begin(replica: Arc<Replica>) -> Result<Self, RangeError> {
+    pub(super) async fn begin(replica: Arc<Replica>) -> Result<Self, RangeError> {
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
         };
@@ -69,7 +69,7 @@ impl Change {
         Ok(change)
     }
 
-    fn look(&self) -> Seen {
+    pub(super) fn look(&self) -> Seen {
         let core = self.replica.core.lock();
         let stored = &core.applied.membership;
         Seen {
@@ -80,7 +80,7 @@ impl Change {
     }
 
     /// Proposes `next` in the place of what was `seen`; the descriptor after it is applied here.
-    async fn propose(
+    pub(super) async fn propose(
         &self,
         seen: &Seen,
         next: Membership,
@@ -106,7 +106,7 @@ impl Change {
     }
 
     /// How many entries `follower` is behind; none if it never answered.
-    fn lag(&self, follower: ReplicaId) -> Option<u64> {
+    pub(super) fn lag(&self, follower: ReplicaId) -> Option<u64> {
         use openraft::type_config::async_runtime::watch::WatchReceiver;
         let metrics = self.instance.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -115,11 +115,11 @@ impl Change {
     }
 }
 
-fn hosts(membership: &Membership) -> BTreeMap<u64, Host> {
+pub(super) fn hosts(membership: &Membership) -> BTreeMap<u64, Host> {
     membership.nodes().map(|(id, host)| (*id, *host)).collect()
 }
 
-fn impossible(error: impl std::fmt::Display) -> RangeError {
+pub(super) fn impossible(error: impl std::fmt::Display) -> RangeError {
     RangeError::Internal(format!("an impossible membership: {error}"))
 }
 
@@ -135,7 +135,10 @@ fn with_learner(
 }
 
 /// `membership` without the learner `id`.
-fn without_learner(membership: &Membership, id: ReplicaId) -> Result<Membership, RangeError> {
+pub(super) fn without_learner(
+    membership: &Membership,
+    id: ReplicaId,
+) -> Result<Membership, RangeError> {
     let mut hosts = hosts(membership);
     hosts.remove(&id.get());
     Membership::new(membership.get_joint_config().clone(), hosts).map_err(impossible)
@@ -278,8 +281,10 @@ impl Store {
     async fn hand_over_to_stay(&self, change: &Change, leaving: &[ReplicaId]) -> RangeError {
         let descriptor = change.replica.descriptor();
         let me = change.replica.id;
-        let stays =
-            |r: &&ReplicaDescriptor| r.role.may_lead() && r.id != me && !leaving.contains(&r.id);
+        let is_whole = |id| !change.replica.lost.lock().contains(&id);
+        let stays = |r: &&ReplicaDescriptor| {
+            r.role.may_lead() && r.id != me && !leaving.contains(&r.id) && is_whole(r.id)
+        };
         let closest = descriptor
             .replicas
             .iter()
@@ -321,7 +326,7 @@ impl Store {
 }
 
 impl Change {
-    async fn leave_joint(&self) -> Result<RangeDescriptor, RangeError> {
+    pub(super) async fn leave_joint(&self) -> Result<RangeDescriptor, RangeError> {
         let seen = self.look();
         let descriptor = self.propose(&seen, uniform(&seen.membership)).await?;
         Ok((*descriptor).clone())

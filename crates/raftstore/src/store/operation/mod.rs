@@ -2,6 +2,7 @@
 
 mod change_members;
 mod checksum;
+pub(super) mod dismiss;
 mod merge;
 mod read;
 mod split;

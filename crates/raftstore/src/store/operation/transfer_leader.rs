@@ -26,6 +26,10 @@ impl Store {
             let why = format!("replica {} of {range} on {to} is {:?}", target.id, target.role);
             return Err(RangeError::Condition(why));
         }
+        if replica.lost.lock().contains(&target.id) {
+            let why = format!("replica {} of {range} on {to} lost a part of its log", target.id);
+            return Err(RangeError::Condition(why));
+        }
         let target = target.id.get();
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
