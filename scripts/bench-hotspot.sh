@@ -14,6 +14,7 @@ PORT=${BENCH_PORT:-27700}
 BEFORE_SECONDS=${BENCH_BEFORE:-10}
 AFTER_SECONDS=${BENCH_AFTER:-40}
 KEYS=${BENCH_KEYS:-20000}
+PARTS=${BENCH_PARTS:-reads writes}
 DIR=$(mktemp -d /tmp/isotherm-hotspot.XXXXXX)
 export ISOTHERM_META=127.0.0.1:$PORT
 
@@ -111,28 +112,32 @@ per_cent_of_rest() { # nodes
 
 echo "each node may use 0.$(printf '%02d' "$QUOTA") of a core; $CLIENTS clients; $KEYS keys, 1 % of them hot"
 
-start 3
-"$BIN" bench get --dist hotspot --clients 16 --seconds 1 --keys "$KEYS" >/dev/null 2>&1 # writes the keys
-"$BIN" config set scheduler.enabled false
-load "$BEFORE_SECONDS" get --dist hotspot
-before=$(mean_of_last $((BEFORE_SECONDS / 2)))
-echo "reads, one leader:   $before/s; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest)"
-"$BIN" config set scheduler.enabled true
-load "$AFTER_SECONDS" get --dist hotspot
-after=$(mean_of_last $((AFTER_SECONDS / 4)))
-echo "reads, after it spread: $after/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
-echo "timeline, gets/s:    $TIMELINE"
-awk "BEGIN { printf \"reads: %.2f times as fast on three nodes\\n\", $after / $before }"
-stop
-
-start 3
-load "$AFTER_SECONDS" put --dist hotspot
-three=$(mean_of_last $((AFTER_SECONDS / 4)))
-echo "writes, three nodes: $three/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
-stop
-start 6
-load $((AFTER_SECONDS * 2)) put --dist hotspot
-six=$(mean_of_last $((AFTER_SECONDS / 4)))
-echo "writes, six nodes:   $six/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 6) % of the rest); $(shape)"
-echo "timeline, puts/s:    $TIMELINE"
-awk "BEGIN { printf \"writes: %.2f times as fast on six nodes as on three\\n\", $six / $three }"
+reads() {
+    start 3
+    "$BIN" bench get --dist hotspot --clients 16 --seconds 1 --keys "$KEYS" >/dev/null 2>&1 # writes the keys
+    "$BIN" config set scheduler.enabled false
+    load "$BEFORE_SECONDS" get --dist hotspot
+    before=$(mean_of_last $((BEFORE_SECONDS / 2)))
+    echo "reads, one leader:   $before/s; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest)"
+    "$BIN" config set scheduler.enabled true
+    load "$AFTER_SECONDS" get --dist hotspot
+    after=$(mean_of_last $((AFTER_SECONDS / 4)))
+    echo "reads, after it spread: $after/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
+    echo "timeline, gets/s:    $TIMELINE"
+    awk "BEGIN { printf \"reads: %.2f times as fast on three nodes\\n\", $after / $before }"
+    stop
+}
+writes() {
+    start 3
+    load "$AFTER_SECONDS" put --dist hotspot
+    three=$(mean_of_last $((AFTER_SECONDS / 4)))
+    echo "writes, three nodes: $three/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 3) % of the rest); $(shape)"
+    stop
+    start 6
+    load $((AFTER_SECONDS * 2)) put --dist hotspot
+    six=$(mean_of_last $((AFTER_SECONDS / 4)))
+    echo "writes, six nodes:   $six/s; errors $ERRORS; the client uses $CLIENT_CORES cores ($(per_cent_of_rest 6) % of the rest); $(shape)"
+    echo "timeline, puts/s:    $TIMELINE"
+    awk "BEGIN { printf \"writes: %.2f times as fast on six nodes as on three\\n\", $six / $three }"
+}
+for part in $PARTS; do $part; done
