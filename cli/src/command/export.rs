@@ -107,10 +107,13 @@ mod tests {
     use crate::command::import::lines::{Columns, Line, read};
     use tokio::sync::mpsc;
 
+    /// Keys and values.
+    type Pairs<'a> = &'a [(&'a [u8], &'a [u8])];
+
     fn exported(
         format: FileFormat,
         encoding: Encoding,
-        rows: &[(&[u8], &[u8])],
+        rows: Pairs<'_>,
     ) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         let mut writer = Rows::new(&mut out, format, encoding);
@@ -144,7 +147,7 @@ mod tests {
         let bytes: [(&[u8], &[u8]); 1] = [(b"\xff\x00", b"\xfe\n")];
         let (csv, tsv, jsonl) = (FileFormat::Csv, FileFormat::Tsv, FileFormat::Jsonl);
         let (text, base64) = (Encoding::Text, Encoding::Base64);
-        let cases: [(FileFormat, Encoding, &[(&[u8], &[u8])]); 8] = [
+        let cases: [(FileFormat, Encoding, Pairs<'_>); 8] = [
             (tsv, text, &plain),
             (csv, text, &plain),
             (jsonl, text, &plain),
