@@ -307,6 +307,10 @@ impl Health for NodeHealth {
     }
 
     fn ready(&self) -> Result<(), String> {
+        // Said before the listener closes, so that nothing new is sent here.
+        if self.state.draining.load(Ordering::Acquire) {
+            return Err("stopping".to_owned());
+        }
         let Some(store) = self.store.get() else {
             return Err("starting: waiting for the meta service".to_owned());
         };

@@ -36,7 +36,7 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "register")]
     workload: Workload,
     /// Faults, separated by commas: none, kill, kill-all, pause, meta-kill, power-loss,
-    /// power-loss-all, split, transfer, drain, move (on four nodes at least).
+    /// power-loss-all, split, merge, transfer, drain, move (on four nodes at least).
     #[arg(long, value_delimiter = ',', default_value = "none", value_parser = fault_or_none)]
     nemesis: Vec<FaultOrNone>,
     /// How long faults strike.
