@@ -17,6 +17,8 @@ pub struct Instance {
     /// Until then it neither grants nor asks for votes: the lease that its last vote promised is
     /// not on disk, so it is waited out.
     pub vote_hold_until: Option<Instant>,
+    /// When it was built.
+    pub built: Instant,
 }
 
 impl Instance {

@@ -84,8 +84,9 @@ impl Replica {
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
         if status.is_leader {
             let lately = Duration::from_millis(2 * self.ctx.timing.election_max_ms);
-            // While it slept nobody sent heartbeats: then a replica is as alive as its node.
-            let slept = self.slept_within(lately);
+            // While it slept nobody sent heartbeats, and in the first moments of a range nobody has
+            // answered one: then a replica is as alive as its node.
+            let slept = self.slept_within(lately) || instance.built.elapsed() < lately;
             let node_answers = |id: u64| {
                 let host = status.descriptor.replica(ReplicaId(id));
                 host.is_some_and(|host| self.ctx.liveness.answers(host.node))

@@ -184,7 +184,8 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
             }
         });
     }
-    let instance = Instance { generation, raft, log: view, vote_hold_until };
+    let built = Instant::now();
+    let instance = Instance { generation, raft, log: view, vote_hold_until, built };
     replica.instance.store(Some(Arc::new(instance)));
     replica.begin(ticks);
     Ok(())
