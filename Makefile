@@ -19,7 +19,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps build faults demo test check fix bench bench-hotspot bench-append bench-peers jepsen negative-controls clean
+.PHONY: deps build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
 deps:
@@ -71,6 +71,10 @@ bench-peers: build
 
 bench-append: build
 	@BIN=$(BIN) scripts/bench-append.sh
+
+# The simulator at its full size: 1,000 nodes and 100,000 ranges.
+simulate: build
+	$(CARGO) nextest run $(ALL) --run-ignored only -E 'package(isotherm-scheduler)'
 
 jepsen: build
 	$(CARGO) build $(ALL) --bins

@@ -266,3 +266,21 @@ fn no_rule_trades_the_spread_for_something_else() {
         "#,
     );
 }
+
+#[test]
+fn a_move_to_a_node_that_falls_silent_is_given_up_after_longer_than_a_restart() {
+    let mut world = four();
+    world.moving(1, 3, 4);
+    world.silence(4);
+    world.wait(29_000);
+    assert_eq!(world.actions(), "");
+    world.wait(1_000);
+    expect(
+        &world.actions(),
+        r#"
+         Repair: give up the move of r1: n4, where its new replica is being built, is silent for 30 s
+        "#,
+    );
+    world.wait(250);
+    assert_eq!(world.actions(), "", "it is ordered once");
+}
