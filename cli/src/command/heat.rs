@@ -76,11 +76,18 @@ fn keys_text(global: &Global, load: &RangeLoad) -> String {
     hot.map(key).collect::<Vec<_>>().join(", ")
 }
 
+/// Whether the span from `start` to `end` holds one key only: there is none between a key and the same
+/// key with a zero behind it. Such a range cannot be cut any more.
+fn is_one_key(start: &[u8], end: &[u8]) -> bool {
+    end.split_last().is_some_and(|(last, rest)| *last == 0 && rest == start)
+}
+
 fn hot_json(global: &Global, range: &HotRange) -> Value {
     let mut object = Map::new();
     object.insert("id".to_owned(), range.range.get().into());
     global.encoding().field(&mut object, "start", &range.start);
     global.encoding().field(&mut object, "end", &range.end);
+    object.insert("one_key".to_owned(), is_one_key(&range.start, &range.end).into());
     object.insert("leader".to_owned(), range.leader.map(|n| n.get()).into());
     object.insert("load".to_owned(), load_json(&range.load));
     object.insert("keys".to_owned(), keys_json(global, &range.load));
@@ -95,9 +102,10 @@ fn hot_row(global: &Global, range: &HotRange) -> Vec<String> {
     } else {
         global.encoding().show(&range.start)
     };
+    let mark = if is_one_key(&range.start, &range.end) { " (one key)" } else { "" };
     vec![
         range.range.to_string(),
-        start,
+        format!("{start}{mark}"),
         range.leader.map_or("-".to_owned(), |n| n.to_string()),
         cores(fast.cores),
         cores(range.load.slow.cores),
@@ -178,6 +186,19 @@ pub async fn explain(global: &Global, client: &Client, range: RangeId) -> Result
                 output::line(&format!("  {age:>10}  {rule}: {}", decision_text(decision)))?;
             }
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_one_key_is_told_from_others() {
+        assert!(is_one_key(b"k", b"k\0"));
+        for (start, end) in [(&b"k"[..], &b"l"[..]), (b"k", b"k\x01"), (b"k", b""), (b"", b"k\0")] {
+            assert!(!is_one_key(start, end), "{start:?} {end:?}");
         }
     }
 }
