@@ -4,21 +4,25 @@
 //! both sides within half of the band. If nothing fits, the one hand-over that helps most, if it
 //! closes a quarter of the gap or more. One range that carries the node is not handed around: the
 //! heat would only be elsewhere. Starting at the band and stopping at half of it is the hysteresis.
+//!
+//! A node that leads many small ranges may still be stuck: all nodes that could take them have as
+//! much as they should. Then these make room ([`super::room`]).
 
 use crate::figures::{Percent, Seconds};
 use crate::pass::Pass;
+use crate::rules::room::make_room;
 use crate::stand::Stand;
 use crate::{Action, Rule};
 
 /// Ranges of one node that are looked at when nothing fits.
-const LOOKS_MAX: usize = 64;
+pub(super) const LOOKS_MAX: usize = 64;
 
 /// Evens out what leaders cost.
 pub(crate) fn run(pass: &mut Pass<'_>) {
     let mean = pass.mean_heat();
     let band = pass.band(mean);
     let is_short = pass.nodes.iter().any(|stand| stand.may_lead && stand.heat() < mean - band);
-    let bar = if is_short { mean } else { mean + band };
+    let bar = if is_short { mean - band / 2.0 } else { mean + band };
     let all = (0u32..).zip(&pass.nodes);
     let mut over: Vec<_> = all
         .filter(|(_, stand)| stand.may_lead && stand.heat() > bar)
@@ -26,9 +30,21 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
         .collect();
     over.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let mut led = led_by(pass, over.iter().map(|&(n, _)| n));
+    let mut stuck = Vec::new();
     for (from, _) in over {
         let ranges = std::mem::take(&mut led[from as usize]);
-        relieve(pass, from, &ranges, mean, band);
+        if !relieve(pass, from, &ranges, mean, band) {
+            stuck.push((from, ranges));
+        }
+    }
+    if stuck.is_empty() {
+        return;
+    }
+    let led = led_by(pass, 0..pass.nodes.len() as u32);
+    for (from, ranges) in stuck {
+        if !make_room(pass, from, &ranges, &led, mean, band) {
+            explain(pass, from, &ranges, mean, band);
+        }
     }
 }
 
@@ -53,25 +69,28 @@ pub(crate) fn led_by(pass: &Pass<'_>, nodes: impl Iterator<Item = u32>) -> Vec<V
 }
 
 /// A hand-over that is possible, and where both sides would be.
-struct Offer {
-    i: usize,
-    to: u32,
-    source: f64,
-    target: f64,
+pub(super) struct Offer {
+    pub(super) i: usize,
+    pub(super) to: u32,
+    pub(super) source: f64,
+    pub(super) target: f64,
 }
 
-fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) {
-    let slight = slight(&pass.nodes[from as usize], pass, mean);
+/// Hands over what fits; whether the node is not too hot any more, or at least something was done.
+fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) -> bool {
+    let slight = slight(pass, from, ranges, mean, band);
     let mut ordered = 0;
     for &i in ranges {
         let (i, stand) = (i as usize, &pass.nodes[from as usize]);
         let heat = stand.heat();
-        let is_done = heat <= mean || stand.handing >= pass.settings.transfers_per_node;
+        let is_done =
+            heat <= mean - band / 2.0 || stand.handing >= pass.settings.transfers_per_node;
         if is_done || pass.cores[i] < slight {
             break;
         }
         let Some(offer) = offer(pass, i, from) else { continue };
-        let helps = heat > mean + band || pass.nodes[offer.to as usize].heat() < mean - band;
+        let is_short = pass.nodes[offer.to as usize].heat() < mean - band;
+        let helps = is_short || heat > mean + band;
         let fits = offer.target <= mean + band / 2.0 && offer.source >= mean - band / 2.0;
         if helps && fits && offer.target < heat {
             hand_over(pass, &offer, from, mean);
@@ -81,31 +100,35 @@ fn relieve(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64)
     let stand = &pass.nodes[from as usize];
     let heat = stand.heat();
     if heat <= mean + band || ordered > 0 || stand.handing >= pass.settings.transfers_per_node {
-        return;
+        return true;
     }
     let offers = ranges.iter().take(LOOKS_MAX).filter_map(|&i| offer(pass, i as usize, from));
     let gap = |offer: &Offer| heat - pass.nodes[offer.to as usize].heat();
     let helps = |offer: &Offer| (offer.source - offer.target).abs() <= 0.75 * gap(offer);
     let worst = |offer: &Offer| offer.source.max(offer.target);
     let best = offers.filter(helps).min_by(|a, b| worst(a).total_cmp(&worst(b)));
-    match best {
-        Some(offer) => hand_over(pass, &offer, from, mean),
-        None => explain(pass, from, ranges, mean, band),
-    }
+    best.inspect(|offer| hand_over(pass, offer, from, mean)).is_some()
 }
 
 /// What a range has to cost, in cores, for its hand-over to be worth an interruption of its writes:
 /// an eighth of what is too much, or is missing elsewhere. Of a node that leads many ranges, each
-/// of them small, a quarter of what they cost on average: there it takes many to show.
-fn slight(source: &Stand<'_>, pass: &Pass<'_>, mean: f64) -> f64 {
+/// of them small, a quarter of what they cost on average: there it takes many to show. What is
+/// larger than the gap does not count in that average if the others are enough to close it.
+pub(super) fn slight(pass: &Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) -> f64 {
+    let source = &pass.nodes[from as usize];
     let coolest = pass.nodes.iter().filter(|stand| stand.may_lead).map(Stand::heat);
-    let gap = (source.heat() - mean).max(mean - coolest.fold(mean, f64::min));
-    let usual = source.cores / source.leaders.max(1) as f64;
-    (gap * source.capacity() / 8.0).min(usual / 4.0)
+    let gap = (source.heat() - mean).max(mean - coolest.fold(mean, f64::min)) * source.capacity();
+    let too_much = (source.heat() - mean - band) * source.capacity();
+    let of_all = source.cores / source.leaders.max(1) as f64;
+    let fitting = ranges.iter().map(|&i| pass.cores[i as usize]).filter(|&cores| cores <= gap);
+    let (count, sum) = fitting.fold((0, 0.0), |(count, sum), cores| (count + 1, sum + cores));
+    let is_enough = too_much > 0.0 && sum >= too_much;
+    let usual = if is_enough { sum / f64::from(count) } else { of_all };
+    (gap / 8.0).min(usual / 4.0)
 }
 
 /// The coolest node that could lead `i`, if it may be handed over at all.
-fn offer(pass: &Pass<'_>, i: usize, from: u32) -> Option<Offer> {
+pub(super) fn offer(pass: &Pass<'_>, i: usize, from: u32) -> Option<Offer> {
     let now = pass.view.now_ms;
     let past = pass.past(i)?;
     if !pass.is_free[i] || past.is_led_newly(now, pass.settings) {
@@ -139,10 +162,17 @@ fn hand_over(pass: &mut Pass<'_>, offer: &Offer, from: u32, mean: f64) {
 fn explain(pass: &mut Pass<'_>, from: u32, ranges: &[u32], mean: f64, band: f64) {
     let asked = ranges.iter().map(|&i| i as usize).find(|&i| pass.is_asked(i));
     let Some(i) = asked else { return };
-    pass.decline(i, Rule::LeaderLoad, |pass| why_it_stays(pass, i, from, mean, band));
+    pass.decline(i, Rule::LeaderLoad, |pass| why_it_stays(pass, i, from, ranges, mean, band));
 }
 
-fn why_it_stays(pass: &Pass<'_>, i: usize, from: u32, mean: f64, band: f64) -> String {
+fn why_it_stays(
+    pass: &Pass<'_>,
+    i: usize,
+    from: u32,
+    ranges: &[u32],
+    mean: f64,
+    band: f64,
+) -> String {
     let (now, cores) = (pass.view.now_ms, pass.cores[i]);
     let head = format!(
         "{} carries {}, the mean is {} and up to {} is even",
@@ -162,7 +192,7 @@ fn why_it_stays(pass: &Pass<'_>, i: usize, from: u32, mean: f64, band: f64) -> S
         return format!("{head}; its leader changed {age} ago, settling for {settle}");
     }
     match offer(pass, i, from) {
-        Some(_) if cores < slight(&pass.nodes[from as usize], pass, mean) => format!(
+        Some(_) if cores < slight(pass, from, ranges, mean, band) => format!(
             "{head}, but its {cores:.2} cores are too few to show: handing it over would not help"
         ),
         Some(offer) => format!(

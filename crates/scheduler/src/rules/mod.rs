@@ -11,5 +11,6 @@ pub(crate) mod merge;
 pub(crate) mod placement;
 pub(crate) mod repair;
 pub(crate) mod replica_load;
+pub(crate) mod room;
 pub(crate) mod split;
 pub(crate) mod split_keys;

@@ -2,6 +2,7 @@
 
 use super::world::{World, expect};
 use crate::{Action, Rule, Settings};
+use isotherm_types::NodeId;
 
 /// Ranges of which n1 leads those with these costs, n2 those, n3 those.
 fn led(costs: [&[f64]; 3]) -> World {
@@ -64,6 +65,60 @@ fn what_would_not_show_is_not_handed_over() {
     world.node(2).capacity_cores = 0.1;
     world.node(3).capacity_cores = 0.1;
     assert!(world.asked(Rule::LeaderLoad).contains("hand r1 to n2: 0.00 cores"));
+}
+
+/// One range is most of the load and stays; what is too much goes in small ones.
+#[test]
+fn small_ranges_go_when_a_large_one_cannot() {
+    let mut world = World::new(3);
+    for (id, start) in (1u64..).zip(["", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]) {
+        world.range(start, &[1, 2, 3]);
+        world.cores(id, if id == 1 { 0.5 } else { 0.01 });
+    }
+    for (id, leader, start) in [(13, 2, "m"), (14, 3, "n")] {
+        world.range(start, &[leader, 1, 5 - leader]);
+        world.cores(id, 0.45);
+    }
+    let ordered = world.asked(Rule::LeaderLoad);
+    assert!(ordered.contains("hand r2 to n2: 0.01 cores"), "{ordered}");
+    assert!(!ordered.contains("r1 "), "{ordered}");
+}
+
+/// n1 carries too much, in small ranges that only n2 and n3 have too, which carry what they should
+/// and hand on to n4 alone; and so does n4, but its small ranges are on nodes with room.
+#[test]
+fn nodes_with_enough_make_room_for_a_node_with_too_much() {
+    let mut world = World::new(8);
+    let mut lead = |nodes: &[u64], large: f64, small: usize| {
+        for n in 0..=small {
+            let id = world.view.ranges.len() as u64 + 1;
+            // Starts in order; there is nothing to be had from a name here.
+            let start = if id == 1 { String::new() } else { format!("{id:04}") };
+            world.range(start.leak(), nodes);
+            world.cores(id, if n == 0 { large } else { 0.007 });
+        }
+    };
+    lead(&[1, 2, 3], 0.445, 25);
+    lead(&[2, 3, 4], 0.474, 12);
+    lead(&[3, 2, 4], 0.474, 12);
+    lead(&[4, 5, 6], 0.474, 12);
+    [[5, 6, 7], [6, 7, 8], [7, 8, 5], [8, 5, 6]].iter().for_each(|nodes| lead(nodes, 0.5, 0));
+    expect(
+        &world.asked(Rule::LeaderLoad),
+        r#"
+         LeaderLoad: hand r54 to n5: 0.01 cores; n4 carries 56 % and makes room for r28 of n2, which carries 56 %; the mean is 54 %, n5 carries 51 % then
+         LeaderLoad: hand r55 to n6: 0.01 cores; n4 carries 55 % and makes room for r28 of n2, which carries 56 %; the mean is 54 %, n6 carries 51 % then
+         LeaderLoad: hand r56 to n5: 0.01 cores; n4 carries 54 % and makes room for r28 of n2, which carries 56 %; the mean is 54 %, n5 carries 51 % then
+         LeaderLoad: hand r57 to n6: 0.01 cores; n4 carries 54 % and makes room for r28 of n2, which carries 56 %; the mean is 54 %, n6 carries 51 % then
+        "#,
+    );
+    world.live(30_000);
+    let carries = |id: u64| -> f64 {
+        let led = world.view.ranges.iter().filter(|range| range.leader == Some(NodeId(id)));
+        led.map(|range| range.load.fast.cores).sum()
+    };
+    let carried: Vec<_> = (1..=8).map(carries).collect();
+    assert!(carried.iter().all(|cores| (cores - 0.537).abs() < 0.0537), "{carried:?}");
 }
 
 #[test]
