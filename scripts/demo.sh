@@ -10,6 +10,7 @@ BIN=${BIN:?"the path of the isotherm binary"}
 DIR=${DEMO_DIR:-$(mktemp -d /tmp/isotherm-demo.XXXXXX)}
 PORT=${DEMO_PORT:-7400}
 export ISOTHERM_META=127.0.0.1:$PORT
+export ISOTHERM_OUTPUT=table # for the one who watches, also through a pipe
 WORK=$(mktemp -d)
 LOAD=
 

@@ -39,7 +39,8 @@ pub struct Global {
         default_value = "127.0.0.1:7400"
     )]
     pub meta: Vec<String>,
-    /// How to print: a table for people, JSON for scripts
+    /// How to print: a table for people, JSON for scripts. Left out: a table on a terminal, else
+    /// JSON; keys and values as they are in both cases
     #[arg(short, long, global = true, env = "ISOTHERM_OUTPUT")]
     pub output: Option<Format>,
     /// How long to try
@@ -72,9 +73,14 @@ impl Global {
         }
     }
 
-    /// How to print.
+    /// How to print what is a table on a terminal.
     pub fn format(&self) -> Format {
-        Format::or_default(self.output)
+        self.output.unwrap_or_else(Format::of_stdout)
+    }
+
+    /// How to print keys and values, and other single words: as they are, unless JSON is asked for.
+    pub fn plain(&self) -> Format {
+        self.output.unwrap_or(Format::Table)
     }
 }
 

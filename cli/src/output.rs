@@ -16,9 +16,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// What was asked for, or a table.
-    pub fn or_default(asked: Option<Self>) -> Self {
-        asked.unwrap_or(Self::Table)
+    /// Where nobody asked for one: a person is at a terminal, anything else is a script.
+    pub fn of_stdout() -> Self {
+        if std::io::stdout().is_terminal() { Self::Table } else { Self::Json }
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::{BufRead, IsTerminal};
 pub async fn put(global: &Global, key: &str, value: &str) -> Result<(), Failure> {
     let encoding = global.encoding();
     let ts = client(global)?.put(encoding.parse(key)?, encoding.parse(value)?).await?;
-    match global.format() {
+    match global.plain() {
         Format::Json => output::json(&json!({"ts": ts.get()})),
         Format::Table => Ok(()),
     }
@@ -31,7 +31,7 @@ pub async fn get(global: &Global, key: &str, at: Option<At>) -> Result<(), Failu
     let Some(row) = row else {
         return Err(Failure::new(NOT_FOUND, format!("{key}: no such key")));
     };
-    match global.format() {
+    match global.plain() {
         Format::Json => {
             let mut object = Map::new();
             encoding.field(&mut object, "key", &bytes);
@@ -62,7 +62,7 @@ pub async fn cas(
         }
     };
     let outcome = client(global)?.cas(encoding.parse(key)?, expected, encoding.parse(new)?).await?;
-    match global.format() {
+    match global.plain() {
         Format::Json => {
             let mut object = Map::new();
             object.insert("applied".to_owned(), outcome.applied.into());
@@ -91,7 +91,7 @@ pub async fn cas(
 
 pub async fn incr(global: &Global, key: &str, by: i64) -> Result<(), Failure> {
     let done = client(global)?.incr(global.encoding().parse(key)?, by).await?;
-    match global.format() {
+    match global.plain() {
         Format::Json => output::json(&json!({"value": done.value, "ts": done.ts.get()})),
         Format::Table => output::line(&done.value.to_string()),
     }
@@ -103,7 +103,7 @@ pub async fn delete(global: &Global, delete: Delete) -> Result<(), Failure> {
         let span = KeyRange::prefix(&global.encoding().parse(prefix)?);
         confirm(&format!("remove every key that begins with {prefix:?}"), delete.yes)?;
         let Outcome { removed, ended } = delete_span(&client, span, &stop_signal()?).await;
-        match global.format() {
+        match global.plain() {
             Format::Json => output::json(&json!({"deleted": removed, "all": ended.is_none()}))?,
             Format::Table => output::line(&format!("{removed} keys removed"))?,
         }
@@ -111,7 +111,7 @@ pub async fn delete(global: &Global, delete: Delete) -> Result<(), Failure> {
     }
     let key = delete.key.unwrap_or_default();
     let done = client.delete(global.encoding().parse(&key)?).await?;
-    match global.format() {
+    match global.plain() {
         Format::Json => output::json(&json!({"existed": done.existed, "ts": done.ts.get()})),
         Format::Table => Ok(()),
     }

@@ -236,7 +236,7 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
     }
     let started = start.started.len();
     let meta: Vec<_> = cluster.meta.iter().map(|m| m.address.clone()).collect();
-    match global.format() {
+    match global.plain() {
         Format::Json => output::json(&json!({
             "ready": true,
             "meta": meta,

@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             }
             Command::Version => {
                 let info = build_info();
-                match global.format() {
+                match global.plain() {
                     output::Format::Json => output::json(&serde_json::json!(info)),
                     output::Format::Table => output::line(&format!("isotherm {}", info.version)),
                 }

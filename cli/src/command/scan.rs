@@ -27,7 +27,7 @@ pub async fn run(global: &Global, args: Scan) -> Result<(), Failure> {
 
 fn print(global: &Global, key: &[u8], row: &Row, keys_only: bool) -> Result<(), Failure> {
     let encoding = global.encoding();
-    match global.format() {
+    match global.plain() {
         Format::Json => {
             let mut object = Map::new();
             encoding.field(&mut object, "key", key);

@@ -15,7 +15,7 @@ pub struct RangeHealth<'a> {
     pub leader: Option<&'a LeaderReport>,
     /// The replicas that count as alive.
     pub live: Vec<ReplicaId>,
-    /// No leader, and too few replicas alive to elect one.
+    /// No leader, and too few replicas alive to elect one, or none elected in all that time.
     pub is_unavailable: bool,
     /// Fewer replicas alive than there should be.
     pub is_under_replicated: bool,
@@ -38,7 +38,8 @@ impl<'a> RangeHealth<'a> {
         let voters = d.voters().count();
         let live_voters = d.voters().filter(|r| live.contains(&r.id)).count();
         Self {
-            is_unavailable: leader.is_none() && live_voters < voters / 2 + 1,
+            is_unavailable: leader.is_none()
+                && (live_voters < voters / 2 + 1 || registry.is_unled(d.id)),
             // A learner counts for nothing before it votes.
             is_under_replicated: live_voters < voters.max(wanted),
             leader,
@@ -113,6 +114,7 @@ impl Registry {
 mod tests {
     use super::*;
     use isotherm_types::KeyRange;
+    use std::time::Duration;
 
     fn states(down: &[u64]) -> HashMap<NodeId, NodeState> {
         let state = |n| if down.contains(&n) { NodeState::Down } else { NodeState::Up };
@@ -158,6 +160,24 @@ mod tests {
         assert!(!electing.is_unavailable && electing.leader.is_none());
         let lost = RangeHealth::of(&d, &registry, &states(&[2, 3]), 3);
         assert!(lost.is_unavailable);
+    }
+
+    /// A quorum of nodes is there, and all the same nobody leads: an operator has to know.
+    #[test]
+    fn a_range_that_elects_nobody_for_long_is_unavailable() {
+        let (d, begun) = (descriptor(), Instant::now());
+        let mut registry = Registry::new(begun);
+        let mut after = |seconds: f64, is_unled: bool| {
+            let now = begun + Duration::from_secs_f64(seconds);
+            registry.look(is_unled.then_some(d.id).into_iter(), now);
+            RangeHealth::of(&d, &registry, &states(&[]), 3).is_unavailable
+        };
+        assert!(!after(1.0, true) && !after(5.9, true));
+        assert!(after(6.0, true) && after(60.0, true));
+        assert!(!after(61.0, false) && !after(62.0, true) && !after(66.9, true));
+        assert!(after(67.0, true), "counted from when it was seen to be led last");
+        let led = led_by(1, &[1, 2, 3]);
+        assert!(!RangeHealth::of(&d, &led, &states(&[]), 3).is_unavailable);
     }
 
     #[test]

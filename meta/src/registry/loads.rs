@@ -4,7 +4,10 @@ use isotherm_proto::internal as pb;
 use isotherm_scheduler::{KeySample, RangeLoad, Rates};
 use isotherm_types::{Key, RangeId, limits};
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
+/// A leader reports what is not stone cold within two heartbeats. This is time for a slow one.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(10);
 /// Keys of one range that are kept.
 const SAMPLE_MAX: usize = 512;
 
@@ -64,6 +67,8 @@ pub fn load_message(range: RangeId, load: &RangeLoad, with_sample: bool) -> pb::
 struct Said {
     term: u64,
     load: Load,
+    /// Since when somebody leads in a newer term, who has said nothing yet.
+    superseded: Option<Instant>,
 }
 
 /// The loads of all ranges that are not stone cold.
@@ -76,13 +81,26 @@ impl Loads {
     /// Who leads `range` in `term` says so. An older term says nothing.
     pub fn note(&mut self, range: RangeId, term: u64, load: Load) {
         if self.by_range.get(&range).is_none_or(|known| known.term <= term) {
-            self.by_range.insert(range, Said { term, load });
+            self.by_range.insert(range, Said { term, load, superseded: None });
         }
     }
 
     /// The load of `range`; what an earlier leader said counts until the new one speaks.
     pub fn of(&self, range: RangeId) -> Option<&Load> {
         self.by_range.get(&range).map(|said| &said.load)
+    }
+
+    /// Forgets what earlier leaders said of ranges whose leaders, in the terms that `led_in` knows,
+    /// have had [`SPEAKS_WITHIN`] to say something: they had nothing to say.
+    pub fn expire(&mut self, led_in: impl Fn(RangeId) -> Option<u64>, now: Instant) {
+        self.by_range.retain(|range, said| {
+            if led_in(*range).is_none_or(|term| term <= said.term) {
+                said.superseded = None;
+                return true;
+            }
+            let since = *said.superseded.get_or_insert(now);
+            now.saturating_duration_since(since) < SPEAKS_WITHIN
+        });
     }
 
     /// Whether a range costs more than so many cores.
@@ -93,5 +111,38 @@ impl Loads {
     /// Forgets the ranges that are not there any more.
     pub fn retain(&mut self, exists: impl Fn(RangeId) -> bool) {
         self.by_range.retain(|range, _| exists(*range));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R: RangeId = RangeId(7);
+
+    fn warm(cores: f64) -> Load {
+        let fast = Rates { cores, ..Rates::default() };
+        Load { load: RangeLoad { fast, ..RangeLoad::default() }, middle: None }
+    }
+
+    #[test]
+    fn what_an_earlier_leader_said_counts_until_the_new_one_speaks_or_has_nothing_to_say() {
+        let (mut loads, begun) = (Loads::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        loads.note(R, 4, warm(0.5));
+        loads.expire(|_| Some(4), at(60));
+        assert!(loads.are_warm(0.4), "its leader need not repeat it");
+        loads.expire(|_| Some(5), at(60));
+        loads.expire(|_| Some(5), at(69));
+        assert!(loads.are_warm(0.4), "the new one may still be measuring");
+        loads.note(R, 5, warm(0.3));
+        loads.expire(|_| Some(5), at(90));
+        assert_eq!(loads.of(R), Some(&warm(0.3)));
+        loads.expire(|_| Some(6), at(100));
+        loads.expire(|_| None, at(105));
+        loads.expire(|_| Some(6), at(112));
+        assert!(loads.of(R).is_some(), "nobody led in between: the time starts anew");
+        loads.expire(|_| Some(6), at(122));
+        assert_eq!(loads.of(R), None);
     }
 }

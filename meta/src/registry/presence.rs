@@ -12,6 +12,9 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// How long a new leader says nothing about nodes that it has not heard of.
 pub const GRACE: Duration = Duration::from_secs(2);
+/// A range that nobody has led for that long is unavailable, whatever its replicas could do: an
+/// election takes a second or two.
+pub const UNLED_AFTER: Duration = Duration::from_secs(5);
 
 /// How a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,13 +129,23 @@ pub struct Registry {
     since: Instant,
     nodes: HashMap<NodeId, Presence>,
     leaders: HashMap<RangeId, LeaderReport>,
+    /// Since when nobody has led a range, and the time of the last look.
+    unled: HashMap<RangeId, Instant>,
+    looked: Instant,
     loads: Loads,
 }
 
 impl Registry {
     /// Of a leadership that begins now.
     pub fn new(now: Instant) -> Self {
-        Self { since: now, nodes: HashMap::new(), leaders: HashMap::new(), loads: Loads::default() }
+        Self {
+            since: now,
+            nodes: HashMap::new(),
+            leaders: HashMap::new(),
+            unled: HashMap::new(),
+            looked: now,
+            loads: Loads::default(),
+        }
     }
 
     /// Whether the leadership is so new that silence means nothing.
@@ -212,6 +225,20 @@ impl Registry {
     /// A leader says what ranges cost.
     pub fn note_load(&mut self, range: RangeId, term: u64, load: Load) {
         self.loads.note(range, term, load);
+    }
+
+    /// A look at everything: these ranges, of all there are, have no leader now.
+    pub fn look(&mut self, unled: impl Iterator<Item = RangeId>, now: Instant) {
+        self.loads.expire(|range| self.leaders.get(&range).map(|leader| leader.term), now);
+        let mut before = std::mem::take(&mut self.unled);
+        self.unled = unled.map(|id| (id, before.remove(&id).unwrap_or(now))).collect();
+        self.looked = now;
+    }
+
+    /// Whether nobody has led a range for [`UNLED_AFTER`], up to the last look.
+    pub fn is_unled(&self, range: RangeId) -> bool {
+        let since = self.unled.get(&range);
+        since.is_some_and(|&at| self.looked.saturating_duration_since(at) >= UNLED_AFTER)
     }
 
     /// Forgets what was said of ranges that are not there any more.

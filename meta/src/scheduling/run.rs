@@ -32,7 +32,10 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
                 meta.take_result(&action, result, views.clock(Instant::now()));
             }
             () = tokio::time::sleep(pause) => {
-                if let Some(view) = views.view(&meta, Instant::now()) {
+                let now = Instant::now();
+                if let Some(view) = views.view(&meta, now) {
+                    let unled = view.ranges.iter().filter(|range| range.leader.is_none());
+                    meta.registry.lock().look(unled.map(|r| r.descriptor.id), now);
                     for action in meta.schedule(&view) {
                         let meta = meta.clone();
                         ordered.spawn(async move {

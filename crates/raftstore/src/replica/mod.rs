@@ -6,6 +6,7 @@
 //! | `machine.rs` | openraft's state machine over the core |
 //! | `members.rs` | how the descriptor follows the membership |
 //! | `merge.rs` | how entries merge two neighbours |
+//! | `in_flight.rs` | when a sequencer's next entry may begin |
 //! | `sequencer.rs` | the one task that gives writes their timestamp and proposes them |
 //! | `pending.rs` | writes on their way, for reads |
 //! | `hibernation.rs` | whether its clock ticks |
@@ -18,6 +19,7 @@ mod applied;
 mod confirm;
 mod core;
 mod hibernation;
+mod in_flight;
 mod instance;
 mod machine;
 mod members;
@@ -50,6 +52,7 @@ use crate::heat::Heat;
 use crate::store::{RangeError, StoreContext};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use confirm::Confirm;
+use in_flight::InFlight;
 use isotherm_storage::{Checksum, ReplicaKey};
 use isotherm_types::{KeyRange, RangeDescriptor, RangeId, ReplicaId};
 use parking_lot::Mutex;
@@ -102,6 +105,7 @@ pub struct Replica {
     /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, for good.
     abstains: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
+    in_flight: Arc<InFlight>,
     pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
     pub(crate) stop: CancellationToken,
     /// Set when nobody supervises it any more: no further instance of it will be built.
@@ -141,6 +145,7 @@ impl Replica {
             abstains: AtomicBool::new(false),
             ended: CancellationToken::new(),
             proposals,
+            in_flight: Arc::default(),
             checksums: Mutex::new(VecDeque::new()),
         });
         (replica, queue)
@@ -235,6 +240,12 @@ impl Replica {
     /// Index that survives a crash without the log.
     pub fn durable_index(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
+    }
+
+    /// Something was put into the queue of proposals.
+    pub(crate) fn note_queued(&self) {
+        let queued = self.proposals.max_capacity() - self.proposals.capacity();
+        self.in_flight.note_queued(queued);
     }
 
     pub(crate) fn is_transferring(&self) -> bool {

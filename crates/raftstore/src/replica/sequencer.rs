@@ -1,6 +1,6 @@
 //! The one task of a replica that gives writes their timestamp and proposes them.
 //!
-//! Life of a batch: gather what waits → refuse what cannot be served (nothing is proposed yet, so
+//! Life of a batch: wait until an entry is worth it (`in_flight.rs`) → gather what waits → refuse what cannot be served (nothing is proposed yet, so
 //! every refusal is safe to retry elsewhere) → note it in `pending` → request ONE timestamp →
 //! propose ONE entry under the leadership that was held when the timestamp was requested → answer
 //! when it is applied here. Several entries are in flight; they are proposed in the order in which
@@ -18,7 +18,7 @@ use crate::type_config::{
 use isotherm_types::{KeyRange, RangeDescriptor, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// Something to be proposed.
 pub enum Proposal {
@@ -89,7 +89,6 @@ struct Slot {
 pub struct Sequencer {
     replica: Arc<Replica>,
     queue: mpsc::Receiver<Proposal>,
-    in_flight: Arc<Semaphore>,
     last_proposed: Timestamp,
     /// Taken from the queue but not fit for the batch that was gathered.
     held: Option<Proposal>,
@@ -98,8 +97,7 @@ pub struct Sequencer {
 impl Sequencer {
     /// For `replica`, over its queue.
     pub fn new(replica: Arc<Replica>, queue: mpsc::Receiver<Proposal>) -> Self {
-        let in_flight = Arc::new(Semaphore::new(replica.ctx.tuning.entries_in_flight));
-        Self { replica, queue, in_flight, last_proposed: Timestamp::ZERO, held: None }
+        Self { replica, queue, last_proposed: Timestamp::ZERO, held: None }
     }
 
     /// Runs until the replica stops.
@@ -123,7 +121,7 @@ impl Sequencer {
             }
         }
         self.queue.close();
-        while let Ok(proposal) = self.queue.try_recv() {
+        while let Some(proposal) = self.take() {
             let error = RangeError::NotLeader { leader: None };
             if let Proposal::Write { answer, .. } = proposal {
                 let _ = answer.send(Err(error));
@@ -131,24 +129,29 @@ impl Sequencer {
         }
     }
 
+    /// The first of what waits, as soon as an entry for it may begin; none if nothing will come.
     async fn next(&mut self) -> Option<Proposal> {
+        let tuning = &self.replica.ctx.tuning;
+        let waiting = || self.queue.len() + usize::from(self.held.is_some());
+        let (full, entries_max) = (tuning.entry_ops_max, tuning.entries_in_flight);
+        self.replica.in_flight.may_begin(waiting, full, entries_max).await;
         match self.held.take() {
             Some(proposal) => Some(proposal),
             None => self.queue.recv().await,
         }
     }
 
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        let permit = self.in_flight.clone().acquire_owned().await;
-        permit.expect("the semaphore is never closed")
+    /// What waits longest, without waiting for it.
+    fn take(&mut self) -> Option<Proposal> {
+        self.held.take().or_else(|| self.queue.try_recv().ok())
     }
 
     async fn propose_writes(&mut self, first: Proposal) {
-        let permit = self.permit().await;
         let batch = self.gather(first);
         if batch.writes.is_empty() {
             return;
         }
+        let flight = self.replica.in_flight.begin(batch.writes.len());
         let keys: Vec<_> = batch.writes.iter().flat_map(|w| &w.ops).map(|op| op.key()).collect();
         self.replica.heat.note_proposed(keys.iter().copied());
         let slot = match self.slot(keys.iter().map(|key| &key[..])).await {
@@ -167,7 +170,7 @@ impl Sequencer {
         self.replica.ctx.tasks.spawn(async move {
             let fate = fate.await;
             replica.pending.finish(slot.number);
-            drop(permit);
+            drop(flight);
             answer_writes(fate, waiters);
         });
     }
@@ -175,6 +178,7 @@ impl Sequencer {
     /// Takes what waits, as far as it fits into one entry, and refuses what cannot be served.
     fn gather(&mut self, first: Proposal) -> Batch {
         let tuning = &self.replica.ctx.tuning;
+        let (ops_max, bytes_max) = (tuning.entry_ops_max, tuning.entry_bytes_max);
         let now = Instant::now();
         let descriptor = self.replica.descriptor();
         let is_frozen = self.replica.is_frozen();
@@ -187,8 +191,7 @@ impl Sequencer {
                 break;
             };
             let size = request.size_bytes();
-            let fits = ops + request.ops.len() <= tuning.entry_ops_max
-                && bytes + size <= tuning.entry_bytes_max;
+            let fits = ops + request.ops.len() <= ops_max && bytes + size <= bytes_max;
             if !fits && !batch.writes.is_empty() {
                 self.held = Some(Proposal::Write { version, request, deadline, answer });
                 break;
@@ -210,7 +213,7 @@ impl Sequencer {
                 batch.writes.push(request);
                 batch.waiters.push(answer);
             }
-            next = self.queue.try_recv().ok();
+            next = self.take();
         }
         batch
     }

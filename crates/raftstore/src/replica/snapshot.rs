@@ -195,6 +195,7 @@ pub fn install(
     drop(core);
     replica.applied.send_replace(index);
     ctx.descriptor_changed(descriptor);
+    metrics::counter!("isotherm_snapshots_installed_total").increment(1);
     tracing::info!(range_id = %replica.range, replica_id = %replica.id, index, "snapshot installed");
     Ok(())
 }

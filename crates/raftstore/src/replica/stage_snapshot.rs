@@ -117,9 +117,12 @@ fn produce(
     outgoing: Outgoing,
     sender: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
+    let sent_bytes = metrics::counter!("isotherm_snapshot_sent_bytes_total");
     let send = |kind, body: &[u8]| {
         let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver went away");
-        sender.blocking_send(chunk(kind, body)).map_err(gone)
+        sender.blocking_send(chunk(kind, body)).map_err(gone)?;
+        sent_bytes.increment(body.len() as u64);
+        Ok::<_, io::Error>(())
     };
     let Outgoing { header, data } = outgoing;
     let export = data.export(&header.descriptor.span, dir, ctx.tuning.snapshot_file_bytes);

@@ -44,6 +44,10 @@ impl DataDir {
     pub fn open(path: impl Into<PathBuf>, kind: &str) -> Result<Self> {
         let path = path.into();
         fs::create_dir_all(&path).map_err(StorageError::at(&path))?;
+        // Before anything is put there: a directory of something else stays as it is.
+        if !path.join("FORMAT").exists() && !is_ours_to_fill(&path)? {
+            return Err(foreign(&path));
+        }
         let lock_path = path.join("LOCK");
         let lock = File::options()
             .create(true)
@@ -124,9 +128,8 @@ impl DataDir {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if !self.is_ours_to_fill()? {
-                    let why = "it is neither empty nor a data directory (it has no FORMAT file)";
-                    return Err(refuse(why.to_owned()));
+                if !is_ours_to_fill(&self.path)? {
+                    return Err(foreign(&self.path));
                 }
                 let text = format!("isotherm {kind} format {FORMAT}\n");
                 return self.replace(&path, text.as_bytes());
@@ -150,17 +153,6 @@ impl DataDir {
         }
     }
 
-    /// Whether nothing is in the directory but what a start that was cut short leaves.
-    fn is_ours_to_fill(&self) -> Result<bool> {
-        for entry in fs::read_dir(&self.path).map_err(StorageError::at(&self.path))? {
-            let name = entry.map_err(StorageError::at(&self.path))?.file_name();
-            if name != "LOCK" && name != "FORMAT.tmp" {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Writes a file so that a crash leaves the old or the new content, never a part.
     fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
         let replace = || {
@@ -177,6 +169,22 @@ impl DataDir {
         };
         replace().map_err(StorageError::at(path))
     }
+}
+
+/// Whether nothing is in the directory but what a start that was cut short leaves.
+fn is_ours_to_fill(path: &Path) -> Result<bool> {
+    for entry in fs::read_dir(path).map_err(StorageError::at(path))? {
+        let name = entry.map_err(StorageError::at(path))?.file_name();
+        if name != "LOCK" && name != "FORMAT.tmp" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn foreign(path: &Path) -> StorageError {
+    let why = "it is neither empty nor a data directory (it has no FORMAT file)".to_owned();
+    StorageError::Incompatible { path: path.to_owned(), why }
 }
 
 #[cfg(test)]
@@ -215,6 +223,7 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("photo.jpg"), "x").unwrap();
         assert!(why(DataDir::open(other.path(), "node")).contains("neither empty"));
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1, "nothing was put there");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Store {
         let deadline = Instant::now() + timeout;
         let proposal = Proposal::Write { version, request, deadline, answer };
         match replica.proposals.try_send(proposal) {
-            Ok(()) => {}
+            Ok(()) => replica.note_queued(),
             Err(TrySendError::Full(_)) => {
                 replica.heat.note_refused();
                 metrics::counter!("isotherm_writes_refused_total", "reason" => "busy").increment(1);
