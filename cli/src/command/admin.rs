@@ -123,7 +123,10 @@ async fn find(global: &Global, client: &Client, text: &str) -> Result<RangeLocat
     if let Some(id) = parse_id(text).filter(|_| is_id) {
         match client.admin().range(id).await {
             Ok(range) => return Ok(range),
-            Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => {}
+            // It may have been merged, and may be a key all the same: whoever reads has to know.
+            Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => {
+                eprintln!("isotherm: there is no range {id}: this is about the key {text:?}");
+            }
             Err(error) => return Err(error.into()),
         }
     }
