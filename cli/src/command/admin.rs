@@ -3,7 +3,7 @@
 use super::node::{NODE_HEADER, node_json, node_row};
 use super::{client, heat, operation};
 use crate::args::{ConfigCommand, Global, RangeCommand};
-use crate::failure::{Failure, UNHEALTHY};
+use crate::failure::{Failure, NOT_FOUND, UNHEALTHY};
 use crate::output::{self, Format};
 use isotherm_client::{Client, ClientError, RangeLocation};
 use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId, ReplicaRole};
@@ -119,19 +119,26 @@ fn parse_id(text: &str) -> Option<RangeId> {
 
 /// A range by its id (`r7`), or else by one of its keys.
 async fn find(global: &Global, client: &Client, text: &str) -> Result<RangeLocation, Failure> {
-    let is_id = text.starts_with('r') || text.chars().all(|c| c.is_ascii_digit());
-    if let Some(id) = parse_id(text).filter(|_| is_id) {
+    let is_name = text.strip_prefix('r').is_some_and(is_number);
+    if let Some(id) = parse_id(text).filter(|_| is_name || is_number(text)) {
         match client.admin().range(id).await {
             Ok(range) => return Ok(range),
-            // It may have been merged, and may be a key all the same: whoever reads has to know.
-            Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => {
-                eprintln!("isotherm: there is no range {id}: this is about the key {text:?}");
-            }
+            Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let key = global.encoding().parse(text)?;
-    Ok(client.admin().range_of_key(&key).await?)
+    let found = client.admin().range_of_key(&global.encoding().parse(text)?).await?;
+    if is_name {
+        // It was merged, or is a key after all: nobody should look at another range unawares.
+        let of_key = found.descriptor.id;
+        let why = format!("there is no range {text} (as a key, {text:?} is in {of_key})");
+        return Err(Failure::new(NOT_FOUND, why));
+    }
+    Ok(found)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
 }
 
 pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure> {

@@ -3,7 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use isotherm_client::{Client, ClientOptions, ErrorKind};
-use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, http, isotherm_binary, tail};
+use isotherm_testkit::{
+    ClusterOptions, DiskError, Member, ProcessCluster, http, isotherm_binary, tail,
+};
 use isotherm_types::{KeyRange, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,7 +25,24 @@ fn client(cluster: &ProcessCluster) -> Client {
 }
 
 async fn started(options: &ClusterOptions) -> (ProcessCluster, Client) {
-    let mut cluster = ProcessCluster::start(options).unwrap();
+    ready(ProcessCluster::start(options).unwrap()).await
+}
+
+/// With disks of its own, or nothing where no disk can be mounted: skipped, and it says so.
+async fn started_on_disks(options: &ClusterOptions) -> Option<(ProcessCluster, Client)> {
+    match ProcessCluster::start(options) {
+        Ok(cluster) => Some(ready(cluster).await),
+        Err(error) => match error.downcast_ref::<DiskError>() {
+            Some(DiskError::Unsupported { reason }) => {
+                eprintln!("SKIPPED: {reason}");
+                None
+            }
+            _ => panic!("{error:?}"),
+        },
+    }
+}
+
+async fn ready(mut cluster: ProcessCluster) -> (ProcessCluster, Client) {
     cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
     let client = client(&cluster);
     (cluster, client)
@@ -65,7 +84,7 @@ fn fill(beside: &Path, left: u64) -> std::path::PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_refuses_writes_and_still_reads() {
     let options = ClusterOptions { disk_mib: Some(600), ..alone() };
-    let (cluster, client) = started(&options).await;
+    let Some((cluster, client)) = started_on_disks(&options).await else { return };
     client.put("k", "before").await.unwrap();
     let ballast = fill(&cluster.process(NODE).spec().data_dir, 8 << 20);
     eventually(Duration::from_secs(20), async || match client.put("k", "during").await {
@@ -95,20 +114,22 @@ async fn a_disk_that_fills_up_refuses_writes_and_still_reads() {
 async fn a_disk_that_is_full_ends_the_process_and_loses_nothing() {
     let env = env(&[("ISOTHERM_DISK_RESERVE_BYTES", "0"), ("ISOTHERM_FLUSH_BYTES", "1048576")]);
     let options = ClusterOptions { disk_mib: Some(600), env, ..alone() };
-    let (mut cluster, client) = started(&options).await;
+    let Some((mut cluster, client)) = started_on_disks(&options).await else { return };
     let ballast = fill(&cluster.process(NODE).spec().data_dir, 6 << 20);
     let value = "v".repeat(60_000);
-    let mut acknowledged = 0;
-    while acknowledged < 5_000 {
+    let (mut acknowledged, mut ended) = (0, None);
+    let deadline = Instant::now() + Duration::from_secs(90);
+    // A put that got no answer is tried again under the same key, until the process has ended.
+    while ended.is_none() && Instant::now() < deadline {
         let put = client.put(format!("k{acknowledged}"), value.clone());
-        match tokio::time::timeout(Duration::from_secs(3), put).await {
-            Ok(Ok(_)) => acknowledged += 1,
-            _ => break,
+        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(3), put).await {
+            acknowledged += 1;
         }
+        let process = cluster.process_mut(NODE);
+        ended = process.wait_ended(Duration::ZERO).await.unwrap_or(None);
     }
-    assert!((1..5_000).contains(&acknowledged), "{acknowledged} were acknowledged");
-    let process = cluster.process_mut(NODE);
-    let ended = process.wait_ended(Duration::from_secs(30)).await.unwrap();
+    assert!(acknowledged > 0, "nothing was acknowledged");
+    let process = cluster.process(NODE);
     let log = tail(process.log(), 8);
     assert!(ended.is_some_and(|status| !status.success()), "{log}");
     assert!(log.contains("No space left"), "{log}");

@@ -52,28 +52,34 @@ impl InFlight {
         }
     }
 
-    /// Waits until an entry may begin. `waiting` counts the writes that wait for it, and may have
-    /// counted them before the last ones came. For one waiter.
-    pub async fn may_begin(&self, waiting: impl Fn() -> usize, full: usize, entries_max: usize) {
+    /// Waits until an entry may begin, of `held` writes and those that `queued` counts. For one waiter.
+    pub async fn may_begin(
+        &self,
+        held: usize,
+        queued: impl Fn() -> usize,
+        full: usize,
+        entries_max: usize,
+    ) {
         loop {
             let enough = self.enough(full, entries_max).unwrap_or(usize::MAX);
-            if waiting() >= enough {
+            let enough = enough.saturating_sub(held);
+            if queued() >= enough {
                 return;
             }
             self.wanted.store(enough, Ordering::Relaxed);
             // Who queues a write looks at `wanted` after it, this looks at the queue after that.
             fence(Ordering::SeqCst);
-            if waiting() < enough {
+            if queued() < enough {
                 self.changed.notified().await;
             }
             self.wanted.store(usize::MAX, Ordering::Relaxed);
         }
     }
 
-    /// A write was queued, and so many wait now.
-    pub fn note_queued(&self, waiting: usize) {
+    /// A write was queued, and so many are now.
+    pub fn note_queued(&self, queued: usize) {
         fence(Ordering::SeqCst);
-        if waiting >= self.wanted.load(Ordering::Relaxed) {
+        if queued >= self.wanted.load(Ordering::Relaxed) {
             self.changed.notify_one();
         }
     }
@@ -106,7 +112,7 @@ mod tests {
 
     /// Whether an entry of so many writes may begin beside one other at most.
     async fn may(flights: &InFlight, waiting: usize) -> bool {
-        let asked = flights.may_begin(|| waiting, 64, 2);
+        let asked = flights.may_begin(1, || waiting - 1, 64, 2);
         timeout(Duration::from_millis(10), asked).await.is_ok()
     }
 
@@ -141,7 +147,7 @@ mod tests {
         let sleep = || {
             let (flights, queued) = (flights.clone(), queued.clone());
             tokio::spawn(async move {
-                flights.may_begin(|| queued.load(Ordering::SeqCst), 64, 2).await;
+                flights.may_begin(0, || queued.load(Ordering::SeqCst), 64, 2).await;
             })
         };
         for round in 0..200 {

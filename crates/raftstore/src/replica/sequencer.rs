@@ -54,6 +54,9 @@ pub enum Proposal {
     },
 }
 
+/// While entries are on their way, the leadership is looked at that often.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
+
 type Waiter = oneshot::Sender<Result<WriteOutcome, RangeError>>;
 
 struct Batch {
@@ -106,6 +109,10 @@ impl Sequencer {
         while let Some(Some(first)) = stop.run_until_cancelled(self.next()).await {
             match first {
                 Proposal::Write { .. } => self.propose_writes(first).await,
+                // Whoever asked for it has given up.
+                Proposal::Split { answer, .. } if answer.is_closed() => {}
+                Proposal::Merge { answer, .. } if answer.is_closed() => {}
+                Proposal::Checksum { answer } if answer.is_closed() => {}
                 Proposal::Split { split, answer } => {
                     let result = self.propose_split(split).await;
                     let _ = answer.send(result);
@@ -131,10 +138,22 @@ impl Sequencer {
 
     /// The first of what waits, as soon as an entry for it may begin; none if nothing will come.
     async fn next(&mut self) -> Option<Proposal> {
-        let tuning = &self.replica.ctx.tuning;
-        let waiting = || self.queue.len() + usize::from(self.held.is_some());
+        let (replica, tuning) = (&self.replica, &self.replica.ctx.tuning);
         let (full, entries_max) = (tuning.entry_ops_max, tuning.entries_in_flight);
-        self.replica.in_flight.may_begin(waiting, full, entries_max).await;
+        loop {
+            let (held, queued) = (usize::from(self.held.is_some()), || self.queue.len());
+            let may_begin = replica.in_flight.may_begin(held, queued, full, entries_max);
+            if tokio::time::timeout(LOOK_UP_EVERY, may_begin).await.is_ok() {
+                break;
+            }
+            // What is on its way takes long. Who does not lead any more refuses what waits, so that
+            // it goes elsewhere, instead of holding it until then.
+            let instance = replica.instance.load();
+            let leadership = instance.as_ref().and_then(|instance| instance.leadership());
+            if leadership.is_none() || replica.is_transferring() {
+                break;
+            }
+        }
         match self.held.take() {
             Some(proposal) => Some(proposal),
             None => self.queue.recv().await,

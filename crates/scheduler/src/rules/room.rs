@@ -57,12 +57,18 @@ fn is_small(pass: &Pass<'_>, i: usize, of: u32, slight: f64, band: f64) -> bool 
 /// The nodes that could take small ranges of `of`, if they had not enough already.
 fn full_heirs(pass: &Pass<'_>, of: u32, ranges: &[u32], mean: f64, band: f64) -> Vec<Full> {
     let slight = slight(pass, of, ranges, mean, band);
+    let now = pass.view.now_ms;
+    let may_go =
+        |i: usize| pass.past(i).filter(|p| pass.is_free[i] && !p.is_led_newly(now, pass.settings));
     let small = ranges.iter().map(|&i| i as usize).filter(|&i| is_small(pass, i, of, slight, band));
     let mut full: Vec<Full> = Vec::new();
     for waits in small.take(LOOKS_MAX) {
+        let Some(past) = may_go(waits) else { continue };
         for node in pass.heirs(waits) {
-            let heat = pass.nodes[node as usize].heat();
-            let is_full = heat > mean && heat <= mean + band;
+            let stand = &pass.nodes[node as usize];
+            let is_full = stand.heat() > mean
+                && stand.heat() <= mean + band
+                && !past.left_lately(stand.id(), now, pass.settings);
             if is_full && !full.iter().any(|known| known.node == node) {
                 full.push(Full { node, waits, of });
             }
@@ -85,7 +91,8 @@ fn hand_on(pass: &mut Pass<'_>, full: &Full, ranges: &[u32], mean: f64, band: f6
             continue;
         }
         let Some(offer) = offer(pass, i, through) else { continue };
-        if offer.target > mean + band / 4.0 {
+        // Who takes it has room left after it, so that nobody who gives ever takes.
+        if offer.target > mean {
             continue;
         }
         let (range, to) = (pass.id(i), pass.name(offer.to));

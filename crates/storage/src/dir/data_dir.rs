@@ -45,7 +45,10 @@ impl DataDir {
         let path = path.into();
         fs::create_dir_all(&path).map_err(StorageError::at(&path))?;
         // Before anything is put there: a directory of something else stays as it is.
-        if !path.join("FORMAT").exists() && !is_ours_to_fill(&path)? {
+        let format = path.join("FORMAT");
+        let is_ours = || format.try_exists().map_err(StorageError::at(&format));
+        // Another process may be filling it at this moment: then it is in use, not foreign.
+        if !is_ours()? && !is_ours_to_fill(&path)? && !is_ours()? {
             return Err(foreign(&path));
         }
         let lock_path = path.join("LOCK");
