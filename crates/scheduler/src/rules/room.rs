@@ -91,8 +91,8 @@ fn hand_on(pass: &mut Pass<'_>, full: &Full, ranges: &[u32], mean: f64, band: f6
             continue;
         }
         let Some(offer) = offer(pass, i, through) else { continue };
-        // Who takes it has room left after it, so that nobody who gives ever takes.
-        if offer.target > mean {
+        // Less than who gives it had: each such step evens out, so that none is undone.
+        if offer.target > mean + band / 4.0 || offer.target >= pass.nodes[through as usize].heat() {
             continue;
         }
         let (range, to) = (pass.id(i), pass.name(offer.to));
