@@ -2,12 +2,15 @@
 //! were away for too long.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use isotherm_client::{Client, ClientOptions, ErrorKind};
+mod common;
+
+use common::{client, eventually, replicas_are_equal};
+use isotherm_client::{Client, ErrorKind};
 use isotherm_testkit::{
     ClusterOptions, DiskError, Member, ProcessCluster, http, isotherm_binary, tail,
 };
 use isotherm_types::{KeyRange, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,11 +21,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const NODE: Member = Member::Node(0);
-
-fn client(cluster: &ProcessCluster) -> Client {
-    let options = ClientOptions { meta: cluster.meta_addresses(), ..ClientOptions::default() };
-    Client::connect(options).unwrap()
-}
 
 async fn started(options: &ClusterOptions) -> (ProcessCluster, Client) {
     ready(ProcessCluster::start(options).unwrap()).await
@@ -54,18 +52,6 @@ fn alone() -> ClusterOptions {
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// Looks until what is seen is as it should be.
-async fn eventually<F: Future<Output = Result<(), String>>>(
-    within: Duration,
-    mut look: impl FnMut() -> F,
-) {
-    let deadline = Instant::now() + within;
-    while let Err(seen) = look().await {
-        assert!(Instant::now() < deadline, "not within {within:?}: {seen}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// Takes all room of the disk that `beside` lies on, but for `left` bytes.
@@ -292,19 +278,6 @@ async fn metric(address: SocketAddr, name: &str) -> f64 {
     let (_, text) = http::get(address, "/metrics", Duration::from_secs(5)).await.unwrap();
     let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
-}
-
-async fn replicas_are_equal(client: &Client) {
-    for range in client.admin().ranges(&KeyRange::all()).await.unwrap() {
-        let id = range.descriptor.id;
-        eventually(Duration::from_secs(30), async || {
-            let sums = client.admin().checksum(id).await.map_err(|e| e.to_string())?;
-            let known = sums.iter().all(|s| s.checksum.is_ok());
-            let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum, s.rows)).collect();
-            if known && sums.len() == 1 { Ok(()) } else { Err(format!("{id}: {sums:?}")) }
-        })
-        .await;
-    }
 }
 
 /// The logs that a replica needs are gone when it comes back: it gets a snapshot, beside the writes, in

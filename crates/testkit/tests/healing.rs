@@ -1,34 +1,16 @@
 //! What a cluster does by itself: hot ranges spread, lost replicas come back, nodes leave.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use isotherm_client::{Client, ClientOptions, NodeStatus, RangeLocation};
+mod common;
+
+use common::{client, eventually, ranges, replicas_are_equal};
+use isotherm_client::{Client, NodeStatus, RangeLocation};
 use isotherm_testkit::{ClusterOptions, ProcessCluster};
-use isotherm_types::{KeyRange, NodeId};
+use isotherm_types::NodeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-fn client(cluster: &ProcessCluster) -> Client {
-    let options = ClientOptions { meta: cluster.meta_addresses(), ..ClientOptions::default() };
-    Client::connect(options).unwrap()
-}
-
-async fn ranges(client: &Client) -> Vec<RangeLocation> {
-    client.admin().ranges(&KeyRange::all()).await.unwrap()
-}
-
-/// Looks until what is seen is as it should be.
-async fn eventually<F: Future<Output = Result<(), String>>>(
-    within: Duration,
-    mut look: impl FnMut() -> F,
-) {
-    let deadline = Instant::now() + within;
-    while let Err(seen) = look().await {
-        assert!(Instant::now() < deadline, "not within {within:?}: {seen}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
+use std::time::Duration;
 
 /// Clients that write (or read) until they are stopped.
 struct Load {
@@ -150,11 +132,7 @@ async fn nodes_leave_in_peace_and_by_force_and_every_range_keeps_three_replicas(
     let acknowledged = load.finish().await;
     assert!(acknowledged > 500, "{acknowledged}");
     assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
-    for range in ranges(&client).await {
-        let sums = client.admin().checksum(range.descriptor.id).await.unwrap();
-        let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
-        assert_eq!(sums.len(), 1, "{}", range.descriptor.id);
-    }
+    replicas_are_equal(&client).await;
 }
 
 /// Heat on one range spreads over all nodes within seconds, and why is said; when it is cold again its
@@ -200,9 +178,7 @@ async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes_until_they_are_c
     let merges: Vec<_> = operations.iter().filter(|o| o.kind == "merge").collect();
     assert!(merges.len() >= 2 && merges.iter().any(|o| o.state == "done"), "{merges:?}");
     client.incr("z/after", 1).await.unwrap();
-    let sums = client.admin().checksum(first).await.unwrap();
-    let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
-    assert_eq!(sums.len(), 1, "replicas are equal");
+    replicas_are_equal(&client).await;
 }
 
 /// Replicas spread over zones by themselves, numbers do not undo it, and why is said.
@@ -339,9 +315,5 @@ async fn a_node_that_lost_what_it_acknowledged_gets_its_replicas_anew() {
     .await;
     let acknowledged = load.finish().await;
     assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
-    for range in ranges(&client).await {
-        let sums = client.admin().checksum(range.descriptor.id).await.unwrap();
-        let sums: BTreeSet<_> = sums.into_iter().map(|s| (s.checksum.unwrap(), s.rows)).collect();
-        assert_eq!(sums.len(), 1, "{}", range.descriptor.id);
-    }
+    replicas_are_equal(&client).await;
 }

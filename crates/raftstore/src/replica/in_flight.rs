@@ -4,7 +4,7 @@
 //! large one is a bad bargain: the next entry begins when none is on its way, or when at least as many
 //! writes wait for it as are in those that are. Half of a range's closed-loop clients are then in one
 //! entry and half in the other; begun at the first write that comes, entries would hold one and all
-//! the others. No timer is needed: whatever waits goes when an entry ends.
+//! the others. No timer fills entries: whatever waits goes when one ends.
 
 use parking_lot::Mutex;
 use std::sync::Arc;

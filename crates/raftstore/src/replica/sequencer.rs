@@ -1,10 +1,10 @@
 //! The one task of a replica that gives writes their timestamp and proposes them.
 //!
-//! Life of a batch: wait until an entry is worth it (`in_flight.rs`) → gather what waits → refuse what cannot be served (nothing is proposed yet, so
-//! every refusal is safe to retry elsewhere) → note it in `pending` → request ONE timestamp →
-//! propose ONE entry under the leadership that was held when the timestamp was requested → answer
-//! when it is applied here. Several entries are in flight; they are proposed in the order in which
-//! their timestamps were requested, because one task does it.
+//! Life of a batch: wait until an entry is worth it (`in_flight.rs`) → gather what waits → refuse what
+//! cannot be served (nothing is proposed yet, so every refusal is safe to retry elsewhere) → note it in
+//! `pending` → request ONE timestamp → propose ONE entry under the leadership that was held when the
+//! timestamp was requested → answer when it is applied here. Several entries are in flight; they are
+//! proposed in the order in which their timestamps were requested, because one task does it.
 
 use super::{BatchNumber, Instance, Replica};
 use crate::command::{
