@@ -58,6 +58,12 @@ impl RocksLog {
         Ok(Self { db, pending, queue, sync_delay_us, writer: Mutex::new(Some(writer)) })
     }
 
+    /// Waits until nothing runs in the background: its files stay as they are until the next write.
+    #[cfg(test)]
+    pub(super) fn settle(&self) -> Result<()> {
+        Ok(self.db.wait_for_compact(&rocksdb::WaitForCompactOptions::default())?)
+    }
+
     /// Sets [`LogOptions::sync_delay`] while running.
     pub fn set_sync_delay(&self, delay: Duration) {
         self.sync_delay_us.store(micros(delay), Ordering::Relaxed);
