@@ -3,12 +3,16 @@
 #   make demo     build, run a real cluster, import real data, kill a node, verify every key
 #   make test     all tests that end in minutes
 #
-# One cargo profile and one target folder serve check, test, demo and bench, and every cargo call
-# selects the whole workspace: another selection resolves features differently and builds RocksDB
-# again, which takes a quarter of an hour on two cores.
+# RocksDB's library is compiled once for all profiles, target folders and clones of a user (`make deps`,
+# scripts/rocksdb.sh) and linked from there. One cargo profile and one target folder serve check, test,
+# demo and bench, and every cargo call selects the whole workspace: another selection resolves features
+# differently and compiles half of the dependencies again.
 
-export CARGO_TARGET_DIR ?= $(HOME)/.cache/isotherm/target
+export ISOTHERM_CACHE ?= $(HOME)/.cache/isotherm
+export CARGO_TARGET_DIR ?= $(ISOTHERM_CACHE)/target
 export CARGO_INCREMENTAL ?= 1
+export ROCKSDB_LIB_DIR := $(shell scripts/rocksdb.sh --dir)
+export ROCKSDB_STATIC := 1
 BIN := $(CARGO_TARGET_DIR)/release/isotherm
 FAULTS_BIN := $(CARGO_TARGET_DIR)/release/isotherm-faults
 CARGO := cargo
@@ -19,11 +23,16 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen negative-controls clean
+.PHONY: deps env build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen negative-controls clean
 
-# libclang for RocksDB's bindings, a C++ compiler for RocksDB itself.
+# libclang for RocksDB's bindings, a C++ compiler for RocksDB itself, and RocksDB's library.
 deps:
 	@scripts/deps.sh
+	@scripts/rocksdb.sh
+
+# For cargo without make: `eval "$$(make -s env)"`.
+env:
+	@echo 'export CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) ROCKSDB_LIB_DIR=$(ROCKSDB_LIB_DIR) ROCKSDB_STATIC=1'
 
 build: deps
 	$(CARGO) build $(ALL) --bins
@@ -81,10 +90,11 @@ jepsen: build
 	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen --workload $(WORKLOAD) \
 	  --nemesis $(NEMESIS) --seconds $(SECONDS) --seed $(SEED) $(if $(HISTORY),--history $(HISTORY))
 
-# Builds without a rule must be caught: the check that cannot fail is no check.
+# Builds without a rule must be caught: the check that cannot fail is no check. And an upgrade of a
+# running cluster, from the release to the build with `faults`, which supports a newer version.
 negative-controls: faults
 	ISOTHERM_BIN=$(BIN) ISOTHERM_FAULTS_BIN=$(FAULTS_BIN) $(CARGO) test $(ALL) \
-	  --test negative_controls -- --nocapture
+	  --test negative_controls --test upgrade -- --nocapture
 
 clean:
 	$(CARGO) clean

@@ -39,7 +39,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// RocksDB is compiled for these (scripts/rocksdb.sh); without them it would end with SIGILL, somewhere.
+#[cfg(target_arch = "x86_64")]
+fn check_processor() -> Result<(), failure::Failure> {
+    if std::arch::is_x86_feature_detected!("sse4.2")
+        && std::arch::is_x86_feature_detected!("pclmulqdq")
+    {
+        return Ok(());
+    }
+    let why =
+        "this processor lacks SSE4.2 or PCLMULQDQ, which every x86-64 processor since 2011 has";
+    Err(failure::Failure::new(failure::UNEXPECTED, why))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn check_processor() -> Result<(), failure::Failure> {
+    Ok(())
+}
+
 fn run() -> Result<(), failure::Failure> {
+    check_processor()?;
     let given: Vec<_> = std::env::args_os().collect();
     let command = environment::complete(args::Args::command());
     let completed = config_file::complete(command.clone(), given)?;
