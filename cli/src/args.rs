@@ -146,6 +146,11 @@ pub enum Command {
         #[command(subcommand)]
         command: OperationCommand,
     },
+    /// Upgrade the software of a running cluster
+    Upgrade {
+        #[command(subcommand)]
+        command: UpgradeCommand,
+    },
     /// Show the hottest ranges and keys, live
     Hot {
         /// Show them once and end
@@ -517,6 +522,15 @@ pub enum OperationCommand {
     Show { id: u64 },
     /// Undo one, as far as that is possible
     Cancel { id: u64 },
+}
+
+/// `upgrade …`
+#[derive(Debug, Subcommand)]
+pub enum UpgradeCommand {
+    /// Show which version the cluster uses, which every process supports, and what to do next
+    Status,
+    /// Raise the cluster to the newest version that every process supports, for good
+    Finalize,
 }
 
 /// `config …`

@@ -225,9 +225,11 @@ macro_rules! ask_meta {
 
 mod heat;
 mod operations;
+mod upgrade;
 
 pub use heat::{Decision, Explanation, HotRange, KeySample, RangeLoad, Rates};
 pub use operations::{Operation, OperationStatus};
+pub use upgrade::{ProcessVersion, UpgradeStatus};
 
 impl<'a> Admin<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {

@@ -68,6 +68,7 @@ impl From<WireError> for ClientError {
             Code::Busy => ErrorKind::Busy,
             Code::DiskFull => ErrorKind::DiskFull,
             Code::Invalid => ErrorKind::Invalid,
+            Code::TooLarge => ErrorKind::TooLarge,
             Code::Indeterminate | Code::Stale => ErrorKind::Indeterminate,
             Code::SnapshotTooOld => ErrorKind::SnapshotTooOld,
             Code::TsTooNew => ErrorKind::TsTooNew,

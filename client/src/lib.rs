@@ -39,7 +39,8 @@ mod session;
 
 pub use admin::{
     Admin, ClusterStatus, Decision, Explanation, HotRange, KeySample, Member, NodeStatus,
-    Operation, OperationStatus, RangeLoad, RangeLocation, Rates, ReplicaChecksum, Setting,
+    Operation, OperationStatus, ProcessVersion, RangeLoad, RangeLocation, Rates, ReplicaChecksum,
+    Setting, UpgradeStatus,
 };
 pub use client::Client;
 pub use error::{ClientError, ErrorKind};

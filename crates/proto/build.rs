@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "isotherm/internal/v1/merge.proto",
         "isotherm/internal/v1/operation.proto",
         "isotherm/internal/v1/heat.proto",
+        "isotherm/internal/v1/upgrade.proto",
         "isotherm/internal/v1/meta.proto",
         "isotherm/internal/v1/raft.proto",
     ];

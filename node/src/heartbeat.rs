@@ -13,7 +13,8 @@ use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
 use isotherm_transport::MetaLink;
 use isotherm_transport::Peers;
 use isotherm_types::{
-    Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
+    ClusterVersion, Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId,
+    Timestamp,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -237,6 +238,8 @@ impl Heartbeat {
             loads: measured.loads.clone(),
             capacity_cores: measured.capacity_cores,
             gone: gone.iter().map(|range| range.get()).collect(),
+            supports_version: ClusterVersion::CURRENT.to_wire(),
+            replicas_behind: self.store.replicas_behind(),
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
@@ -257,6 +260,7 @@ impl Heartbeat {
         if let Some(idle) = answer.settings.get("range.hibernate_after") {
             self.set_hibernate_after(idle);
         }
+        self.store.set_cluster_version(ClusterVersion::from_wire(answer.cluster_version));
         self.take_removed(answer.removed);
         if let Err(error) = self.store.raise_safe_point(Timestamp(answer.safe_point)).await {
             tracing::error!(%error, "the safe point cannot be raised: old versions stay");

@@ -32,7 +32,7 @@ use isotherm_storage::{
 use isotherm_telemetry::{Health, MetricsHandle, build_info, serve_http};
 use isotherm_transport::MetaLink;
 use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
-use isotherm_types::{ClusterId, Incarnation, NodeId, RaftTiming, limits};
+use isotherm_types::{ClusterId, ClusterVersion, Incarnation, NodeId, RaftTiming, limits};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -245,6 +245,8 @@ async fn register(
             http_address: http.to_string(),
             labels: config.labels.clone().into_iter().collect(),
             version: build_info().version.to_owned(),
+            supports_version: ClusterVersion::CURRENT.to_wire(),
+            supports_from: ClusterVersion::OLDEST.to_wire(),
         };
         match register_once(meta, request).await {
             Ok(answer) => {

@@ -70,6 +70,9 @@ pub async fn cas(
             if let Some(current) = &outcome.current {
                 encoding.field(&mut object, "current", current);
             }
+            if outcome.current_forgotten {
+                object.insert("current_forgotten".to_owned(), true.into());
+            }
             output::json(&Value::from(object))?;
         }
         Format::Table => {
@@ -80,6 +83,13 @@ pub async fn cas(
     }
     match outcome.applied {
         true => Ok(()),
+        false if outcome.current_forgotten => Err(Failure::new(
+            CONDITION,
+            format!(
+                "{key}: held another value, nothing was set. The first answer was lost, and which value \
+                 it was is not remembered"
+            ),
+        )),
         false if outcome.current.is_none() => {
             Err(Failure::new(CONDITION, format!("{key}: no such key, nothing was set")))
         }

@@ -61,7 +61,7 @@ impl Work<'_> {
                     return Err(interrupted());
                 }
                 let deletes = keys.iter().map(|(key, _)| Write::delete(key.clone())).collect();
-                self.running.push(self.client.batch(deletes).boxed());
+                self.running.push(self.client.write_all(deletes).boxed());
                 self.wait_until_at_most(BATCHES_AT_ONCE - 1).await?;
             }
         }

@@ -12,6 +12,7 @@ mod node;
 mod operation;
 mod process;
 mod scan;
+mod upgrade;
 
 pub use import::presplit as client_presplit;
 
@@ -55,6 +56,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             Command::Status => admin::status(&global).await,
             Command::Range { command } => admin::range(&global, command).await,
             Command::Operation { command } => operation::run(&global, command).await,
+            Command::Upgrade { command } => upgrade::run(&global, command).await,
             Command::Hot { once, limit } => heat::hot(&global, once, limit).await,
             Command::Config { command } => admin::config(&global, command).await,
             Command::Bench(bench) => bench::run(&global, bench).await,

@@ -12,14 +12,37 @@ use std::collections::HashMap;
 /// How often a batch is grouped again because ranges were split under it.
 const REGROUPS_MAX: usize = 32;
 
+/// What of a batch takes effect together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Atomic {
+    /// All writes of one range.
+    PerRange,
+    /// Each write by itself.
+    No,
+}
+
 impl Client {
     /// Applies `writes`: in the order given and atomically on each range that they touch; different
     /// ranges are independent of each other. The error is definite only if nothing of the batch
     /// was applied; if a part of it was, or may have been, it is `Indeterminate` and says so.
     pub async fn batch(&self, writes: Vec<Write>) -> Result<Vec<WriteResult>, ClientError> {
+        self.apply(writes, Atomic::PerRange).await
+    }
+
+    /// The same for writes that need not be atomic: what a range refuses because it would replace or
+    /// answer too much at once is sent in smaller pieces, in order.
+    pub async fn write_all(&self, writes: Vec<Write>) -> Result<Vec<WriteResult>, ClientError> {
+        self.apply(writes, Atomic::No).await
+    }
+
+    async fn apply(
+        &self,
+        writes: Vec<Write>,
+        atomic: Atomic,
+    ) -> Result<Vec<WriteResult>, ClientError> {
         check(&writes)?;
         let mut results: Vec<Option<WriteResult>> = vec![None; writes.len()];
-        match self.batch_rounds(&writes, &mut results).await {
+        match self.batch_rounds(&writes, &mut results, atomic).await {
             Ok(()) => Ok(results.into_iter().flatten().collect()),
             Err(error) => {
                 let applied = results.iter().flatten().count();
@@ -33,19 +56,33 @@ impl Client {
         &self,
         writes: &[Write],
         results: &mut [Option<WriteResult>],
+        atomic: Atomic,
     ) -> Result<(), ClientError> {
         let deadline = self.inner.attempts().deadline;
         let mut left: Vec<usize> = (0..writes.len()).collect();
+        // Writes of one range in one piece at most.
+        let mut piece_max = writes.len().max(1);
         for _ in 0..REGROUPS_MAX {
             let groups = self.group(writes, &left, self.inner.attempts_until(deadline)).await?;
-            let sent = groups.into_iter().map(|positions| async {
-                let group: Vec<Write> = positions.iter().map(|at| writes[*at].clone()).collect();
-                let sent = self.send_group(&group, self.inner.attempts_until(deadline)).await;
-                (positions, sent)
+            let sent = groups.into_iter().map(|positions| async move {
+                let mut sent = Vec::new();
+                let mut pieces = positions.chunks(piece_max);
+                for piece in &mut pieces {
+                    let group: Vec<Write> = piece.iter().map(|at| writes[*at].clone()).collect();
+                    let done = self.send_group(&group, self.inner.attempts_until(deadline)).await;
+                    let goes_on = matches!(done, Ok(Sent::Done(_)));
+                    sent.push((piece.to_vec(), done));
+                    if !goes_on {
+                        break;
+                    }
+                }
+                // Those behind one that was not applied wait for it: the order is kept.
+                sent.extend(pieces.map(|piece| (piece.to_vec(), Ok(Sent::Regroup))));
+                sent
             });
             left.clear();
             let mut failed: Option<ClientError> = None;
-            for (positions, sent) in join_all(sent).await {
+            for (positions, sent) in join_all(sent).await.into_iter().flatten() {
                 match sent {
                     Ok(Sent::Done(done)) => {
                         for (at, result) in positions.into_iter().zip(done) {
@@ -53,6 +90,14 @@ impl Client {
                         }
                     }
                     Ok(Sent::Regroup) => left.extend(positions),
+                    Err(error)
+                        if atomic == Atomic::No
+                            && error.kind == ErrorKind::TooLarge
+                            && positions.len() > 1 =>
+                    {
+                        piece_max = piece_max.min(positions.len() / 2);
+                        left.extend(positions);
+                    }
                     // One that may have been applied outweighs all that certainly were not.
                     Err(error) if failed.as_ref().is_none_or(ClientError::is_definite) => {
                         failed = Some(error);

@@ -109,8 +109,11 @@ pub struct CasOutcome {
     pub ts: Timestamp,
     /// Whether the value was set.
     pub applied: bool,
-    /// If it was not: what stands there.
+    /// If it was not: what stood there then.
     pub current: Option<Bytes>,
+    /// Whether what stood there is not known: the answer of the attempt that was evaluated was lost, and
+    /// a range remembers only that it was not applied. Then `current` says nothing.
+    pub current_forgotten: bool,
 }
 
 /// An increment that was done.

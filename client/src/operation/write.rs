@@ -228,8 +228,8 @@ fn results(writes: &[Write], done: WriteBatchResult) -> Result<Vec<WriteResult>,
         Ok(match result.kind.ok_or_else(odd_answer)? {
             op_result::Kind::Put(pb::Unit {}) => WriteResult::Put { ts },
             op_result::Kind::Existed(existed) => WriteResult::Deleted(Deleted { ts, existed }),
-            op_result::Kind::Cas(pb::CasResult { applied, current }) => {
-                WriteResult::Cas(CasOutcome { ts, applied, current })
+            op_result::Kind::Cas(pb::CasResult { applied, current, current_forgotten }) => {
+                WriteResult::Cas(CasOutcome { ts, applied, current, current_forgotten })
             }
             op_result::Kind::Value(value) => WriteResult::Incremented(Incremented { ts, value }),
             op_result::Kind::Refused(reason) => WriteResult::Refused { reason },

@@ -369,6 +369,7 @@ impl MetaService for Meta {
             members,
             answered_by: 1,
             last_log_index: 1,
+            ..Default::default()
         }))
     }
 
@@ -407,6 +408,20 @@ impl MetaService for Meta {
         &self,
         _: Request<pb::SetIntentRequest>,
     ) -> Result<Response<pb::SetIntentResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn upgrade_status(
+        &self,
+        _: Request<pb::UpgradeStatusRequest>,
+    ) -> Result<Response<pb::UpgradeStatusResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        _: Request<pb::FinalizeUpgradeRequest>,
+    ) -> Result<Response<pb::FinalizeUpgradeResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 

@@ -48,6 +48,7 @@ impl WireError {
             Code::Expired => Retry::NewBirth,
             Code::DiskFull
             | Code::Invalid
+            | Code::TooLarge
             | Code::Stale
             | Code::SnapshotTooOld
             | Code::TsTooNew
@@ -75,7 +76,7 @@ impl From<WireError> for pb::Error {
 impl From<WireError> for tonic::Status {
     fn from(e: WireError) -> Self {
         let code = match e.code() {
-            Code::Invalid => tonic::Code::InvalidArgument,
+            Code::Invalid | Code::TooLarge => tonic::Code::InvalidArgument,
             Code::NotFound | Code::RangeNotFound => tonic::Code::NotFound,
             Code::Condition | Code::EpochMismatch | Code::Incompatible => {
                 tonic::Code::FailedPrecondition

@@ -66,6 +66,9 @@ switches! {
     no_session_floor = "ISOTHERM_FAULT_NO_SESSION_FLOOR";
     /// 1: what was given a timestamp under one leadership is proposed under another.
     any_leadership = "ISOTHERM_FAULT_ANY_LEADERSHIP";
+    /// 1: an entry is proposed for the range's version at that moment, not for the one that its writes were
+    /// checked against.
+    any_version = "ISOTHERM_FAULT_ANY_VERSION";
     /// Milliseconds that the sequencer waits between getting a timestamp and proposing under it.
     hold_ts_ms = "ISOTHERM_FAULT_HOLD_TS_MS";
     /// Milliseconds that applying a split takes before its flush, as on a slow disk.

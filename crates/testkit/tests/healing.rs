@@ -2,68 +2,16 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
+#[path = "common/load.rs"]
+mod load;
 
 use common::{client, eventually, ranges, replicas_are_equal};
-use isotherm_client::{Client, NodeStatus, RangeLocation};
+use isotherm_client::{NodeStatus, RangeLocation};
 use isotherm_testkit::{ClusterOptions, ProcessCluster};
 use isotherm_types::NodeId;
+use load::{Load, counted};
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Clients that write (or read) until they are stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<Result<u64, String>>>,
-}
-
-impl Load {
-    /// Each client increments counters of its own, below `prefix`.
-    fn increments(client: &Client, clients: u64, keys: u64) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let task = |n: u64| {
-            let (client, stop, done) = (client.clone(), stop.clone(), done.clone());
-            tokio::spawn(async move {
-                let mut count = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    // Spread over the printable keys, as the ranges are.
-                    let first = char::from(b'!' + (n * 37 % 94) as u8);
-                    let key = format!("{first}/{n}/{}", count % keys);
-                    client.incr(key, 1).await.map_err(|e| e.to_string())?;
-                    count += 1;
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(count)
-            })
-        };
-        let tasks = (0..clients).map(task).collect();
-        Self { stop, done, tasks }
-    }
-
-    /// How many were acknowledged; no client met an error.
-    async fn finish(self) -> u64 {
-        self.stop.store(true, Ordering::SeqCst);
-        let mut sum = 0;
-        for task in self.tasks {
-            sum += task.await.unwrap().expect("a client met an error");
-        }
-        sum
-    }
-}
-
-async fn counted(client: &Client) -> u64 {
-    let mut scan = client.scan(isotherm_client::ScanOptions::default());
-    let mut sum = 0;
-    while let Some(page) = scan.next_page().await.unwrap() {
-        let value = |row: &isotherm_client::Row| {
-            std::str::from_utf8(&row.value).unwrap().parse::<u64>().unwrap()
-        };
-        sum += page.rows.iter().map(|(_, row)| value(row)).sum::<u64>();
-    }
-    sum
-}
 
 fn find(nodes: &[NodeStatus], id: NodeId) -> &NodeStatus {
     nodes.iter().find(|n| n.id == id).unwrap()
@@ -161,9 +109,9 @@ async fn a_hot_range_is_cut_and_its_pieces_are_led_by_all_nodes_until_they_are_c
     assert!(cut.is_some_and(|d| d.reason.contains("hot")), "{explained:?}");
     let hot = client.admin().hot(0).await.unwrap();
     assert!(!hot.is_empty() && hot.iter().any(|r| !r.load.keys.is_empty()), "{hot:?}");
-    let reached = load.done.load(Ordering::Relaxed);
+    let reached = load.done();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(load.done.load(Ordering::Relaxed) > reached, "the load goes on");
+    assert!(load.done() > reached, "the load goes on");
     let acknowledged = load.finish().await;
     assert_eq!(counted(&client).await, acknowledged, "nothing lost, nothing twice");
 
@@ -291,7 +239,7 @@ async fn a_node_that_lost_what_it_acknowledged_gets_its_replicas_anew() {
     cluster.start_member(member).unwrap();
     cluster.wait_ready(Duration::from_secs(30)).await.unwrap();
     let load = Load::increments(&client, 8, 50);
-    eventually(Duration::from_secs(30), async || match load.done.load(Ordering::Relaxed) {
+    eventually(Duration::from_secs(30), async || match load.done() {
         done if done >= 2_000 => Ok(()),
         done => Err(format!("{done} increments")),
     })

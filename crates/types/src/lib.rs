@@ -3,6 +3,7 @@
 //! Every other crate imports this one; it imports nothing of ours. No IO, no async runtime, no
 //! wire format: what stands here is plain data with its invariants.
 
+mod cluster_version;
 mod descriptor;
 mod epoch;
 mod ids;
@@ -13,6 +14,7 @@ mod session;
 mod timestamp;
 mod timing;
 
+pub use cluster_version::ClusterVersion;
 pub use descriptor::{RangeDescriptor, ReplicaDescriptor, ReplicaRole};
 pub use epoch::RangeEpoch;
 pub use ids::{ClusterId, Incarnation, NodeId, RangeId, ReplicaId};

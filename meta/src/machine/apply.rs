@@ -4,7 +4,7 @@ use super::command::{Command, Reply};
 use super::state::{MetaMachine, Reign};
 use isotherm_raftstore::Machine;
 use isotherm_storage::codec;
-use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId, Timestamp};
+use isotherm_types::{ClusterVersion, KeyRange, NodeId, RangeDescriptor, RangeId, Timestamp};
 
 impl Machine for MetaMachine {
     /// # Panics
@@ -84,7 +84,24 @@ impl MetaMachine {
             }
             Command::SetIntent { node, intent } => self.set_intent(node, intent),
             Command::Merge(command) => self.apply_merge(command),
+            Command::RaiseVersion { to } => self.raise_version(to),
         }
+    }
+
+    /// # Panics
+    /// If this software does not support the version: what follows in the log it cannot apply.
+    fn raise_version(&mut self, to: ClusterVersion) -> Reply {
+        if to > ClusterVersion::CURRENT {
+            tracing::error!(
+                cluster_version = to.0,
+                supports = ClusterVersion::CURRENT.0,
+                "the cluster uses a version that this software does not know, this member stops: \
+                 upgrade it"
+            );
+            panic!("cluster version {to} is not known to this software");
+        }
+        self.version = self.version.max(to);
+        Reply::Done
     }
 
     fn bootstrap(&mut self, ranges: Vec<(KeyRange, Vec<NodeId>)>) -> Reply {

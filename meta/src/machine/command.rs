@@ -6,7 +6,8 @@ use super::operations::OperationCommand;
 use super::state::Window;
 use isotherm_storage::codec;
 use isotherm_types::{
-    ClusterId, Incarnation, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp,
+    ClusterId, ClusterVersion, Incarnation, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeId,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -106,9 +107,35 @@ pub enum Command {
     },
     /// Something about a merge.
     Merge(MergeCommand),
+    /// The cluster uses the rules and formats of this version from here on. Its proposer has seen that
+    /// every process supports it; a member that does not stops.
+    RaiseVersion {
+        /// Nothing happens if it is not a newer one.
+        to: ClusterVersion,
+    },
 }
 
 impl Command {
+    /// The oldest version that knows it. It is proposed to a cluster that uses that version at least,
+    /// but for what raises the version itself: then every member has said that it supports it.
+    pub fn since(&self) -> ClusterVersion {
+        match self {
+            Self::RaiseVersion { to } => ClusterVersion::BOUNDED_WRITES.max(*to),
+            Self::Found { .. }
+            | Self::Bootstrap { .. }
+            | Self::SeedingDone
+            | Self::RegisterNode { .. }
+            | Self::TakeDescriptors { .. }
+            | Self::AllocateIds { .. }
+            | Self::ExtendTimestamps { .. }
+            | Self::SetSetting { .. }
+            | Self::Operation(_)
+            | Self::RaiseSafePoint { .. }
+            | Self::SetIntent { .. }
+            | Self::Merge(_) => ClusterVersion::FIRST,
+        }
+    }
+
     /// As bytes in the log.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(self)

@@ -5,7 +5,8 @@ use super::merges::Merges;
 use super::nodes::NodeIntent;
 use super::operations::Operations;
 use isotherm_types::{
-    ClusterId, Incarnation, NodeId, RaftTiming, RangeDescriptor, RangeMap, Timestamp,
+    ClusterId, ClusterVersion, Incarnation, NodeId, RaftTiming, RangeDescriptor, RangeMap,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ pub struct Window {
 /// * nothing happens before the cluster is founded, and it is founded once;
 /// * ids and incarnations are never given twice;
 /// * the range map is empty or tiles the key space.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaMachine {
     pub(super) cluster: Option<ClusterId>,
     pub(super) timing: Option<RaftTiming>,
@@ -73,9 +74,39 @@ pub struct MetaMachine {
     /// Of nodes that are not just to serve.
     pub(super) intents: BTreeMap<NodeId, NodeIntent>,
     pub(super) merges: Merges,
+    /// Which rules and formats the cluster uses. Never falls.
+    pub(super) version: ClusterVersion,
+}
+
+impl Default for MetaMachine {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            timing: None,
+            founding: None,
+            ranges: RangeMap::default(),
+            seeds: Vec::new(),
+            nodes: BTreeMap::new(),
+            nodes_given: 0,
+            ranges_given: 0,
+            incarnations_given: 0,
+            window: Window::default(),
+            settings: BTreeMap::new(),
+            operations: Operations::default(),
+            safe_point: Timestamp::ZERO,
+            intents: BTreeMap::new(),
+            merges: Merges::default(),
+            version: ClusterVersion::FIRST,
+        }
+    }
 }
 
 impl MetaMachine {
+    /// Which rules and formats the cluster uses.
+    pub fn version(&self) -> ClusterVersion {
+        self.version
+    }
+
     /// The cluster, once founded.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster

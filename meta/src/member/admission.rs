@@ -89,7 +89,7 @@ impl Admission {
 
     async fn ask(&self) -> Others {
         let asked = self.others.iter().map(|(id, address)| async move {
-            let answer = tokio::time::timeout(ASK_TIMEOUT, members(address)).await;
+            let answer = tokio::time::timeout(ASK_TIMEOUT, ask_members(address)).await;
             (*id, answer.unwrap_or_else(|_| Err("no answer in time".to_owned())))
         });
         weigh(&futures::future::join_all(asked).await)
@@ -103,7 +103,8 @@ impl Admission {
     }
 }
 
-async fn members(address: &str) -> Result<pb::MembersResponse, String> {
+/// What the member at `address` says of itself and of who leads.
+pub(crate) async fn ask_members(address: &str) -> Result<pb::MembersResponse, String> {
     let channel = connect(address).await.map_err(|e| e.to_string())?;
     let answer = MetaServiceClient::new(channel).members(pb::MembersRequest {}).await;
     Ok(answer.map_err(|status| status.message().to_owned())?.into_inner())
@@ -153,6 +154,7 @@ mod tests {
             members,
             answered_by: by,
             last_log_index,
+            ..Default::default()
         }
     }
 

@@ -128,6 +128,15 @@ impl Meta {
             let nodes: Vec<_> = nodes.into_iter().map(|id| (id, labels(&id))).collect();
             bootstrap::plan(founding, &nodes)
         };
+        let survey = self.survey().await;
+        let (from, to) = (survey.version, survey.supported_by_all());
+        if to > from && survey.blockers().is_empty() {
+            self.raise_at_founding(term, to).await?;
+        } else if !survey.blockers().is_empty() && self.registry.lock().is_in_grace(Instant::now())
+        {
+            // A member that is just starting; the cluster does not wait for it for long.
+            return Ok(());
+        }
         let count = ranges.len();
         match self.propose(Command::Bootstrap { ranges }, Some(term)).await? {
             Reply::Refused(why) => tracing::warn!(why, "the bootstrap was refused"),

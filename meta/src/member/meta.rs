@@ -122,12 +122,21 @@ impl Meta {
         self.group.confirm_leadership().await.map_err(group_error)
     }
 
-    /// Proposes `command`; with a term, only as the leader of that term.
+    /// Proposes `command`; with a term, only as the leader of that term. One that members of an older
+    /// software would not know is refused until the cluster version allows it.
     pub(crate) async fn propose(
         &self,
         command: Command,
         term: Option<u64>,
     ) -> Result<Reply, WireError> {
+        let (since, version) = (command.since(), self.group.machine().read().version());
+        if since > version && !matches!(command, Command::RaiseVersion { .. }) {
+            let why = format!(
+                "this needs cluster version {since}, and the cluster is at {version}: finish the \
+                 upgrade with `isotherm upgrade finalize`"
+            );
+            return Err(WireError::new(Code::Condition, why));
+        }
         let reply = self.group.propose(command.encode().into(), term).await;
         let reply = reply.map_err(group_error)?;
         isotherm_storage::codec::decode(&reply).map_err(|error| {

@@ -21,5 +21,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use admission::ask_members;
 pub(crate) use meta::{Meta, not_leader};
 pub use run::run;

@@ -11,4 +11,4 @@ pub use health::{RangeCounts, RangeHealth};
 pub use holds::{HoldRefusal, Holds, LIFETIME};
 pub use loads::load_message;
 pub use pool::Pool;
-pub use presence::{HEARTBEAT, Heartbeat, Hosted, LeaderReport, NodeState, Registry};
+pub use presence::{DOWN_AFTER, HEARTBEAT, Heartbeat, Hosted, LeaderReport, NodeState, Registry};

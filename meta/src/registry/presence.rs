@@ -1,7 +1,9 @@
 //! Which nodes are there, and which ranges they lead.
 
 use super::loads::{Load, Loads};
-use isotherm_types::{Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{
+    ClusterVersion, Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId,
+};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -74,6 +76,10 @@ pub struct Heartbeat {
     pub load: f64,
     /// CPU that it may use, in cores.
     pub capacity_cores: f64,
+    /// The newest cluster version that it supports.
+    pub supports: ClusterVersion,
+    /// Its replicas that are at an earlier version than the cluster.
+    pub replicas_behind: u64,
 }
 
 /// What the leader knows of a node.

@@ -6,7 +6,8 @@ use crate::settings;
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
-use isotherm_types::{ClusterId, NodeId};
+use isotherm_telemetry::build_info;
+use isotherm_types::{ClusterId, ClusterVersion, NodeId};
 
 /// Most ids in one request.
 const IDS_MAX: u32 = 100_000;
@@ -29,6 +30,8 @@ impl Meta {
             members: self.member_list(),
             answered_by: self.me.get(),
             last_log_index: self.group.last_log_index(),
+            supports_version: ClusterVersion::CURRENT.to_wire(),
+            software: build_info().version.to_owned(),
         }
     }
 

@@ -49,6 +49,8 @@ answers! {
     ExplainRangeResponse: Unavailable,
     HotResponse: Unavailable,
     SetIntentResponse: Indeterminate,
+    UpgradeStatusResponse: Unavailable,
+    FinalizeUpgradeResponse: Indeterminate,
 }
 
 /// Waits for an answer, but not for ever.

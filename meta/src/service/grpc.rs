@@ -143,6 +143,20 @@ impl MetaService for Service {
         answer(self.meta.set_intent(request.into_inner())).await
     }
 
+    async fn upgrade_status(
+        &self,
+        _: Request<pb::UpgradeStatusRequest>,
+    ) -> Answer<pb::UpgradeStatusResponse> {
+        answer(self.meta.upgrade_status()).await
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        _: Request<pb::FinalizeUpgradeRequest>,
+    ) -> Answer<pb::FinalizeUpgradeResponse> {
+        answer(self.meta.finalize_upgrade()).await
+    }
+
     async fn release_snapshot(
         &self,
         request: Request<pb::ReleaseSnapshotRequest>,

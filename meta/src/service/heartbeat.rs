@@ -1,12 +1,15 @@
 //! A node reports what it hosts, and learns what it should do.
 
+use super::upgrade::check_supported;
 use crate::machine::SEED_NUMBER;
 use crate::member::Meta;
 use crate::registry::{HEARTBEAT, Heartbeat, Hosted, LeaderReport};
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::{ConvertError, WireError};
-use isotherm_types::{Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{
+    ClusterVersion, Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId,
+};
 use std::time::Instant;
 
 /// A report whose descriptors were checked.
@@ -47,6 +50,8 @@ impl Meta {
         self.leading()?;
         let (node, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
         self.check_sender(node, incarnation)?;
+        let supports = ClusterVersion::from_wire(request.supports_version);
+        check_supported(self.group.machine().read().version(), ClusterVersion::FIRST, supports)?;
         let heartbeat = Heartbeat {
             replicas: request.replicas,
             leaders: request.leaders,
@@ -57,6 +62,8 @@ impl Meta {
             seeded: request.seeded,
             load: request.load,
             capacity_cores: request.capacity_cores,
+            supports,
+            replicas_behind: request.replicas_behind,
         };
         let reports = request
             .reports
@@ -149,6 +156,7 @@ impl Meta {
             safe_point: self.safe_point().get(),
             report_all,
             removed,
+            cluster_version: self.group.machine().read().version().to_wire(),
         }
     }
 

@@ -17,5 +17,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod timestamps;
+mod upgrade;
 
 pub use grpc::Service;

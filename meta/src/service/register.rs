@@ -1,12 +1,13 @@
 //! A node announces itself.
 
 use super::admin::unexpected;
+use super::upgrade::check_supported;
 use crate::machine::{Command, NodeDetails, Reply};
 use crate::member::Meta;
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
-use isotherm_types::NodeId;
+use isotherm_types::{ClusterVersion, NodeId};
 use std::time::Instant;
 
 const ADDRESS_BYTES_MAX: usize = 256;
@@ -49,6 +50,9 @@ impl Meta {
                 request.cluster_id
             ));
         }
+        let supports = ClusterVersion::from_wire(request.supports_version);
+        let from = ClusterVersion::from_wire(request.supports_from);
+        check_supported(self.group.machine().read().version(), from, supports)?;
         let node = (request.node_id != 0).then_some(NodeId(request.node_id));
         let details = NodeDetails {
             address: request.address,
@@ -62,6 +66,9 @@ impl Meta {
                 Reply::Refused(why) => return incompatible(why),
                 other => return Err(unexpected(&other)),
             };
+        // Again: it may have been raised since, without this node in view.
+        let version = self.group.machine().read().version();
+        check_supported(version, from, supports)?;
         self.registry.lock().register(id, incarnation, Instant::now());
         tracing::info!(node_id = %id, %incarnation, "node registered");
         let ts = self.oracle.timestamps(1).await?;
@@ -72,6 +79,7 @@ impl Meta {
             incarnation: incarnation.get(),
             timing: Some(timing.into()),
             ts: ts.get(),
+            cluster_version: version.to_wire(),
         })
     }
 }

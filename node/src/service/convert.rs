@@ -76,8 +76,14 @@ pub(super) fn write_result(outcome: WriteOutcome) -> pb::WriteBatchResult {
             OpResult::Put => op_result::Kind::Put(pb::Unit {}),
             OpResult::Deleted { existed } => op_result::Kind::Existed(existed),
             OpResult::Cas { applied, current } => {
-                op_result::Kind::Cas(pb::CasResult { applied, current })
+                let current_forgotten = false;
+                op_result::Kind::Cas(pb::CasResult { applied, current, current_forgotten })
             }
+            OpResult::CasLost => op_result::Kind::Cas(pb::CasResult {
+                applied: false,
+                current: None,
+                current_forgotten: true,
+            }),
             OpResult::Incr { value } => op_result::Kind::Value(value),
             OpResult::Refused { reason } => op_result::Kind::Refused(reason.to_string()),
         };
@@ -144,6 +150,7 @@ pub(super) fn wire_error(error: RangeError) -> WireError {
         RangeError::Busy { .. } => Code::Busy,
         RangeError::DiskFull => Code::DiskFull,
         RangeError::Invalid(_) => Code::Invalid,
+        RangeError::TooLarge(_) => Code::TooLarge,
         RangeError::Indeterminate => Code::Indeterminate,
         RangeError::Stale => Code::Stale,
         RangeError::Expired => Code::Expired,

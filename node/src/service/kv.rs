@@ -48,8 +48,8 @@ fn status(error: ClientError) -> Status {
 }
 
 fn cas_response(outcome: CasOutcome) -> pb::CompareAndSetResponse {
-    let CasOutcome { ts, applied, current } = outcome;
-    pb::CompareAndSetResponse { ts: ts.get(), applied, current }
+    let CasOutcome { ts, applied, current, current_forgotten } = outcome;
+    pb::CompareAndSetResponse { ts: ts.get(), applied, current, current_forgotten }
 }
 
 fn to_write(write: pb::Write) -> Result<Write, Status> {

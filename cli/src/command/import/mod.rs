@@ -146,7 +146,7 @@ async fn write_all(
             let client = client.clone();
             running.push(async move {
                 let count = batch.len() as u64;
-                client.batch(batch).await.map(|_| count)
+                client.write_all(batch).await.map(|_| count)
             });
         }
         while running.len() >= BATCHES_AT_ONCE || (!open && !running.is_empty()) {

@@ -1,22 +1,24 @@
 //! The versioned form of a range's log entry.
 //!
-//! Layout: one codec version byte, then [`Envelope`] in bincode. `apply_version` says by which
-//! rules the entry is to be applied, so that replicas of different software versions never
-//! diverge; an entry that this software does not know stops the replica, it is never skipped.
+//! Layout: one codec version byte, then [`Envelope`] in bincode. `apply_version` is the oldest version
+//! whose rules apply the entry as its proposer meant it, so that replicas of different software never
+//! diverge; an entry that this software does not know stops the replica, it is never skipped. By which
+//! rules it is applied, the range's own version says, which is part of its state
+//! ([`crate::replica::AppliedState::apply_version`]) and is raised by an entry of its log, so that
+//! every replica changes its rules at the same place.
 
 use super::WriteRequest;
-use isotherm_types::{Key, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp};
+use isotherm_types::{
+    ClusterVersion, Key, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-/// By which rules an entry is applied. Raised by an entry once all replicas support it.
-pub type ApplyVersion = u16;
 
 /// One log entry of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// By which rules to apply it.
-    pub apply_version: ApplyVersion,
+    /// The oldest version whose rules apply it as it is meant.
+    pub apply_version: ClusterVersion,
     /// The version half of the range's epoch when it was proposed.
     pub range_version: u64,
     /// Its commit timestamp.
@@ -46,14 +48,22 @@ pub enum Body {
     Absorb(Absorb),
     /// The right neighbour cannot be absorbed any more as it was planned.
     Fence(Fence),
+    /// From here on the range is changed by the rules of this version, if it is a newer one.
+    Raise(ClusterVersion),
+    /// Orders a checksum, as an entry that releases do not know: for tests of upgrades.
+    #[cfg(feature = "faults")]
+    Rehearsal,
 }
 
 impl Body {
-    /// The oldest rules that know it.
-    pub fn apply_version(&self) -> ApplyVersion {
+    /// The oldest version that knows it.
+    pub fn since(&self) -> ClusterVersion {
         match self {
-            Self::Writes(_) | Self::Split(_) | Self::Checksum => 1,
-            Self::Freeze(_) | Self::Thaw(_) | Self::Absorb(_) | Self::Fence(_) => 2,
+            Self::Writes(_) | Self::Split(_) | Self::Checksum => ClusterVersion(1),
+            Self::Freeze(_) | Self::Thaw(_) | Self::Absorb(_) | Self::Fence(_) => ClusterVersion(2),
+            Self::Raise(to) => ClusterVersion::BOUNDED_WRITES.max(*to),
+            #[cfg(feature = "faults")]
+            Self::Rehearsal => ClusterVersion::REHEARSAL,
         }
     }
 }
@@ -139,18 +149,15 @@ pub enum EnvelopeError {
     )]
     Unknown {
         /// What the entry asks for.
-        found: ApplyVersion,
+        found: ClusterVersion,
         /// Its flags.
         flags: u32,
         /// What this software knows.
-        known: ApplyVersion,
+        known: ClusterVersion,
     },
 }
 
 impl Envelope {
-    /// The newest rules that this software knows.
-    pub const APPLY_VERSION: ApplyVersion = 2;
-
     /// Bytes for the log.
     pub fn encode(&self) -> bytes::Bytes {
         isotherm_storage::codec::encode(self).into()
@@ -160,11 +167,11 @@ impl Envelope {
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let envelope: Self =
             isotherm_storage::codec::decode(bytes).map_err(EnvelopeError::Decode)?;
-        if envelope.apply_version > Self::APPLY_VERSION || envelope.flags != 0 {
+        if envelope.apply_version > ClusterVersion::CURRENT || envelope.flags != 0 {
             return Err(EnvelopeError::Unknown {
                 found: envelope.apply_version,
                 flags: envelope.flags,
-                known: Self::APPLY_VERSION,
+                known: ClusterVersion::CURRENT,
             });
         }
         Ok(envelope)

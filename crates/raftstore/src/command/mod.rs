@@ -7,8 +7,6 @@ mod envelope;
 mod reply;
 mod write;
 
-pub use envelope::{
-    Absorb, ApplyVersion, Body, Envelope, Fence, Freeze, Split, SplitChild, Thaw, WriteEntry,
-};
-pub use reply::{NotApplied, RangeReply, WriteReply};
+pub use envelope::{Absorb, Body, Envelope, Fence, Freeze, Split, SplitChild, Thaw, WriteEntry};
+pub use reply::{NotApplied, RangeReply, TooLarge, WriteReply};
 pub use write::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};

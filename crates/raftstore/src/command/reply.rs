@@ -1,7 +1,7 @@
 //! What applying an entry answers to whoever proposed it.
 
 use super::WriteOutcome;
-use isotherm_types::RangeDescriptor;
+use isotherm_types::{ClusterVersion, RangeDescriptor};
 use serde::{Deserialize, Serialize};
 
 /// The answer of one applied entry.
@@ -20,6 +20,8 @@ pub enum RangeReply {
     },
     /// A checksum of the state at this entry is being computed.
     ChecksumOrdered,
+    /// The range's version, after an entry that raises it.
+    Raised(ClusterVersion),
     /// The whole entry was a no-op.
     NotApplied(NotApplied),
 }
@@ -33,6 +35,31 @@ pub enum WriteReply {
     Stale,
     /// The range has forgotten results as old as this write's birth.
     Expired,
+    /// What it would replace or answer exceeds a limit (`replica/bounds.rs`); nothing was evaluated.
+    TooLarge(TooLarge),
+}
+
+/// A bound on what one write request may produce was exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum TooLarge {
+    /// The values that its failed conditions could answer.
+    #[error(
+        "the current values under the conditions of this batch could exceed {limit} bytes, which is \
+         the limit of an answer: send fewer conditions in one batch"
+    )]
+    Answer {
+        /// Bytes of all current values that are answered together.
+        limit: u64,
+    },
+    /// The values that it would move to the history.
+    #[error(
+        "this batch replaces values of more than {limit} bytes together, which is the limit: send \
+         fewer operations in one batch"
+    )]
+    Replaced {
+        /// Bytes of all values that are replaced together.
+        limit: u64,
+    },
 }
 
 /// Why an entry was a no-op: certainly not applied by this attempt.

@@ -105,6 +105,8 @@ pub enum OpResult {
         /// Why.
         reason: Refusal,
     },
+    /// A compare-and-set that was not applied, as it is remembered: without the value that stood there.
+    CasLost,
 }
 
 /// Why an operation was refused in apply.

@@ -1,9 +1,8 @@
 //! The applied state of one replica: how far its data has come, and what it must not forget.
 
-use crate::command::ApplyVersion;
 use crate::type_config::{LogId, StoredMembership};
 use isotherm_storage::{StorageError, codec};
-use isotherm_types::{RangeEpoch, RangeId, Timestamp};
+use isotherm_types::{ClusterVersion, RangeEpoch, RangeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -21,8 +20,8 @@ pub struct AppliedState {
     pub membership: StoredMembership,
     /// The highest timestamp applied.
     pub last_ts: Timestamp,
-    /// The rules in force.
-    pub apply_version: ApplyVersion,
+    /// By which rules entries are applied: an entry of the log raises it, children take their parent's.
+    pub apply_version: ClusterVersion,
     /// What is remembered of writes that took effect.
     pub memory: SessionMemory,
     /// Set while it stands still, to be absorbed.
@@ -54,7 +53,7 @@ struct BeforeMerges {
     log_id: Option<LogId>,
     membership: StoredMembership,
     last_ts: Timestamp,
-    apply_version: ApplyVersion,
+    apply_version: ClusterVersion,
     memory: SessionMemory,
 }
 
@@ -135,6 +134,24 @@ impl SessionMemory {
 impl AppliedState {
     /// From disk.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let applied = Self::decode_any(bytes)?;
+        applied.check_supported()?;
+        Ok(applied)
+    }
+
+    /// Refuses a range at a version that this software does not know: its rules are not known here.
+    pub fn check_supported(&self) -> Result<(), StorageError> {
+        let (found, known) = (self.apply_version, ClusterVersion::CURRENT);
+        if found <= known {
+            return Ok(());
+        }
+        let why = format!(
+            "a range is at cluster version {found}, this software knows up to {known}: upgrade it"
+        );
+        Err(StorageError::Io(std::io::Error::other(why)))
+    }
+
+    fn decode_any(bytes: &[u8]) -> Result<Self, StorageError> {
         match codec::decode::<Self>(bytes) {
             Ok(applied) => Ok(applied),
             Err(error) => match codec::decode::<BeforeMerges>(bytes) {
@@ -191,7 +208,7 @@ mod tests {
             log_id: Option<LogId>,
             membership: StoredMembership,
             last_ts: Timestamp,
-            apply_version: ApplyVersion,
+            apply_version: ClusterVersion,
             memory: SessionMemory,
         }
         let mut memory = SessionMemory::default();
@@ -200,7 +217,7 @@ mod tests {
             log_id: None,
             membership: StoredMembership::default(),
             last_ts: Timestamp(7),
-            apply_version: 1,
+            apply_version: ClusterVersion(1),
             memory: memory.clone(),
         };
         let read = AppliedState::decode(&codec::encode(&before)).expect("an older layout");

@@ -5,6 +5,7 @@
 //! or the cutting of entries into write batches.
 
 use super::applied::{AppliedState, Origin, SessionMemory};
+use super::bounds;
 use super::members::described;
 use super::sessions::{DedupRow, Sessions};
 use crate::command::{
@@ -15,7 +16,7 @@ use crate::type_config::{Host, LogId, Membership, StoredMembership};
 use bytes::Bytes;
 use isotherm_storage::{DataBatch, DataEngine, Garbage, LocalKey, Overlay, StorageError, codec};
 use isotherm_types::{
-    RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, Timestamp,
+    ClusterVersion, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,6 +43,16 @@ pub enum Work {
     Membership(Membership),
     /// A command.
     Envelope(Envelope),
+}
+
+/// One entry to apply.
+pub struct Step {
+    /// Its place in the log.
+    pub log_id: LogId,
+    /// What it holds.
+    pub work: Work,
+    /// Whether its proposer waits here for the answers of its writes: elsewhere they are not kept.
+    pub is_awaited: bool,
 }
 
 /// What the last entry of a batch did to more than its own range.
@@ -84,7 +95,8 @@ pub fn membership_of(descriptor: &RangeDescriptor) -> Membership {
 }
 
 impl Core {
-    /// The state of a range that starts now: a bootstrap or a split.
+    /// The state of a range that starts now, at the first version of all: an entry of its log raises it,
+    /// so that all of its replicas begin alike whatever software they run.
     pub fn seed(descriptor: RangeDescriptor, last_ts: Timestamp, memory: SessionMemory) -> Self {
         let at = seed_log_id();
         let membership = StoredMembership::new(Some(at), membership_of(&descriptor));
@@ -92,7 +104,7 @@ impl Core {
             log_id: Some(at),
             membership,
             last_ts,
-            apply_version: Envelope::APPLY_VERSION,
+            apply_version: ClusterVersion::FIRST,
             memory,
             frozen: None,
             absorbed: VecDeque::new(),
@@ -144,26 +156,33 @@ impl Core {
         batch.put_local(&LocalKey::Applied(range), &codec::encode(&self.applied));
     }
 
-    /// Applies `work` in order; rows of one or more entries leave in one batch each, cut between
+    /// Applies `steps` in order; rows of one or more entries leave in one batch each, cut between
     /// entries at about `bytes_max`. Returns one reply per entry.
     ///
-    /// No split or merge is among `work` unless it is the last entry; what it did is returned, and the
+    /// No split or merge is among `steps` unless it is the last entry; what it did is returned, and the
     /// caller flushes before anything shows it. For a merge the caller passes the state of the `right`
     /// neighbour, under its lock.
     pub fn apply(
         &mut self,
         data: &DataEngine,
-        work: Vec<(LogId, Work)>,
+        steps: Vec<Step>,
         mut right: Option<&mut Core>,
         rules: ApplyRules,
         bytes_max: usize,
     ) -> Result<(Vec<RangeReply>, Option<Structural>), StorageError> {
-        let mut replies = Vec::with_capacity(work.len());
+        let mut replies = Vec::with_capacity(steps.len());
         let mut structural = None;
         let mut overlay = Overlay::new(data);
         let mut batch = DataBatch::new();
-        overlay.prefetch(work.iter().flat_map(|(_, work)| work.keys()))?;
-        for (log_id, work) in work {
+        let mut steps = VecDeque::from(steps);
+        // How many of the next steps have had their values read ahead.
+        let mut ahead = 0;
+        loop {
+            if ahead == 0 {
+                ahead = prefetch(&steps, &mut overlay)?;
+            }
+            ahead = ahead.saturating_sub(1);
+            let Some(Step { log_id, work, is_awaited }) = steps.pop_front() else { break };
             assert!(structural.is_none(), "a split or a merge is the last entry of a batch");
             if rules.suite {
                 self.applied.log_id = Some(log_id);
@@ -183,8 +202,17 @@ impl Core {
                         Err(why) => RangeReply::NotApplied(why),
                         Ok(()) => match body {
                             Body::Checksum => RangeReply::ChecksumOrdered,
+                            #[cfg(feature = "faults")]
+                            Body::Rehearsal => RangeReply::ChecksumOrdered,
                             Body::Writes(entry) => {
-                                self.apply_writes(entry, ts, &mut overlay, &mut batch, rules)?
+                                let replies =
+                                    self.apply_writes(entry, ts, &mut overlay, &mut batch, rules)?;
+                                if is_awaited { replies } else { RangeReply::Writes(Vec::new()) }
+                            }
+                            Body::Raise(to) => {
+                                let version = &mut self.applied.apply_version;
+                                *version = to.max(*version);
+                                RangeReply::Raised(*version)
                             }
                             Body::Split(split) => {
                                 let (reply, born) = self.apply_split(split, ts, &mut batch);
@@ -212,6 +240,7 @@ impl Core {
                 self.garbage += batch.garbage();
                 data.write(std::mem::take(&mut batch))?;
                 overlay = Overlay::new(data);
+                ahead = 0;
             }
         }
         self.persist_applied_into(&mut batch);
@@ -246,8 +275,16 @@ impl Core {
             // Its leader proposes none. One that did would be wrong, and so would applying it be.
             return Ok(refused("the range is about to be merged"));
         }
+        let bounded = self.applied.apply_version >= ClusterVersion::BOUNDED_WRITES;
+        let span = &self.descriptor.span;
+        if bounded && !entry.writes.iter().flat_map(|w| &w.ops).all(|op| span.contains(op.key())) {
+            // It was proposed for a version that it was not checked against: its rows would enter a
+            // span that another range owns.
+            let current = Box::new((*self.descriptor).clone());
+            return Ok(RangeReply::NotApplied(NotApplied::StaleVersion(current)));
+        }
         let mut index = 0u32;
-        let mut row = DedupRow::new();
+        let (mut row, mut weight) = (DedupRow::new(), 0u32);
         let mut replies = Vec::with_capacity(entry.writes.len());
         for write in entry.writes {
             let first = index;
@@ -256,18 +293,24 @@ impl Core {
                 replies.push(answer);
                 continue;
             }
+            if bounded && let Err(why) = bounds::check(&write, overlay)? {
+                replies.push(WriteReply::TooLarge(why));
+                continue;
+            }
+            let count = write.ops.len();
             let results = evaluate_all(write.ops, ts, first, overlay)?;
             let outcome = WriteOutcome { ts, index: first, results };
-            row.push((write.id.session, write.id.seq, outcome.clone()));
+            let known = if bounded { bounds::remembered(&outcome) } else { outcome.clone() };
+            weight = weight.saturating_add(if bounded { bounds::weight(count) } else { 1 });
+            row.push((write.id.session, write.id.seq, known));
             replies.push(WriteReply::Done(outcome));
         }
         if !row.is_empty() {
             let key = LocalKey::Dedup { origin: self.descriptor.id, ts };
             batch.put_local(&key, &codec::encode(&row));
-            let count = row.len() as u32;
             self.sessions.insert(ts, row);
             let memory = &mut self.applied.memory;
-            memory.remember(ts, count, rules.retention_ms, rules.results_max);
+            memory.remember(ts, weight, rules.retention_ms, rules.results_max);
             self.sessions.forget(memory.floor);
         }
         Ok(RangeReply::Writes(replies))
@@ -341,6 +384,7 @@ impl Core {
             let mut memory = self.applied.memory.clone();
             memory.origins.push(Origin { range: parent.id, upto: ts });
             let mut core = Core::seed(descriptor.clone(), ts, memory);
+            core.applied.apply_version = self.applied.apply_version;
             core.sessions = self.sessions.fork();
             core.persist_into(batch);
             children.push((descriptor, core));
@@ -370,7 +414,7 @@ impl Work {
     /// needs the state exactly at it.
     pub fn ends_batch(&self) -> bool {
         match self {
-            Self::Envelope(e) => !matches!(e.body, Body::Writes(_)),
+            Self::Envelope(e) => !matches!(e.body, Body::Writes(_) | Body::Raise(_)),
             Self::Blank | Self::Membership(_) => false,
         }
     }
@@ -383,10 +427,26 @@ impl Work {
         };
         entry.into_iter().flat_map(|e| &e.writes)
     }
+}
 
-    fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.writes().flat_map(|w| &w.ops).map(|op| &op.key()[..])
+/// Keys that are read ahead at a time.
+const PREFETCH_KEYS: usize = 64;
+
+/// Reads what the first of `steps` touch, together: as many steps as are returned. Requests with many
+/// operations are left out, because nobody knows yet how large the values under their keys are.
+fn prefetch(steps: &VecDeque<Step>, overlay: &mut Overlay) -> Result<usize, StorageError> {
+    let (mut keys, mut covered) = (Vec::new(), 0);
+    for step in steps {
+        let small = step.work.writes().filter(|w| w.ops.len() <= PREFETCH_KEYS);
+        let wanted: Vec<&[u8]> = small.flat_map(|w| &w.ops).map(|op| &op.key()[..]).collect();
+        if covered > 0 && keys.len() + wanted.len() > PREFETCH_KEYS {
+            break;
+        }
+        keys.extend(wanted);
+        covered += 1;
     }
+    overlay.prefetch(keys.into_iter())?;
+    Ok(covered)
 }
 
 fn evaluate_all(

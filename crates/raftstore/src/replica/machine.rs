@@ -9,7 +9,7 @@
 //! * answers leave after the write, in order.
 
 use super::Replica;
-use super::core::{ApplyRules, Core, Structural, Work};
+use super::core::{self, ApplyRules, Core, Structural, Work};
 use super::snapshot::{SnapshotBuilder, SnapshotData};
 use crate::command::{Envelope, RangeReply};
 use crate::store::{StoreContext, is_buried};
@@ -64,7 +64,8 @@ impl RangeMachine {
         let (mut work, mut responders) =
             (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
         for step in steps {
-            work.push((step.log_id, step.work));
+            let (log_id, is_awaited) = (step.log_id, step.responder.is_some());
+            work.push(core::Step { log_id, work: step.work, is_awaited });
             responders.push(step.responder);
         }
         let replica = self.replica.clone();
@@ -112,9 +113,9 @@ fn check_owner(replica: &Replica, core: &Core, generation: u64, first: u64) -> i
 fn apply_plain(
     replica: &Replica,
     generation: u64,
-    work: Vec<(LogId, Work)>,
+    work: Vec<core::Step>,
 ) -> io::Result<Vec<RangeReply>> {
-    let first = work.first().map_or(0, |(id, _)| id.index);
+    let first = work.first().map_or(0, |step| step.log_id.index);
     let (ops, bytes) = written(&work);
     let mut core = replica.core.lock();
     check_owner(replica, &core, generation, first)?;
@@ -130,8 +131,8 @@ fn apply_plain(
 }
 
 /// How many operations there are, and their bytes.
-fn written(work: &[(LogId, Work)]) -> (u64, u64) {
-    let writes = work.iter().flat_map(|(_, work)| work.writes());
+fn written(work: &[core::Step]) -> (u64, u64) {
+    let writes = work.iter().flat_map(|step| step.work.writes());
     let sizes = writes.map(|write| (write.ops.len() as u64, write.size_bytes() as u64));
     sizes.fold((0, 0), |(ops, bytes), (o, b)| (ops + o, bytes + b))
 }
@@ -141,11 +142,11 @@ fn written(work: &[(LogId, Work)]) -> (u64, u64) {
 fn apply_structural(
     replica: &Arc<Replica>,
     generation: u64,
-    work: Vec<(LogId, Work)>,
+    work: Vec<core::Step>,
 ) -> io::Result<Vec<RangeReply>> {
-    let first = work.first().map_or(0, |(id, _)| id.index);
+    let first = work.first().map_or(0, |step| step.log_id.index);
     let ctx = &replica.ctx;
-    let right = work.last().and_then(|(_, work)| work.absorbs());
+    let right = work.last().and_then(|step| step.work.absorbs());
     let right = right.and_then(|range| ctx.host()?.replica(range));
     let mut core = replica.core.lock();
     check_owner(replica, &core, generation, first)?;

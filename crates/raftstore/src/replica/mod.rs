@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `core.rs` | the applied state and how entries change it; all of it behind one lock |
+//! | `bounds.rs` | what one write request may produce |
 //! | `machine.rs` | openraft's state machine over the core |
 //! | `members.rs` | how the descriptor follows the membership |
 //! | `merge.rs` | how entries merge two neighbours |
@@ -16,6 +17,7 @@
 //! | `sessions.rs`, `applied.rs` | what is remembered of writes; what is persisted of progress |
 
 mod applied;
+mod bounds;
 mod confirm;
 mod core;
 mod hibernation;
@@ -54,11 +56,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use confirm::Confirm;
 use in_flight::InFlight;
 use isotherm_storage::{Checksum, ReplicaKey};
-use isotherm_types::{KeyRange, RangeDescriptor, RangeId, ReplicaId};
+use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, RangeId, ReplicaId};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,8 @@ pub struct Replica {
     pub(crate) instance: ArcSwapOption<Instance>,
     /// The applied descriptor, for routing. Replaced only after the change is in the data.
     pub(crate) descriptor: ArcSwap<RangeDescriptor>,
+    /// By which rules the applied state changes.
+    version: AtomicU16,
     /// Set while it stands still, to be absorbed. Replaced before the descriptor of the same change.
     pub(crate) frozen: ArcSwapOption<Frozen>,
     /// Its range is part of another one, here too: nothing touches its rows any more. Set and read under
@@ -130,6 +134,7 @@ impl Replica {
             instance: ArcSwapOption::empty(),
             descriptor: ArcSwap::from(core.descriptor.clone()),
             frozen: ArcSwapOption::from_pointee(core.applied.frozen),
+            version: AtomicU16::new(core.applied.apply_version.0),
             retired: AtomicBool::new(false),
             durable: AtomicU64::new(core.applied.index()),
             core: Mutex::new(core),
@@ -161,6 +166,11 @@ impl Replica {
         self.descriptor.load_full()
     }
 
+    /// The version of the rules by which its applied state changes.
+    pub fn version(&self) -> ClusterVersion {
+        ClusterVersion(self.version.load(Ordering::Acquire))
+    }
+
     /// Whether it stands still, to be absorbed: it takes no writes and serves no reads.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.load().is_some()
@@ -172,6 +182,7 @@ impl Replica {
 
     /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
     pub(crate) fn publish(&self, core: &Core) -> bool {
+        self.version.store(core.applied.apply_version.0, Ordering::Release);
         let descriptor = &core.descriptor;
         if self.descriptor.load().epoch == descriptor.epoch {
             return false;
@@ -182,6 +193,7 @@ impl Replica {
 
     /// The same, whether or not its epoch is a new one.
     pub(crate) fn show(&self, core: &Core) {
+        self.version.store(core.applied.apply_version.0, Ordering::Release);
         self.frozen.store(core.applied.frozen.map(Arc::new));
         self.descriptor.store(core.descriptor.clone());
     }

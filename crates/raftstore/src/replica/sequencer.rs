@@ -15,7 +15,7 @@ use crate::store::RangeError;
 use crate::type_config::{
     ClientWriteError, Command, CommittedLeaderId, ProgressResponder, Reply, WriteResult,
 };
-use isotherm_types::{KeyRange, RangeDescriptor, Timestamp};
+use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +47,13 @@ pub enum Proposal {
         /// Where the answer goes: the range after it, and whether it has absorbed its neighbour.
         answer: oneshot::Sender<Result<(RangeDescriptor, bool), RangeError>>,
     },
+    /// Raises the version of the range's rules.
+    Raise {
+        /// To this one.
+        to: ClusterVersion,
+        /// Where the answer goes: the range's version after it.
+        answer: oneshot::Sender<Result<ClusterVersion, RangeError>>,
+    },
     /// Orders a checksum.
     Checksum {
         /// Where the answer goes: the index of the state that is summed.
@@ -60,6 +67,8 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 type Waiter = oneshot::Sender<Result<WriteOutcome, RangeError>>;
 
 struct Batch {
+    /// The range's version that all of its writes were checked against.
+    version: u64,
     writes: Vec<WriteRequest>,
     waiters: Vec<Waiter>,
 }
@@ -112,6 +121,7 @@ impl Sequencer {
                 // Whoever asked for it has given up.
                 Proposal::Split { answer, .. } if answer.is_closed() => {}
                 Proposal::Merge { answer, .. } if answer.is_closed() => {}
+                Proposal::Raise { answer, .. } if answer.is_closed() => {}
                 Proposal::Checksum { answer } if answer.is_closed() => {}
                 Proposal::Split { split, answer } => {
                     let result = self.propose_split(split).await;
@@ -119,6 +129,10 @@ impl Sequencer {
                 }
                 Proposal::Merge { body, answer } => {
                     let result = self.propose_merge(body).await;
+                    let _ = answer.send(result);
+                }
+                Proposal::Raise { to, answer } => {
+                    let result = self.propose_raise(to).await;
                     let _ = answer.send(result);
                 }
                 Proposal::Checksum { answer } => {
@@ -177,12 +191,13 @@ impl Sequencer {
             Ok(slot) => slot,
             Err(error) => return batch.refuse(&error),
         };
-        let Batch { writes, waiters } = batch;
-        let fate = match self.propose(&slot, Body::Writes(WriteEntry { writes })).await {
+        let Batch { version, writes, waiters } = batch;
+        let proposed = self.propose(&slot, version, Body::Writes(WriteEntry { writes })).await;
+        let fate = match proposed {
             Ok(fate) => fate,
             Err(error) => {
                 self.replica.pending.finish(slot.number);
-                return Batch { writes: Vec::new(), waiters }.refuse(&error);
+                return Batch { version, writes: Vec::new(), waiters }.refuse(&error);
             }
         };
         let replica = self.replica.clone();
@@ -202,23 +217,24 @@ impl Sequencer {
         let descriptor = self.replica.descriptor();
         let is_frozen = self.replica.is_frozen();
         let (mut ops, mut bytes) = (0, 0);
-        let mut batch = Batch { writes: Vec::new(), waiters: Vec::new() };
+        let version = descriptor.epoch.version;
+        let mut batch = Batch { version, writes: Vec::new(), waiters: Vec::new() };
         let mut next = Some(first);
         while let Some(proposal) = next.take() {
-            let Proposal::Write { version, request, deadline, answer } = proposal else {
+            let Proposal::Write { version: routed, request, deadline, answer } = proposal else {
                 self.held = Some(proposal);
                 break;
             };
             let size = request.size_bytes();
             let fits = ops + request.ops.len() <= ops_max && bytes + size <= bytes_max;
             if !fits && !batch.writes.is_empty() {
-                self.held = Some(Proposal::Write { version, request, deadline, answer });
+                self.held = Some(Proposal::Write { version: routed, request, deadline, answer });
                 break;
             }
             let inside = request.ops.iter().all(|op| descriptor.span.contains(op.key()));
             if answer.is_closed() {
                 // Its client gave up; it was never proposed.
-            } else if version != descriptor.epoch.version || !inside {
+            } else if routed != version || !inside {
                 let _ = answer.send(Err(self.replica.epoch_mismatch()));
             } else if is_frozen {
                 // A merge takes a moment; what comes of it the client learns by asking again.
@@ -268,15 +284,29 @@ impl Sequencer {
         }
     }
 
-    /// Proposes one entry. An error is certain: nothing was appended.
+    /// Proposes one entry that was checked against `version` of the range: a leader that has yet to apply
+    /// what an earlier one committed can be at another one by now, and then the entry must not count.
+    /// An error is certain (nothing was appended), unless it is [`RangeError::Indeterminate`].
     async fn propose(
         &mut self,
         slot: &Slot,
+        version: u64,
         body: Body,
     ) -> Result<impl Future<Output = Fate> + Send + use<>, RangeError> {
+        let (since, rules) = (body.since(), self.replica.version());
+        if since > rules && !matches!(body, Body::Raise(_)) {
+            return Err(RangeError::Condition(format!(
+                "this needs cluster version {since}, and the range is at {rules}: finish the upgrade \
+                 with `isotherm upgrade finalize`"
+            )));
+        }
+        let version = match self.replica.ctx.faults.any_version() {
+            0 => version,
+            _ => self.replica.descriptor().epoch.version,
+        };
         let envelope = Envelope {
-            apply_version: body.apply_version(),
-            range_version: self.replica.descriptor().epoch.version,
+            apply_version: since.max(rules),
+            range_version: version,
             ts: slot.ts,
             closed_ts: Timestamp::ZERO,
             flags: 0,
@@ -327,11 +357,12 @@ impl Sequencer {
             .await
             .map_err(|e| RangeError::Internal(e.to_string()))?
             .map_err(|e| RangeError::Internal(e.to_string()))?;
+        let version = split.epoch.version;
         let slot = self.slot(std::iter::empty()).await?;
         let affected = KeyRange::new(split.keys[0].clone(), descriptor.span.end().clone());
         let affected = affected.map_err(|e| RangeError::Invalid(e.to_string()))?;
         *self.replica.gate.lock() = Some((slot.leadership.term, affected));
-        let fate = match self.propose(&slot, Body::Split(split)).await {
+        let fate = match self.propose(&slot, version, Body::Split(split)).await {
             Ok(fate) => fate.await,
             Err(error) => {
                 self.replica.pending.finish(slot.number);
@@ -361,8 +392,9 @@ impl Sequencer {
 
     /// Steps of a merge in line, like splits: what follows is proposed for the version that they make.
     async fn propose_merge(&mut self, body: Body) -> Result<(RangeDescriptor, bool), RangeError> {
+        let version = self.replica.descriptor().epoch.version;
         let slot = self.slot(std::iter::empty()).await?;
-        let fate = match self.propose(&slot, body).await {
+        let fate = match self.propose(&slot, version, body).await {
             Ok(fate) => fate.await,
             Err(error) => Fate::Refused(error),
         };
@@ -377,9 +409,30 @@ impl Sequencer {
         }
     }
 
-    async fn propose_checksum(&mut self) -> Result<u64, RangeError> {
+    async fn propose_raise(&mut self, to: ClusterVersion) -> Result<ClusterVersion, RangeError> {
+        if self.replica.version() >= to {
+            return Ok(self.replica.version());
+        }
+        let version = self.replica.descriptor().epoch.version;
         let slot = self.slot(std::iter::empty()).await?;
-        let fate = match self.propose(&slot, Body::Checksum).await {
+        let fate = match self.propose(&slot, version, Body::Raise(to)).await {
+            Ok(fate) => fate.await,
+            Err(error) => Fate::Refused(error),
+        };
+        self.replica.pending.finish(slot.number);
+        match fate {
+            Fate::Applied { reply: RangeReply::Raised(version), .. } => Ok(version),
+            Fate::Applied { reply: RangeReply::NotApplied(why), .. } => Err(not_applied(why)),
+            Fate::Refused(error) => Err(error),
+            Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
+        }
+    }
+
+    async fn propose_checksum(&mut self) -> Result<u64, RangeError> {
+        let version = self.replica.descriptor().epoch.version;
+        let slot = self.slot(std::iter::empty()).await?;
+        let body = checksum_order(self.replica.version());
+        let fate = match self.propose(&slot, version, body).await {
             Ok(fate) => fate.await,
             Err(error) => Fate::Refused(error),
         };
@@ -391,6 +444,16 @@ impl Sequencer {
             Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
         }
     }
+}
+
+/// The entry that orders a checksum of a range at `version`.
+fn checksum_order(version: ClusterVersion) -> Body {
+    #[cfg(feature = "faults")]
+    if version >= ClusterVersion::REHEARSAL {
+        return Body::Rehearsal;
+    }
+    let _ = version;
+    Body::Checksum
 }
 
 fn not_applied(why: NotApplied) -> RangeError {
@@ -414,6 +477,7 @@ fn answer_writes(fate: Fate, waiters: Vec<Waiter>) {
                     WriteReply::Done(outcome) => Ok(outcome),
                     WriteReply::Stale => Err(RangeError::Stale),
                     WriteReply::Expired => Err(RangeError::Expired),
+                    WriteReply::TooLarge(why) => Err(RangeError::TooLarge(why)),
                 });
             }
         }

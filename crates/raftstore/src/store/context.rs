@@ -8,10 +8,10 @@ use crate::replica::Core;
 use crate::sender::PeerSender;
 use futures::future::BoxFuture;
 use isotherm_storage::{DataEngine, LogEngine};
-use isotherm_types::{NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp};
+use isotherm_types::{ClusterVersion, NodeId, RaftTiming, RangeDescriptor, RangeId, Timestamp};
 use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -81,6 +81,8 @@ pub struct StoreContext {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) read_only: AtomicBool,
+    /// The version that the cluster uses, as far as it is known here.
+    pub(crate) cluster_version: AtomicU16,
     /// As the cluster is set; the node's own tuning can only be stricter.
     pub(crate) read_quorum: AtomicBool,
     /// Idle groups sleep after this; 0: they do not.
@@ -140,6 +142,7 @@ impl StoreContext {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             read_only: AtomicBool::new(false),
+            cluster_version: AtomicU16::new(ClusterVersion::FIRST.0),
             read_quorum: AtomicBool::new(false),
             hibernate_after_ms: AtomicU64::new(hibernate_after_ms),
             liveness: Liveness::new(options.timing),

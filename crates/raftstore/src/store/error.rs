@@ -1,5 +1,6 @@
 //! What a range answers when it does not do what was asked.
 
+use crate::command::TooLarge;
 use isotherm_types::{NodeId, RangeDescriptor, RangeId, Timestamp};
 use std::time::Duration;
 use thiserror::Error;
@@ -35,6 +36,9 @@ pub enum RangeError {
     /// Bad input.
     #[error("{0}")]
     Invalid(String),
+    /// What the write would replace or answer exceeds a limit.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// Proposed, and the outcome is unknown.
     #[error("the write may or may not take effect: its outcome is unknown")]
     Indeterminate,

@@ -24,6 +24,7 @@ mod open;
 mod operation;
 mod options;
 mod pace;
+mod raise;
 #[cfg(test)]
 mod read_tests;
 mod receive;
@@ -41,6 +42,8 @@ mod stop;
 mod tend;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub(crate) use destroy::{clear_away, is_buried};

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use isotherm_storage::{
     DataBatch, DataDir, DataEngine, Garbage, LogEngine, ReplicaKey, StateKind, codec,
 };
-use isotherm_types::{RangeDescriptor, RangeId, ReplicaId, Timestamp};
+use isotherm_types::{ClusterVersion, RangeDescriptor, RangeId, ReplicaId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +93,8 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_liveness().await });
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_hibernation().await });
+        let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_raises().await });
     }
 
     /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
@@ -147,7 +149,7 @@ impl Core {
             log_id: None,
             membership: Default::default(),
             last_ts: Timestamp::ZERO,
-            apply_version: crate::command::Envelope::APPLY_VERSION,
+            apply_version: ClusterVersion::FIRST,
             memory: SessionMemory::default(),
             frozen: None,
             absorbed: Default::default(),

@@ -11,8 +11,8 @@ use isotherm_storage::{
     Checksum, DataDir, DataEngine, DataOptions, LogEngine, LogOptions, RocksLog, Row,
 };
 use isotherm_types::{
-    ClusterId, Key, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeEpoch, RangeId, SessionId,
-    Timestamp, WriteId,
+    ClusterId, ClusterVersion, Key, KeyRange, NodeId, RaftTiming, RangeDescriptor, RangeEpoch,
+    RangeId, SessionId, Timestamp, WriteId,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -285,6 +285,14 @@ impl Cluster {
     pub async fn get(&self, key: &str) -> Option<String> {
         let row = self.read(key, None).await?;
         Some(String::from_utf8(row.value.to_vec()).unwrap())
+    }
+
+    /// Has every running store know that the cluster is at `version`, and waits until every replica is.
+    pub async fn raise_version(&self, version: ClusterVersion) {
+        self.stores().for_each(|(_, store)| store.set_cluster_version(version));
+        let all =
+            || self.stores().all(|(_, store)| store.all().iter().all(|r| r.version() >= version));
+        self.wait_for("every replica is raised", all).await;
     }
 
     /// Raises the safe point of every running store.

@@ -17,7 +17,10 @@ use std::collections::HashMap;
 pub struct Overlay {
     engine: DataEngine,
     rows: HashMap<Key, Slot>,
+    /// Of what is pending.
     bytes: usize,
+    /// Of what was read.
+    read_bytes: usize,
 }
 
 struct Slot {
@@ -49,7 +52,7 @@ impl Version {
 impl Overlay {
     /// Nothing pending yet.
     pub fn new(engine: &DataEngine) -> Self {
-        Self { engine: engine.clone(), rows: HashMap::new(), bytes: 0 }
+        Self { engine: engine.clone(), rows: HashMap::new(), bytes: 0, read_bytes: 0 }
     }
 
     /// Reads many keys at once, so that later reads of them meet memory.
@@ -58,22 +61,26 @@ impl Overlay {
         wanted.sort_unstable();
         wanted.dedup();
         let encoded: Vec<Vec<u8>> = wanted.iter().map(|k| key::encode(k)).collect();
-        let cf = self.engine.cf(LIVE);
-        let found = self.engine.db.batched_multi_get_cf(cf, encoded.iter(), true);
+        let engine = self.engine.clone();
+        let found = engine.db.batched_multi_get_cf(engine.cf(LIVE), encoded.iter(), true);
         for (user_key, row) in wanted.into_iter().zip(found) {
             let current = row?.map(|bytes| Version::decode(&bytes)).transpose()?;
-            let slot = Slot { current, changed: false, history: Vec::new() };
-            self.rows.insert(Key::copy_from_slice(user_key), slot);
+            self.keep(user_key, current);
         }
         Ok(())
+    }
+
+    fn keep(&mut self, user_key: &[u8], current: Option<Version>) {
+        self.read_bytes += user_key.len() + current.as_ref().map_or(0, |v| v.value.len());
+        let slot = Slot { current, changed: false, history: Vec::new() };
+        self.rows.insert(Key::copy_from_slice(user_key), slot);
     }
 
     fn slot(&mut self, user_key: &[u8]) -> Result<&mut Slot> {
         if !self.rows.contains_key(user_key) {
             let row = self.engine.db.get_pinned_cf(self.engine.cf(LIVE), key::encode(user_key))?;
             let current = row.map(|bytes| Version::decode(&bytes)).transpose()?;
-            let slot = Slot { current, changed: false, history: Vec::new() };
-            self.rows.insert(Key::copy_from_slice(user_key), slot);
+            self.keep(user_key, current);
         }
         Ok(self.rows.get_mut(user_key).expect("inserted above"))
     }
@@ -83,6 +90,12 @@ impl Overlay {
         let current = self.slot(user_key)?.current.as_ref();
         let visible = current.filter(|v| v.kind == Kind::Value);
         Ok(visible.map(|v| Row { value: v.value.clone(), ts: v.ts, index: v.index }))
+    }
+
+    /// Bytes of the newest value, pending ones included; 0 if there is none.
+    pub fn value_bytes(&mut self, user_key: &[u8]) -> Result<u64> {
+        let current = self.slot(user_key)?.current.as_ref();
+        Ok(current.filter(|v| v.kind == Kind::Value).map_or(0, |v| v.value.len() as u64))
     }
 
     /// Sets a value, or removes it (`None`).
@@ -114,9 +127,9 @@ impl Overlay {
         Ok(())
     }
 
-    /// Bytes that are pending, roughly.
+    /// Bytes that it holds, roughly: what is pending and what was read.
     pub fn size_bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.read_bytes
     }
 
     /// Moves everything that is pending into `batch`.
@@ -133,6 +146,6 @@ impl Overlay {
                 Kind::Tombstone => batch.put_tombstone(encoded, row),
             }
         }
-        self.bytes = 0;
+        (self.bytes, self.read_bytes) = (0, 0);
     }
 }
