@@ -269,6 +269,7 @@ impl<'a> Admin<'a> {
                 span: Some((&left).into()),
                 limit: PAGE_RANGES,
                 range_id: 0,
+                cluster_id: self.client.inner.router.cluster(),
             };
             let page = ask_meta!(self, get_ranges, request.clone())?.ranges;
             let count = page.len();
@@ -286,7 +287,12 @@ impl<'a> Admin<'a> {
 
     /// The range with this id.
     pub async fn range(&self, id: RangeId) -> Result<RangeLocation, ClientError> {
-        let request = pb::GetRangesRequest { span: None, limit: 1, range_id: id.get() };
+        let request = pb::GetRangesRequest {
+            span: None,
+            limit: 1,
+            range_id: id.get(),
+            cluster_id: self.client.inner.router.cluster(),
+        };
         let found = ask_meta!(self, get_ranges, request.clone())?.ranges.into_iter().next();
         let none = || ClientError::new(ErrorKind::NotFound, format!("there is no range {id}"));
         location(found.ok_or_else(none)?)

@@ -12,8 +12,8 @@ use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{
     OpenSessionRequest, RangeTimestampRequest, range_request, range_response,
 };
-use isotherm_transport::{MetaLink, channel};
-use isotherm_types::{NodeId, SessionId, Timestamp, limits};
+use isotherm_transport::MetaLink;
+use isotherm_types::{ClusterId, NodeId, SessionId, Timestamp, limits};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,8 +37,6 @@ pub(crate) struct Inner {
     pub router: Router,
     pub budget: Budget,
     links: Mutex<HashMap<NodeId, Arc<NodeLink>>>,
-    /// By address. They reconnect by themselves.
-    channels: Mutex<HashMap<String, Channel>>,
     session: arc_swap::ArcSwapOption<Session>,
     opening: Flight,
     newest_ts: AtomicU64,
@@ -72,7 +70,6 @@ impl Client {
             meta,
             budget: Budget::new(),
             links: Mutex::default(),
-            channels: Mutex::default(),
             session: arc_swap::ArcSwapOption::empty(),
             opening: Flight::default(),
             newest_ts: AtomicU64::new(0),
@@ -83,6 +80,19 @@ impl Client {
     /// What operators ask.
     pub fn admin(&self) -> Admin<'_> {
         Admin::new(self)
+    }
+
+    /// Talks to this cluster only, whoever answers first.
+    pub fn pin(&self, cluster: ClusterId) {
+        // It is the first that is said.
+        let _ = self.inner.router.is_our_cluster(cluster.get());
+    }
+
+    /// Where a node was when it was last heard of: asked while the meta service does not answer.
+    pub fn learn_node(&self, node: NodeId, address: &str) {
+        let (id, address) = (node.get(), address.to_owned());
+        let node = isotherm_proto::internal::NodeAddress { id, address, incarnation: 0 };
+        self.inner.router.note_addresses(&[node], true);
     }
 
     /// How long its operations are tried before they fail.
@@ -136,7 +146,7 @@ impl Inner {
         {
             return Ok(link.clone());
         }
-        let link = Arc::new(NodeLink::start(address));
+        let link = Arc::new(NodeLink::start(address, self.router.cluster()));
         links.insert(node, link.clone());
         Ok(link)
     }
@@ -150,16 +160,9 @@ impl Inner {
         let address = address.ok_or_else(|| {
             ClientError::new(ErrorKind::Unreachable, format!("the address of {node} is not known"))
         })?;
-        let known = self.channels.lock().get(&address).cloned();
-        let channel = match known {
-            Some(channel) => channel,
-            None => {
-                let made = channel(&address)
-                    .map_err(|e| ClientError::new(ErrorKind::Unreachable, e.to_string()))?;
-                self.channels.lock().insert(address, made.clone());
-                made
-            }
-        };
+        let channel = self.router.channel(&address);
+        let channel =
+            channel.map_err(|e| ClientError::new(ErrorKind::Unreachable, e.to_string()))?;
         Ok(RangeServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
@@ -180,6 +183,13 @@ impl Inner {
             Ok(link) => link.send(d.id.get(), d.epoch.version, timeout, body).await,
             Err(why) => Err(LinkError::NotSent(why)),
         };
+        let sent = match sent {
+            // A node of another cluster has the address now: ours was not reached.
+            Ok(range_response::Body::Error(e)) if e.code() == Code::Incompatible => {
+                Err(LinkError::NotSent(e.message))
+            }
+            sent => sent,
+        };
         match sent {
             Ok(range_response::Body::Error(error)) => {
                 let error = WireError::from(error);
@@ -199,7 +209,10 @@ impl Inner {
                 // Perhaps the node is somewhere else now.
                 let asked = self.router.address(node);
                 let limit = timeout.saturating_sub(started.elapsed()).min(REFRESH_TIMEOUT);
-                let _ = tokio::time::timeout(limit, self.router.refresh_addresses()).await;
+                let refreshed = tokio::time::timeout(limit, self.router.refresh_addresses()).await;
+                if let Ok(Err(error)) = refreshed {
+                    return Err(Failed::Definite { error, next: Next::PAUSE });
+                }
                 let has_moved = self.router.address(node) != asked;
                 if has_moved {
                     route.led_by(node);
@@ -272,7 +285,7 @@ impl Inner {
         let mut last = None;
         for node in self.some_nodes().await? {
             let mut rpc = self.rpc(node).await?;
-            let asked = rpc.timestamp(RangeTimestampRequest {});
+            let asked = rpc.timestamp(RangeTimestampRequest { cluster_id: self.router.cluster() });
             match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => {
                     let ts = Timestamp(answer.into_inner().ts);
@@ -302,7 +315,7 @@ impl Inner {
         let mut last = None;
         for node in self.some_nodes().await? {
             let mut rpc = self.rpc(node).await?;
-            let asked = rpc.open_session(OpenSessionRequest {});
+            let asked = rpc.open_session(OpenSessionRequest { cluster_id: self.router.cluster() });
             match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => {
                     let answer = answer.into_inner();

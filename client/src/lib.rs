@@ -31,6 +31,7 @@ mod error;
 mod flight;
 mod limits;
 mod node_link;
+mod node_routes;
 mod operation;
 mod options;
 mod retry;

@@ -97,13 +97,13 @@ impl Drop for Forget<'_> {
 }
 
 impl NodeLink {
-    /// Starts to connect to `address`.
-    pub fn start(address: String) -> Self {
+    /// Starts to connect to `address`, meaning a node of `cluster` (0: of any).
+    pub fn start(address: String, cluster: u64) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (waiting, is_down) = (Arc::<Waiting>::default(), Arc::<AtomicBool>::default());
         let (to, table, down) = (address.clone(), waiting.clone(), is_down.clone());
         tokio::spawn(async move {
-            let why = run(&to, queue, &table).await;
+            let why = run(&to, cluster, queue, &table).await;
             // In this order: a request that was entered too late to be failed sees that it is down.
             down.store(true, Ordering::SeqCst);
             table.fail_all(&why);
@@ -167,18 +167,24 @@ impl NodeLink {
 fn messages(
     queue: mpsc::Receiver<RangeRequest>,
     waiting: Arc<Waiting>,
+    cluster_id: u64,
     opened: oneshot::Receiver<()>,
 ) -> impl Stream<Item = RangeRequests> {
     let gathered = gather(queue, Message::encoded_len).filter_map(move |mut requests| {
         requests.retain(|request| waiting.send(request.id));
-        std::future::ready((!requests.is_empty()).then_some(RangeRequests { requests }))
+        std::future::ready((!requests.is_empty()).then_some(RangeRequests { requests, cluster_id }))
     });
     let gate = async move { opened.await.is_ok().then_some(gathered) };
     stream::once(gate).filter_map(std::future::ready).flatten()
 }
 
 /// Serves a link until it breaks; returns why.
-async fn run(address: &str, queue: mpsc::Receiver<RangeRequest>, waiting: &Arc<Waiting>) -> String {
+async fn run(
+    address: &str,
+    cluster: u64,
+    queue: mpsc::Receiver<RangeRequest>,
+    waiting: &Arc<Waiting>,
+) -> String {
     let channel = match connect(address).await {
         Ok(channel) => channel,
         Err(error) => return error.to_string(),
@@ -188,7 +194,7 @@ async fn run(address: &str, queue: mpsc::Receiver<RangeRequest>, waiting: &Arc<W
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let (open, opened) = oneshot::channel();
-    let mut answers = match client.stream(messages(queue, waiting.clone(), opened)).await {
+    let mut answers = match client.stream(messages(queue, waiting.clone(), cluster, opened)).await {
         Ok(answers) => answers.into_inner(),
         Err(status) => return broken(status.message()),
     };

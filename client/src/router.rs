@@ -3,22 +3,31 @@
 //! Descriptors come from meta's map and from nodes that answer "the range has changed". A newer
 //! version of a span always replaces an older one, never the other way round, so that a map that
 //! lags behind cannot undo what a node has said. Addresses of nodes come with every answer of meta;
-//! they are asked for again when a node cannot be connected to.
+//! they are asked for again when a node cannot be connected to. While meta does not answer, nodes are
+//! asked for the routes that they host (`node_routes.rs`).
+//!
+//! The first answer says of which cluster it is; from then on only that cluster is talked to, whoever
+//! has its addresses.
 
 use crate::flight::Flight;
 use crate::{ClientError, ErrorKind};
+use isotherm_proto::WireError;
+use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb, GetRangesRequest};
 use isotherm_transport::MetaLink;
 use isotherm_types::limits::KEY_BYTES_MAX;
-use isotherm_types::{Key, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId};
+use isotherm_types::{ClusterId, Key, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tonic::transport::Channel;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a lookup waits for meta before it asks nodes as well.
+const META_PATIENCE: Duration = Duration::from_millis(500);
 /// Ranges asked for at a time.
 const FETCH_RANGES: u32 = 256;
 /// Between two lookups of addresses: many operations find out at once that a node is gone.
@@ -72,10 +81,17 @@ impl Route {
     }
 }
 
+/// Why meta did not say where ranges are.
+enum Asked {
+    Unreachable(String),
+    Refused(WireError),
+}
+
 #[derive(Default)]
 struct State {
     by_start: BTreeMap<Key, Arc<Route>>,
-    addresses: HashMap<NodeId, String>,
+    /// Where each node is, and of which start of it that was said.
+    addresses: HashMap<NodeId, (String, u64)>,
 }
 
 /// The cache.
@@ -84,16 +100,52 @@ pub(crate) struct Router {
     state: RwLock<State>,
     fetching: Flight,
     addresses_asked: Mutex<Option<Instant>>,
+    /// The cluster that is talked to; 0: the next that answers.
+    cluster: AtomicU64,
+    /// By address.
+    pub(super) channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl Router {
     pub fn new(meta: Arc<MetaLink>) -> Self {
         let (state, fetching) = (RwLock::default(), Flight::default());
-        Self { meta, state, fetching, addresses_asked: Mutex::default() }
+        let (cluster, channels) = (AtomicU64::new(0), Mutex::default());
+        Self { meta, state, fetching, addresses_asked: Mutex::default(), cluster, channels }
+    }
+
+    /// The cluster that is talked to; 0: not known yet.
+    pub fn cluster(&self) -> u64 {
+        self.cluster.load(Ordering::Acquire)
+    }
+
+    /// Whether `said` is the cluster that is talked to; the first that is said becomes it. 0 says
+    /// nothing.
+    pub fn is_our_cluster(&self, said: u64) -> bool {
+        let cluster = &self.cluster;
+        let first = || cluster.compare_exchange(0, said, Ordering::AcqRel, Ordering::Acquire);
+        said == 0 || first().map_or_else(|known| known == said, |_| true)
     }
 
     pub fn address(&self, node: NodeId) -> Option<String> {
-        self.state.read().addresses.get(&node).cloned()
+        self.state.read().addresses.get(&node).map(|(address, _)| address.clone())
+    }
+
+    /// Where every node is that is known.
+    pub fn addresses(&self) -> Vec<(NodeId, String)> {
+        let state = self.state.read();
+        state.addresses.iter().map(|(node, (address, _))| (*node, address.clone())).collect()
+    }
+
+    /// Takes in where nodes are. Meta knows; nodes may be behind.
+    pub fn note_addresses(&self, nodes: &[pb::NodeAddress], by_meta: bool) {
+        let mut state = self.state.write();
+        for node in nodes {
+            let known = state.addresses.get(&NodeId(node.id));
+            if by_meta || known.is_none_or(|(_, incarnation)| *incarnation < node.incarnation) {
+                let said = (node.address.clone(), node.incarnation);
+                state.addresses.insert(NodeId(node.id), said);
+            }
+        }
     }
 
     /// Every node that is known.
@@ -144,21 +196,45 @@ impl Router {
         found.ok_or_else(unknown)
     }
 
-    /// Asks where the nodes are, unless that was done a moment ago; a failure shows elsewhere.
-    pub async fn refresh_addresses(&self) {
+    /// Asks where the nodes are, unless that was done a moment ago; a failure shows elsewhere, except
+    /// that another cluster is there now.
+    pub async fn refresh_addresses(&self) -> Result<(), WireError> {
         let now = Instant::now();
         let is_due = |last: Instant| now.duration_since(last) >= ADDRESSES_EVERY;
         {
             let mut asked = self.addresses_asked.lock();
             if !asked.is_none_or(is_due) {
-                return;
+                return Ok(());
             }
             *asked = Some(now);
         }
-        let _ = self.get_ranges(None, 0, 1).await;
+        match self.ask_meta(None, 0, 1).await {
+            Err(Asked::Refused(error)) if error.code() == Code::Incompatible => Err(error),
+            _ => Ok(()),
+        }
     }
 
+    /// Asks meta, and nodes as well if it does not answer soon.
     async fn fetch(&self, span: &KeyRange) -> Result<(), ClientError> {
+        let meta = self.fetch_from_meta(span);
+        tokio::pin!(meta);
+        let answered = tokio::time::timeout(META_PATIENCE, &mut meta).await;
+        let is_silent = |error: &ClientError| error.kind == ErrorKind::Unreachable;
+        let is_answered = match &answered {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => !is_silent(error),
+            Err(_) => false,
+        };
+        if !is_answered && self.fetch_from_nodes(span).await {
+            return Ok(());
+        }
+        match answered {
+            Ok(answered) => answered,
+            Err(_) => meta.await,
+        }
+    }
+
+    async fn fetch_from_meta(&self, span: &KeyRange) -> Result<(), ClientError> {
         let answer = self.get_ranges(Some(span), 0, FETCH_RANGES).await?;
         for location in answer.ranges {
             let Some(descriptor) = location.descriptor else { continue };
@@ -177,26 +253,42 @@ impl Router {
         range_id: u64,
         limit: u32,
     ) -> Result<pb::GetRangesResponse, ClientError> {
-        let unreachable = |why: String| ClientError::new(ErrorKind::Unreachable, why);
-        let mut leader = self.meta.leader().await.map_err(|e| unreachable(e.0.message.clone()))?;
-        let request = GetRangesRequest { span: span.map(Into::into), limit, range_id };
+        self.ask_meta(span, range_id, limit).await.map_err(|asked| match asked {
+            Asked::Unreachable(why) => ClientError::new(ErrorKind::Unreachable, why),
+            Asked::Refused(error) => error.into(),
+        })
+    }
+
+    async fn ask_meta(
+        &self,
+        span: Option<&KeyRange>,
+        range_id: u64,
+        limit: u32,
+    ) -> Result<pb::GetRangesResponse, Asked> {
+        let leader = self.meta.leader().await;
+        let mut leader = leader.map_err(|e| Asked::Unreachable(e.0.message.clone()))?;
+        let (span, cluster_id) = (span.map(Into::into), self.cluster());
+        let request = GetRangesRequest { span, limit, range_id, cluster_id };
         let asked = tokio::time::timeout(FETCH_TIMEOUT, leader.get_ranges(request)).await;
         let answer = match asked {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => {
                 self.meta.forget_leader();
-                return Err(unreachable(format!("meta service: {}", status.message())));
+                return Err(Asked::Unreachable(format!("meta service: {}", status.message())));
             }
             Err(_) => {
                 self.meta.forget_leader();
-                return Err(unreachable("the meta service did not answer in time".to_owned()));
+                let why = "the meta service did not answer in time";
+                return Err(Asked::Unreachable(why.to_owned()));
             }
         };
-        self.meta.check(answer.error.clone())?;
-        let mut state = self.state.write();
-        for node in &answer.nodes {
-            state.addresses.insert(NodeId(node.id), node.address.clone());
+        self.meta.check(answer.error.clone()).map_err(Asked::Refused)?;
+        if !self.is_our_cluster(answer.cluster_id) {
+            let (ours, found) = (ClusterId(self.cluster()), ClusterId(answer.cluster_id));
+            let why = format!("the meta service is of cluster {found} now, this client of {ours}");
+            return Err(Asked::Refused(WireError::new(Code::Incompatible, why)));
         }
+        self.note_addresses(&answer.nodes, true);
         Ok(answer)
     }
 

@@ -5,16 +5,18 @@
 //! next beat. The children of a split travel with the parent's new descriptor, so that the map
 //! takes them as one change.
 
+use crate::NodeError;
 use crate::disk::Disk;
 use crate::loads::{Loads, Measured};
+use crate::registration::{StartNote, is_final};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
-use isotherm_transport::MetaLink;
-use isotherm_transport::Peers;
+use isotherm_storage::KnownPeer;
+use isotherm_transport::{Incarnations, MetaLink, Peers};
 use isotherm_types::{
-    ClusterVersion, Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId,
-    Timestamp,
+    ClusterId, ClusterVersion, Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId,
+    ReplicaId, Timestamp,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,8 +40,11 @@ const SIZE_EVERY: u64 = 20;
 
 /// Who reports.
 pub struct Heartbeat {
+    pub cluster: ClusterId,
     pub node: NodeId,
     pub incarnation: Incarnation,
+    pub incarnations: Incarnations,
+    pub note: Arc<StartNote>,
     pub address: String,
     pub store: Arc<Store>,
     pub meta: Arc<MetaLink>,
@@ -93,8 +98,9 @@ impl From<&ReplicaStatus> for Reported {
 }
 
 impl Heartbeat {
-    /// Reports until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Reports until `stop`, or until meta refuses this node: whoever goes on then, as a start that was
+    /// superseded or in a cluster that is not its own, does harm.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
         let mut events = self.store.events();
         let mut reported: HashMap<RangeId, Known> = HashMap::new();
         let mut splits: HashMap<RangeId, Vec<RangeDescriptor>> = HashMap::new();
@@ -109,27 +115,35 @@ impl Heartbeat {
             let measured = loads.measure(&self.store).await;
             let begun = Instant::now();
             match stop.run_until_cancelled(self.beat(beat, &measured, &reported, &splits)).await {
-                None => return,
+                None => return Ok(()),
                 Some(Ok((told, acknowledged, gone))) => {
                     interval = if measured.is_hot { told.min(HOT_INTERVAL) } else { told };
                     loads.acknowledge(measured);
-                    self.state.connected.store(true, Ordering::Release);
+                    if !self.state.connected.swap(true, Ordering::AcqRel) {
+                        tracing::info!("the meta service answers");
+                    }
                     reported.retain(|range, _| !gone.contains(range));
                     for (range, what) in acknowledged {
                         splits.remove(&range);
                         reported.insert(range, what);
                     }
                 }
+                Some(Err(error)) if is_final(&error) => {
+                    return Err(NodeError::Refused(error.0.message.clone()));
+                }
                 Some(Err(error)) => {
-                    tracing::debug!(error = %error, "heartbeat was not answered");
-                    self.state.connected.store(false, Ordering::Release);
+                    if self.state.connected.swap(false, Ordering::AcqRel) {
+                        tracing::warn!(error = %error, "the meta service does not answer heartbeats");
+                    } else {
+                        tracing::debug!(error = %error, "heartbeat was not answered");
+                    }
                     self.meta.forget_leader();
                     // Whoever leads next begins with nothing.
                     reported.clear();
                     loads.forget_reports();
                     if stop.run_until_cancelled(tokio::time::sleep(FIRST_INTERVAL)).await.is_none()
                     {
-                        return;
+                        return Ok(());
                     }
                 }
             }
@@ -153,7 +167,7 @@ impl Heartbeat {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
                 // When thousands change, looking at them all takes a while: not all the time.
                 () = wait => tokio::time::sleep(GATHER.max(took * 4)).await,
                 () = tokio::time::sleep(interval) => {}
@@ -240,6 +254,7 @@ impl Heartbeat {
             gone: gone.iter().map(|range| range.get()).collect(),
             supports_version: ClusterVersion::CURRENT.to_wire(),
             replicas_behind: self.store.replicas_behind(),
+            cluster_id: self.cluster.get(),
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
@@ -250,17 +265,15 @@ impl Heartbeat {
             .map_err(|status| unavailable(status.message().to_owned()))?
             .into_inner();
         self.meta.check(answer.error)?;
-        for node in &answer.nodes {
-            if node.id != self.node.get() {
-                self.peers.set_address(NodeId(node.id), &node.address);
-            }
-        }
+        let version = ClusterVersion::from_wire(answer.cluster_version);
+        // Noted before it is used: a start without meta must not run software that is too old for it.
+        self.learn_peers(&answer.nodes, version).await;
         let confirm = answer.settings.get("read.confirm").map(String::as_str);
         self.store.set_read_quorum(confirm == Some("quorum"));
         if let Some(idle) = answer.settings.get("range.hibernate_after") {
             self.set_hibernate_after(idle);
         }
-        self.store.set_cluster_version(ClusterVersion::from_wire(answer.cluster_version));
+        self.store.set_cluster_version(version);
         self.take_removed(answer.removed);
         if let Err(error) = self.store.raise_safe_point(Timestamp(answer.safe_point)).await {
             tracing::error!(%error, "the safe point cannot be raised: old versions stay");
@@ -274,6 +287,22 @@ impl Heartbeat {
         let told = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
         let interval = if more { MORE_INTERVAL } else { told };
         Ok((interval, acknowledged, gone))
+    }
+
+    /// Takes in where the other nodes are and which starts of them are the newest.
+    async fn learn_peers(
+        &self,
+        nodes: &[isotherm_proto::internal::NodeAddress],
+        version: ClusterVersion,
+    ) {
+        let mut known = Vec::with_capacity(nodes.len());
+        for node in nodes.iter().filter(|node| node.id != self.node.get()) {
+            let (id, incarnation) = (NodeId(node.id), Incarnation(node.incarnation));
+            self.peers.set_address(id, &node.address);
+            self.incarnations.learn(id, incarnation);
+            known.push(KnownPeer { node: id, address: node.address.clone(), incarnation });
+        }
+        self.note.update(self.incarnation, version, known).await;
     }
 
     /// A value that this version does not understand changes nothing.

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `run` | the life of the process, from its data directory to its last flush |
+//! | `registration` | who the node is and which start this is, with the meta service or without |
 //! | `oracle` | timestamps: requests gathered into batches, never fetched ahead |
 //! | `heartbeat` | what the node reports and what it is told |
 //! | `disk` | the free-space watermark |
@@ -14,6 +15,7 @@ mod error;
 mod heartbeat;
 mod loads;
 mod oracle;
+mod registration;
 mod run;
 mod service;
 

@@ -3,36 +3,36 @@
 //! | order | what | why here |
 //! |---|---|---|
 //! | 1 | data directory, ports | what an operator got wrong is said before anything is touched |
-//! | 2 | registration | gives the identity (first start) and the incarnation (every start) |
+//! | 2 | registration | gives the identity (first start) and the incarnation (every start); without the meta service both are those of the last start |
 //! | 3 | servers | other nodes are answered "starting" rather than nothing |
 //! | 4 | logs, data, replicas | |
 //! | 5 | heartbeats, disk watch | |
 //!
 //! On the way out: leaderships are handed over, servers stop, replicas stop, data is flushed, the
-//! log is closed.
+//! log is closed. A node that the meta service refuses hands nothing over: it is not to be heard any
+//! more.
 
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
+use crate::registration::{Begun, Registrar, Registration, StartNote};
 use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
 use isotherm_links::{Inbox, Outbox};
-use isotherm_proto::internal::error::Code;
+use isotherm_proto::DESCRIPTORS;
 use isotherm_proto::internal::merge_service_server::MergeServiceServer;
 use isotherm_proto::internal::range_service_server::RangeServiceServer;
 use isotherm_proto::internal::replica_service_server::ReplicaServiceServer;
-use isotherm_proto::internal::{RegisterNodeRequest, RegisterNodeResponse};
 use isotherm_proto::v1::kv_server::KvServer;
-use isotherm_proto::{DESCRIPTORS, WireError};
 use isotherm_raftstore::{Store, StoreOptions};
 use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
 use isotherm_telemetry::{Health, MetricsHandle, build_info, serve_http};
-use isotherm_transport::MetaLink;
+use isotherm_transport::{Incarnations, MetaLink};
 use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
-use isotherm_types::{ClusterId, ClusterVersion, Incarnation, NodeId, RaftTiming, limits};
+use isotherm_types::limits;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,9 +41,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
-const REGISTER_PAUSE: Duration = Duration::from_millis(100);
-const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long leaderships may take to be handed over on the way out.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,12 +49,6 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
     let listener = bind(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// Who this node is, as meta told.
-struct Registration {
-    identity: Identity,
-    incarnation: Incarnation,
 }
 
 /// Runs a node until `stop`; returns after a clean end.
@@ -70,7 +61,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let (http, http_address) = listen(config.http_addr())?;
     let dir = {
         let path = config.data_dir.clone();
-        blocking(move || DataDir::open(path, "node")).await??
+        Arc::new(blocking(move || DataDir::open(path, "node")).await??)
     };
     let meta = Arc::new(MetaLink::new(config.meta.clone()));
     let address = config.address(grpc_address);
@@ -80,26 +71,53 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let servers = CancellationToken::new();
     tokio::spawn(serve_http(http, health, metrics, servers.clone()));
 
-    let registered = register(&config, &dir, &meta, &address, http_address);
-    let Some(registered) = stop.run_until_cancelled(registered).await else { return Ok(()) };
-    let Registration { identity, incarnation } = registered?;
+    let registrar = Registrar {
+        config: config.clone(),
+        dir: dir.clone(),
+        meta: meta.clone(),
+        address: address.clone(),
+        http: http_address,
+        note: StartNote::new(dir.clone())?,
+    };
+    let Some(begun) = stop.run_until_cancelled(registrar.begin()).await else { return Ok(()) };
+    let Begun { registration: Registration { identity, incarnation }, is_registered, peers: known } =
+        begun?;
     tracing::info!(
         node_id = %identity.node,
         cluster_id = %identity.cluster,
         incarnation = %incarnation,
+        registered = is_registered,
         listen = %grpc_address,
         version = build_info().version,
         faults = build_info().faults,
-        "node registered"
+        "node started"
     );
 
     let cluster = Arc::new(AtomicU64::new(identity.cluster.get()));
-    let peers = Peers::new(PeersOptions { cluster: cluster.clone(), from: identity.node });
+    let incarnations = Incarnations::new(incarnation);
+    let peers = Peers::new(PeersOptions {
+        cluster: cluster.clone(),
+        from: identity.node,
+        incarnations: incarnations.clone(),
+    });
+    for peer in &known {
+        peers.set_address(peer.node, &peer.address);
+        incarnations.learn(peer.node, peer.incarnation);
+    }
     let (inbox, range_rpc) = (Inbox::default(), RangeRpc::default());
     let gateway =
         Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
     let gateway = gateway.map_err(|e| NodeError::Config(e.to_string()))?;
-    let raft = raft_server(Arc::new(inbox.clone()), cluster, identity.node, servers.clone());
+    gateway.pin(identity.cluster);
+    gateway.learn_node(identity.node, &address);
+    known.iter().for_each(|peer| gateway.learn_node(peer.node, &peer.address));
+    let raft = raft_server(
+        Arc::new(inbox.clone()),
+        cluster,
+        identity.node,
+        incarnations.clone(),
+        servers.clone(),
+    );
     let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
     let (until, ended) = (servers.clone(), CancellationToken::new());
     let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
@@ -109,8 +127,14 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         served
     });
 
-    let oracle = Oracle::start(meta.clone(), servers.clone());
+    let oracle = Oracle::start(meta.clone(), identity.cluster, is_registered, servers.clone());
     let (log, store) = open_store(&config, &dir, identity, &peers, oracle.clone()).await?;
+    // The cluster's settings are not known without meta: as if the strictest were set.
+    store.set_read_quorum(!is_registered);
+    let registered = Arc::new(OnceLock::new());
+    if is_registered {
+        let _ = registered.set(incarnation);
+    }
     let _ = store_cell.set(store.clone());
     inbox.open(store.clone());
     let ready = Ready {
@@ -118,7 +142,11 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         oracle: Arc::new(oracle),
         meta: meta.clone(),
         cluster: identity.cluster,
-        incarnation,
+        registered: registered.clone(),
+        me: identity.node,
+        address: address.clone(),
+        peers: peers.clone(),
+        incarnations: incarnations.clone(),
         sessions: AtomicU64::new(0),
         aggregates: Arc::default(),
     };
@@ -128,9 +156,12 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let path = dir.path().to_owned();
     let watch = disk::watch(watched.clone(), store.clone(), path, reserve, servers.clone());
     tokio::spawn(watch);
-    let heartbeat = Heartbeat {
+    let mut heartbeat = Heartbeat {
+        cluster: identity.cluster,
         node: identity.node,
         incarnation,
+        incarnations: incarnations.clone(),
+        note: registrar.note.clone(),
         address,
         store: store.clone(),
         meta,
@@ -138,13 +169,36 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         disk: watched,
         state: state.clone(),
     };
-    tokio::spawn(heartbeat.run(servers.clone()));
+    let until = servers.clone();
+    let mut reporting = tokio::spawn(async move {
+        if !is_registered {
+            let late = until.run_until_cancelled(registrar.register_late()).await;
+            let Some(late) = late else { return Ok(()) };
+            heartbeat.incarnation = late?.incarnation;
+            tracing::info!(incarnation = %heartbeat.incarnation, "node registered");
+            incarnations.set_own(heartbeat.incarnation);
+            let _ = registered.set(heartbeat.incarnation);
+        }
+        heartbeat.run(until).await
+    });
 
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = ended.cancelled() => {}
-    }
+    let refused = tokio::select! {
+        () = stop.cancelled() => None,
+        () = ended.cancelled() => None,
+        ended = &mut reporting => match ended {
+            Ok(ended) => ended.err(),
+            Err(failed) => Some(NodeError::Serve(format!("heartbeats: {failed}"))),
+        },
+    };
     state.draining.store(true, Ordering::Release);
+    if let Some(error) = refused {
+        tracing::error!(%error, "this node ends now");
+        servers.cancel();
+        store.shutdown().await;
+        drop(store);
+        blocking(move || log.close()).await?;
+        return Err(error);
+    }
     let left = store.transfer_all_away(HAND_OVER_TIMEOUT).await;
     tracing::info!(leaderships_left = left, "stopping");
     servers.cancel();
@@ -222,80 +276,6 @@ async fn open_store(
     let sender = Arc::new(Outbox(peers.clone()));
     let store = Store::open(options, dir, engine, data, sender, Arc::new(oracle)).await?;
     Ok((log, store))
-}
-
-/// Registers with meta, for as long as it takes; an answer that says no ends it.
-async fn register(
-    config: &NodeConfig,
-    dir: &DataDir,
-    meta: &MetaLink,
-    address: &str,
-    http: SocketAddr,
-) -> Result<Registration, NodeError> {
-    let mut pause = REGISTER_PAUSE;
-    let mut known = dir.identity();
-    // The ids of a first start, before meta knows the cluster's timing.
-    let mut node_id = known.map_or(0, |i| i.node.get());
-    let mut told = false;
-    loop {
-        let request = RegisterNodeRequest {
-            node_id,
-            cluster_id: known.map_or(0, |i| i.cluster.get()),
-            address: address.to_owned(),
-            http_address: http.to_string(),
-            labels: config.labels.clone().into_iter().collect(),
-            version: build_info().version.to_owned(),
-            supports_version: ClusterVersion::CURRENT.to_wire(),
-            supports_from: ClusterVersion::OLDEST.to_wire(),
-        };
-        match register_once(meta, request).await {
-            Ok(answer) => {
-                node_id = answer.node_id;
-                if let Some(timing) = answer.timing {
-                    let timing = RaftTiming::from(timing);
-                    let identity = *known.get_or_insert(Identity {
-                        cluster: ClusterId(answer.cluster_id),
-                        node: NodeId(answer.node_id),
-                        timing,
-                    });
-                    if dir.identity().is_none() {
-                        dir.set_identity(identity)?;
-                    }
-                    let incarnation = Incarnation(answer.incarnation);
-                    return Ok(Registration { identity, incarnation });
-                }
-            }
-            Err(error) => match error.code() {
-                Code::Incompatible | Code::Invalid | Code::Condition | Code::NotFound => {
-                    return Err(NodeError::Refused(error.0.message.clone()));
-                }
-                _ => {
-                    meta.forget_leader();
-                    if !told {
-                        tracing::warn!(error = %error, "the meta service does not answer, trying on");
-                        told = true;
-                    }
-                }
-            },
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REGISTER_PAUSE_MAX);
-    }
-}
-
-async fn register_once(
-    meta: &MetaLink,
-    request: RegisterNodeRequest,
-) -> Result<RegisterNodeResponse, WireError> {
-    let unavailable = |why: String| WireError::new(Code::Unavailable, why);
-    let mut leader = meta.leader().await?;
-    let answer = tokio::time::timeout(REGISTER_TIMEOUT, leader.register_node(request)).await;
-    let answer = answer
-        .map_err(|_| unavailable("no answer in time".to_owned()))?
-        .map_err(|status| unavailable(status.message().to_owned()))?
-        .into_inner();
-    meta.check(answer.error.clone())?;
-    Ok(answer)
 }
 
 struct NodeHealth {

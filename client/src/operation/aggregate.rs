@@ -306,6 +306,7 @@ impl Coordinator {
             }),
             at: self.at.get(),
             parts: parts.iter().map(part).collect(),
+            cluster_id: self.inner.router.cluster(),
         };
         let routes = parts.iter().map(|(route, _)| (route.descriptor.id, route.clone()));
         let routes = routes.collect();
@@ -426,7 +427,7 @@ async fn stream(
         Ok(answers) => answers.into_inner(),
         Err(error) => {
             // Perhaps the node is somewhere else now.
-            inner.router.refresh_addresses().await;
+            inner.router.refresh_addresses().await?;
             return Err(error);
         }
     };

@@ -6,6 +6,7 @@
 
 mod aggregates;
 mod batches;
+mod clusters;
 mod holds;
 mod reads;
 mod routing;

@@ -75,6 +75,11 @@ pub struct State {
     pub splits: Mutex<VecDeque<Result<pb::SplitRangeResponse, Status>>>,
     pub lookups: AtomicU64,
     pub is_meta_silent: AtomicBool,
+    /// The cluster of meta, and that of each node.
+    pub meta_cluster: AtomicU64,
+    pub node_clusters: [AtomicU64; 2],
+    /// What each node says of the ranges that it hosts.
+    pub routes: Mutex<[Vec<pb::RangeLocation>; 2]>,
     /// Nodes refuse every stream.
     pub is_starting: AtomicBool,
     /// Registrations of long reads and their renewals.
@@ -188,6 +193,9 @@ impl Scripted {
             splits: Mutex::default(),
             lookups: AtomicU64::new(0),
             is_meta_silent: AtomicBool::new(false),
+            meta_cluster: AtomicU64::new(1),
+            node_clusters: [AtomicU64::new(1), AtomicU64::new(1)],
+            routes: Mutex::default(),
             is_starting: AtomicBool::new(false),
             holds: Mutex::default(),
             released: Mutex::default(),
@@ -217,6 +225,13 @@ impl Scripted {
     }
 }
 
+/// The refusal of a request that is for another cluster.
+fn other_cluster(own: u64, asked: u64) -> Option<pb::Error> {
+    let message = format!("this is c{own}, not c{asked}");
+    let refusal = pb::Error { code: Code::Incompatible.into(), message, ..Default::default() };
+    (asked != 0 && asked != own).then_some(refusal)
+}
+
 struct Node {
     id: u64,
     state: Arc<State>,
@@ -231,7 +246,13 @@ async fn answer(
 ) {
     while let Ok(Some(message)) = inbound.message().await {
         let mut responses = Vec::new();
+        let own = state.node_clusters[node as usize - 1].load(Ordering::SeqCst);
         for request in message.requests {
+            if let Some(error) = other_cluster(own, message.cluster_id) {
+                let body = Some(range_response::Body::Error(error));
+                responses.push(pb::RangeResponse { id: request.id, body });
+                continue;
+            }
             let (range, version) = (request.range_id, request.version);
             let asked = Asked { node, range, version, body: request.body.unwrap() };
             let reply = {
@@ -339,6 +360,16 @@ impl RangeService for Node {
     ) -> Result<Response<pb::ListReplicasResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
+
+    async fn list_routes(
+        &self,
+        _: Request<pb::ListRoutesRequest>,
+    ) -> Result<Response<pb::ListRoutesResponse>, Status> {
+        let node = self.id as usize - 1;
+        let ranges = self.state.routes.lock().unwrap()[node].clone();
+        let cluster_id = self.state.node_clusters[node].load(Ordering::SeqCst);
+        Ok(Response::new(pb::ListRoutesResponse { cluster_id, ranges, nodes: Vec::new() }))
+    }
 }
 
 struct Meta(Arc<State>);
@@ -380,6 +411,11 @@ impl MetaService for Meta {
         self.unless_silent().await;
         self.0.lookups.fetch_add(1, Ordering::SeqCst);
         let request = request.into_inner();
+        let cluster_id = self.0.meta_cluster.load(Ordering::SeqCst);
+        if let Some(error) = other_cluster(cluster_id, request.cluster_id) {
+            let refusal = pb::GetRangesResponse { error: Some(error), ..Default::default() };
+            return Ok(Response::new(refusal));
+        }
         let span: KeyRange = request.span.map_or(KeyRange::all(), |span| span.try_into().unwrap());
         let overlaps = |location: &&pb::RangeLocation| {
             let descriptor = location.descriptor.clone().unwrap();
@@ -388,9 +424,9 @@ impl MetaService for Meta {
         let all = self.0.ranges.lock().unwrap().clone();
         let ranges = all.iter().filter(overlaps).take(request.limit as usize).cloned().collect();
         let addresses = self.0.addresses.lock().unwrap().clone();
-        let node = |(id, address): (u64, String)| pb::NodeAddress { id, address };
+        let node = |(id, address): (u64, String)| pb::NodeAddress { id, address, incarnation: 1 };
         let nodes = (1..).zip(addresses).map(node).collect();
-        Ok(Response::new(pb::GetRangesResponse { error: None, ranges, nodes }))
+        Ok(Response::new(pb::GetRangesResponse { error: None, ranges, nodes, cluster_id }))
     }
 
     async fn explain_range(

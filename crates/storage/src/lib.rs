@@ -23,7 +23,7 @@ pub use data::{
     Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,
     SnapshotCf, SnapshotExport, SnapshotFile,
 };
-pub use dir::{DataDir, DiskSpace, Identity, free_space};
+pub use dir::{DataDir, DiskSpace, Identity, KnownPeer, LastStart, Place, free_space};
 pub use error::{Result, StorageError};
 pub use key::LocalKey;
 pub use log::{

@@ -1,8 +1,9 @@
 //! The answering side of a link.
 
-use crate::TransportError;
+use crate::incarnations::Admitted;
 use crate::link::{QUEUE_FRAMES_MAX, check_size, outbound, refusal};
-use crate::session::{Sessions, StreamReceiver, StreamSender, frame};
+use crate::session::{Sessions, StreamReceiver, StreamSender, frame, opening};
+use crate::{Incarnations, TransportError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -40,15 +41,16 @@ pub trait FrameHandler: Send + Sync + 'static {
 }
 
 /// The gRPC service over `handler`. Whoever is of another cluster, or means another process, is
-/// refused: an address can be taken over by somebody else. Links end with `stop`: they never do
-/// by themselves.
+/// refused: an address can be taken over by somebody else. So is a process of which a later start is
+/// known. Links end with `stop`: they never do by themselves.
 pub fn raft_server(
     handler: Arc<dyn FrameHandler>,
     cluster: Arc<AtomicU64>,
     me: NodeId,
+    incarnations: Incarnations,
     stop: CancellationToken,
 ) -> RaftServiceServer<Acceptor> {
-    RaftServiceServer::new(Acceptor { handler, cluster, me, stop })
+    RaftServiceServer::new(Acceptor { handler, cluster, me, incarnations, stop })
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
 }
@@ -58,11 +60,12 @@ pub struct Acceptor {
     handler: Arc<dyn FrameHandler>,
     cluster: Arc<AtomicU64>,
     me: NodeId,
+    incarnations: Incarnations,
     stop: CancellationToken,
 }
 
 impl Acceptor {
-    fn check(&self, header: Option<&Header>) -> Result<(), Status> {
+    fn check(&self, header: Option<&Header>) -> Result<Admitted, Status> {
         let Some(header) = header else {
             return Err(Status::invalid_argument("the first frame has no header"));
         };
@@ -75,12 +78,27 @@ impl Acceptor {
             let why = format!("this process is {}, not n{}", self.me, header.to_node);
             return Err(Status::failed_precondition(why));
         }
-        Ok(())
+        let from = NodeId(header.from_node);
+        let admitted = self.incarnations.admit(from, header.from_incarnation);
+        admitted.map_err(Status::failed_precondition)
+    }
+
+    /// The first frame of the answering side.
+    fn hello(&self, to: u64) -> Frame {
+        let header = Header {
+            cluster_id: self.cluster.load(Ordering::Acquire),
+            from_node: self.me.get(),
+            from_incarnation: self.incarnations.own().get(),
+            to_node: to,
+            ..Header::default()
+        };
+        opening(Kind::Hello, 0, header, Bytes::new())
     }
 }
 
 /// Reads one link until it ends.
 struct Reader {
+    from: Admitted,
     handler: Arc<dyn FrameHandler>,
     sessions: Arc<Sessions>,
     frames: mpsc::Sender<Frame>,
@@ -93,20 +111,25 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    async fn run(self, mut inbound: Streaming<Frames>) {
+    async fn run(mut self, mut inbound: Streaming<Frames>) {
         loop {
             let message = tokio::select! {
                 message = inbound.message() => message,
                 () = self.frames.closed() => return,
             };
             let Ok(Some(message)) = message else { return };
-            message.frames.into_iter().for_each(|frame| self.take(frame));
+            if let Err(why) = message.frames.into_iter().try_for_each(|frame| self.take(frame)) {
+                tracing::warn!(why, "link ended");
+                return;
+            }
         }
     }
 
-    fn take(&self, mut taken: Frame) {
-        let session = taken.session;
-        match (taken.kind(), taken.header.take()) {
+    /// Takes one frame; an error ends the link.
+    fn take(&mut self, mut taken: Frame) -> Result<(), String> {
+        let (session, header) = (taken.session, taken.header.take());
+        self.from.takes(header.as_ref().map_or(0, |header| header.from_incarnation))?;
+        match (taken.kind(), header) {
             (Kind::Call, Some(header)) => {
                 let answer = self.handler.call(header, taken.payload);
                 let frames = self.frames.clone();
@@ -132,6 +155,7 @@ impl Reader {
             }
             _ => self.sessions.deliver(taken),
         }
+        Ok(())
     }
 }
 
@@ -148,10 +172,18 @@ impl RaftService for Acceptor {
         let Some(first) = first else { return Err(Status::invalid_argument("an empty link")) };
         let mut taken = first.frames.into_iter();
         let hello = taken.next().filter(|frame| frame.kind() == Kind::Hello);
-        self.check(hello.and_then(|frame| frame.header).as_ref())?;
+        let header = hello.and_then(|frame| frame.header);
+        let from = self.check(header.as_ref())?;
         let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
-        let reader = Reader { handler: self.handler.clone(), sessions: Arc::default(), frames };
-        taken.for_each(|frame| reader.take(frame));
+        if self.incarnations.own().get() != 0 {
+            let to = header.map_or(0, |header| header.from_node);
+            // The queue is empty.
+            let _ = frames.try_send(self.hello(to));
+        }
+        let (handler, sessions) = (self.handler.clone(), Arc::default());
+        let mut reader = Reader { from, handler, sessions, frames };
+        let taken = taken.try_for_each(|frame| reader.take(frame));
+        taken.map_err(Status::failed_precondition)?;
         let until = self.stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(reader.run(inbound)).await });
         let frames = outbound(queue).map(Ok).take_until(self.stop.clone().cancelled_owned());
@@ -165,7 +197,7 @@ impl RaftService for Acceptor {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?;
         let header = first.and_then(|chunk| chunk.header);
-        self.check(header.as_ref())?;
+        let from = self.check(header.as_ref())?;
         let header = header.ok_or_else(|| Status::invalid_argument("no header"))?;
         let payloads = chunks.map(|chunk| match chunk {
             Ok(chunk) => Ok(chunk.payload),
@@ -174,7 +206,11 @@ impl RaftService for Acceptor {
         // An own task: this future is dropped when the asker gives up, an install must not be.
         let installing = self.handler.snapshot(header, payloads.boxed());
         match tokio::spawn(installing).await {
-            Ok(Ok(payload)) => Ok(Response::new(SnapshotAnswer { payload })),
+            Ok(Ok(payload)) => {
+                from.check().map_err(Status::failed_precondition)?;
+                let from_incarnation = self.incarnations.own().get();
+                Ok(Response::new(SnapshotAnswer { payload, from_incarnation }))
+            }
             Ok(Err(why)) => Err(Status::failed_precondition(why)),
             Err(_) => Err(Status::internal("the handler failed")),
         }

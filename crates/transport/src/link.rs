@@ -2,6 +2,7 @@
 
 use crate::channel::channel;
 use crate::gather::gather;
+use crate::incarnations::Admitted;
 use crate::session::{Sessions, frame, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
@@ -51,7 +52,8 @@ impl Connection {
         let (up, link) = watch::channel(None);
         let down_since = Arc::new(Mutex::new(Some(Instant::now())));
         let stop = CancellationToken::new();
-        let keeper = Keeper { options, to, address, up, down_since: down_since.clone() };
+        let (since, said) = (down_since.clone(), Mutex::default());
+        let keeper = Keeper { options, to, address, up, down_since: since, said };
         let until = stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(keeper.run()).await });
         Self { started: Instant::now(), link, down_since, stop }
@@ -65,6 +67,8 @@ struct Keeper {
     address: String,
     up: watch::Sender<Option<Arc<Link>>>,
     down_since: Arc<Mutex<Option<Instant>>>,
+    /// The refusal that was logged last.
+    said: Mutex<String>,
 }
 
 impl Keeper {
@@ -97,6 +101,7 @@ impl Keeper {
         let hello = Header {
             cluster_id: self.options.cluster.load(Ordering::Acquire),
             from_node: self.options.from.get(),
+            from_incarnation: self.options.incarnations.own().get(),
             to_node: self.to.get(),
             ..Header::default()
         };
@@ -105,22 +110,49 @@ impl Keeper {
         }
         let mut inbound = match client.link(outbound(queue)).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return status.message().to_owned(),
+            Err(status) => return self.refused(&status),
         };
         let sessions = Arc::<Sessions>::default();
         let _fail = FailAtEnd(sessions.clone());
         *self.down_since.lock() = None;
         self.up.send_replace(Some(Arc::new(Link { frames, sessions: sessions.clone() })));
         tracing::debug!(to_node = %self.to, address = self.address, "link is up");
+        let mut answers_as: Option<Admitted> = None;
         loop {
             match inbound.message().await {
                 Ok(Some(message)) => {
-                    message.frames.into_iter().for_each(|frame| sessions.deliver(frame));
+                    for frame in message.frames {
+                        if frame.kind() == Kind::Hello
+                            && let Some(hello) = &frame.header
+                        {
+                            match self.options.incarnations.admit(self.to, hello.from_incarnation) {
+                                Ok(admitted) => answers_as = Some(admitted),
+                                Err(why) => return why,
+                            }
+                        }
+                        if let Some(Err(why)) = answers_as.as_ref().map(Admitted::check) {
+                            return why;
+                        }
+                        sessions.deliver(frame);
+                    }
                 }
                 Ok(None) => return "closed by the other side".to_owned(),
                 Err(status) => return status.message().to_owned(),
             }
         }
+    }
+
+    /// The other side is there and does not want this process.
+    fn refused(&self, status: &tonic::Status) -> String {
+        let why = status.message();
+        if status.code() == tonic::Code::FailedPrecondition {
+            let last = std::mem::replace(&mut *self.said.lock(), why.to_owned());
+            // Every attempt meets the same: said once.
+            if last != why {
+                tracing::warn!(to_node = %self.to, address = self.address, why, "link refused");
+            }
+        }
+        why.to_owned()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Settings of the calling side.
 
+use crate::Incarnations;
 use isotherm_types::NodeId;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,4 +12,6 @@ pub struct PeersOptions {
     pub cluster: Arc<AtomicU64>,
     /// This process.
     pub from: NodeId,
+    /// Which start of it this is, and what is known of those of others.
+    pub incarnations: Incarnations,
 }

@@ -52,6 +52,12 @@ impl Peers {
         }
     }
 
+    /// Where the other processes are, as far as is known.
+    pub fn addresses(&self) -> Vec<(NodeId, String)> {
+        let book = self.book.lock();
+        book.iter().map(|(node, entry)| (*node, entry.address.clone())).collect()
+    }
+
     /// Forgets `node` and drops its link.
     pub fn forget(&self, node: NodeId) {
         self.book.lock().remove(&node);
@@ -88,6 +94,7 @@ impl Peers {
         Header {
             cluster_id: self.options.cluster.load(Ordering::Acquire),
             from_node: self.options.from.get(),
+            from_incarnation: self.options.incarnations.own().get(),
             to_node: to.get(),
             ..header
         }
@@ -141,12 +148,19 @@ impl Peers {
         let first =
             SnapshotChunk { header: Some(self.complete(to, header)), payload: Bytes::new() };
         let all = SnapshotChunks { first: Some(first), rest: chunks };
+        let incarnations = self.options.incarnations.clone();
         Box::pin(async move {
             let address = address.ok_or_else(|| unreachable("its address is not known"))?;
             let mut client = RaftServiceClient::new(channel(&address)?)
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
             match tokio::time::timeout(timeout, client.snapshot(all)).await {
-                Ok(Ok(answer)) => Ok(answer.into_inner().payload),
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    // What a superseded process has on its disk counts for nothing.
+                    let admitted = incarnations.admit(to, answer.from_incarnation);
+                    admitted.map_err(TransportError::Refused)?;
+                    Ok(answer.payload)
+                }
                 Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
                     Err(unreachable(status.message()))
                 }

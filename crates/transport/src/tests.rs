@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
-use isotherm_types::NodeId;
+use isotherm_types::{Incarnation, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -56,19 +56,27 @@ impl FrameHandler for Echo {
 }
 
 async fn server(address: &str) -> (SocketAddr, CancellationToken) {
+    server_as(address, Incarnations::default()).await
+}
+
+async fn server_as(address: &str, incarnations: Incarnations) -> (SocketAddr, CancellationToken) {
     let listener = bind(address.parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let cluster = Arc::new(AtomicU64::new(7));
-    let service = raft_server(Arc::new(Echo), cluster, NodeId(2), stop.clone());
+    let service = raft_server(Arc::new(Echo), cluster, NodeId(2), incarnations, stop.clone());
     let served = serve(listener, Routes::new(service), stop.clone());
     tokio::spawn(async move { served.await.unwrap() });
     (address, stop)
 }
 
 fn peers(cluster: u64, address: SocketAddr) -> Peers {
+    peers_as(cluster, address, Incarnations::default())
+}
+
+fn peers_as(cluster: u64, address: SocketAddr, incarnations: Incarnations) -> Peers {
     let cluster = Arc::new(AtomicU64::new(cluster));
-    let peers = Peers::new(PeersOptions { cluster, from: NodeId(1) });
+    let peers = Peers::new(PeersOptions { cluster, from: NodeId(1), incarnations });
     peers.set_address(NodeId(2), &address.to_string());
     peers
 }
@@ -220,4 +228,61 @@ async fn a_payload_that_no_message_can_hold_is_refused_and_harms_no_other() {
     assert!(matches!(refused, Err(TransportError::Refused(_))), "{refused:?}");
     sender.send(Bytes::from_static(b"still here")).await.unwrap();
     assert_eq!(receiver.next().await.unwrap().unwrap(), "still here");
+}
+
+fn start(number: u64) -> Incarnations {
+    Incarnations::new(Incarnation(number))
+}
+
+async fn snapshot(peers: &Peers) -> Result<Bytes, TransportError> {
+    let chunks = futures::stream::iter([Bytes::from_static(b"chunk")]).boxed();
+    peers.send_snapshot(NodeId(2), Header::default(), chunks, SECOND).await
+}
+
+#[tokio::test]
+async fn a_superseded_process_is_refused_on_the_links_that_it_has_and_on_new_ones() {
+    let known = Incarnations::default();
+    let (address, _stop) = server_as("127.0.0.1:0", known.clone()).await;
+    let (older, newer) = (peers_as(7, address, start(5)), peers_as(7, address, start(6)));
+    assert!(call(&older, 1, b"first").await.is_ok() && snapshot(&older).await.is_ok());
+    let opened = older.open_stream(NodeId(2), Header::default()).await;
+    let (_sender, mut receiver) = opened.unwrap();
+    assert!(call(&newer, 1, b"second").await.is_ok());
+    assert!(call(&older, 1, b"late").await.is_err());
+    let ended = tokio::time::timeout(SECOND, receiver.next()).await.unwrap();
+    assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
+    let refused = snapshot(&older).await;
+    assert!(
+        matches!(&refused, Err(TransportError::Refused(why)) if why.contains("i6")),
+        "{refused:?}"
+    );
+    // What the meta service says counts as well.
+    known.learn(NodeId(1), Incarnation(9));
+    assert!(call(&newer, 1, b"late").await.is_err());
+    let unnumbered = peers(7, address);
+    assert!(call(&unnumbered, 1, b"of an older version").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_process_that_was_given_a_new_number_keeps_its_link() {
+    let (address, _stop) = server("127.0.0.1:0").await;
+    let own = start(5);
+    let peers = peers_as(7, address, own.clone());
+    let (mut sender, mut receiver) = peers.open_stream(NodeId(2), Header::default()).await.unwrap();
+    own.set_own(Incarnation(8));
+    assert!(call(&peers, 1, b"as i8").await.is_ok());
+    sender.send(Bytes::from_static(b"still here")).await.unwrap();
+    assert_eq!(receiver.next().await.unwrap().unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn the_answers_of_a_superseded_process_are_not_taken() {
+    let (address, _stop) = server_as("127.0.0.1:0", start(5)).await;
+    let known = start(3);
+    let peers = peers_as(7, address, known.clone());
+    assert!(call(&peers, 1, b"in time").await.is_ok() && snapshot(&peers).await.is_ok());
+    assert_eq!(known.newest(NodeId(2)), Incarnation(5), "it said so");
+    known.learn(NodeId(2), Incarnation(6));
+    assert!(call(&peers, 1, b"late").await.is_err());
+    assert!(matches!(snapshot(&peers).await, Err(TransportError::Refused(_))));
 }

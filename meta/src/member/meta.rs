@@ -162,6 +162,7 @@ impl Meta {
             .map(|(id, record)| pb::NodeAddress {
                 id: id.get(),
                 address: record.details.address.clone(),
+                incarnation: record.incarnation.get(),
             })
             .collect()
     }

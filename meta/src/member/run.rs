@@ -15,7 +15,7 @@ use isotherm_proto::internal::meta_service_server::MetaServiceServer;
 use isotherm_raftstore::{Group, GroupOptions, Part};
 use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
 use isotherm_telemetry::{Health, MetricsHandle, serve_http};
-use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
+use isotherm_transport::{Incarnations, Peers, PeersOptions, bind, raft_server, serve};
 use isotherm_types::limits::MESSAGE_BYTES_MAX;
 use isotherm_types::{ClusterId, NodeId, RaftTiming};
 use parking_lot::RwLock;
@@ -80,7 +80,12 @@ impl Member {
         let cluster = Arc::new(AtomicU64::new(known));
         let tasks = TaskTracker::new();
         let work = CancellationToken::new();
-        let peers = Peers::new(PeersOptions { cluster: cluster.clone(), from: me });
+        let peers = Peers::new(PeersOptions {
+            cluster: cluster.clone(),
+            from: me,
+            // The starts of members are not numbered.
+            incarnations: Incarnations::default(),
+        });
         let members = config.members();
         for (id, address) in members.iter().filter(|(id, _)| *id != me) {
             peers.set_address(*id, address);
@@ -148,7 +153,8 @@ impl Member {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let frames = Inbox::default();
         frames.open(self.meta.group.clone());
-        let links = raft_server(Arc::new(frames), self.cluster.clone(), self.meta.me, until);
+        let (cluster, incarnations) = (self.cluster.clone(), Incarnations::default());
+        let links = raft_server(Arc::new(frames), cluster, self.meta.me, incarnations, until);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<MetaServiceServer<Service>>().await;
         let reflection = tonic_reflection::server::Builder::configure()

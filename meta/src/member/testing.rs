@@ -17,7 +17,7 @@ use isotherm_raftstore::{
     SendError,
 };
 use isotherm_storage::{LogEngine, LogOptions, RocksLog};
-use isotherm_transport::{Peers, PeersOptions};
+use isotherm_transport::{Incarnations, Peers, PeersOptions};
 use isotherm_types::{NodeId, RaftTiming};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
@@ -186,7 +186,11 @@ impl TestMember {
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let oracle = Oracle::start(me, group.clone(), &tasks, stop.clone());
-        let peers = Peers::new(PeersOptions { cluster: Arc::default(), from: me });
+        let peers = Peers::new(PeersOptions {
+            cluster: Arc::default(),
+            from: me,
+            incarnations: Incarnations::default(),
+        });
         let members = members.into_iter().map(|id| (id, format!("meta:{}", id.get()))).collect();
         let meta = Arc::new(Meta::new(me, members, configured, group, oracle, peers));
         tasks.spawn(leader::run(meta.clone(), stop.clone()));

@@ -72,7 +72,7 @@ async fn leader(ports: &[u16]) -> (u64, Client) {
 
 /// `requests` answers of one stream; none if the member lost its leadership meanwhile.
 async fn try_timestamps(client: &mut Client, requests: u64) -> Option<Vec<u64>> {
-    let requests = (1..=requests).map(|id| pb::TimestampsRequest { id, count: 2 });
+    let requests = (1..=requests).map(|id| pb::TimestampsRequest { id, count: 2, cluster_id: 0 });
     let sent: Vec<_> = requests.collect();
     let expected = sent.len();
     let mut answers = client.timestamps(tokio_stream::iter(sent)).await.ok()?.into_inner();

@@ -40,6 +40,7 @@ impl Meta {
         request: pb::AllocateIdsRequest,
     ) -> Result<pb::AllocateIdsResponse, WireError> {
         self.leading()?;
+        self.check_cluster(request.cluster_id)?;
         let count = request.count;
         if !(1..=IDS_MAX).contains(&count) {
             let why = format!("{count} ids cannot be given, only 1 to {IDS_MAX}");

@@ -44,7 +44,7 @@ impl MetaService for Service {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Answer<pb::HeartbeatResponse> {
-        answer(async { self.meta.heartbeat(request.into_inner()) }).await
+        answer(self.meta.heartbeat_confirmed(request.into_inner())).await
     }
 
     async fn timestamps(

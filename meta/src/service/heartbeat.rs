@@ -49,7 +49,7 @@ impl Meta {
     ) -> Result<pb::HeartbeatResponse, WireError> {
         self.leading()?;
         let (node, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
-        self.check_sender(node, incarnation)?;
+        self.check_sender(&request)?;
         let supports = ClusterVersion::from_wire(request.supports_version);
         check_supported(self.group.machine().read().version(), ClusterVersion::FIRST, supports)?;
         let heartbeat = Heartbeat {
@@ -98,23 +98,6 @@ impl Meta {
             self.news.notify_one();
         }
         Ok(self.answer_heartbeat(node, request.seeded, report_all))
-    }
-
-    fn check_sender(&self, node: NodeId, incarnation: Incarnation) -> Result<(), WireError> {
-        let machine = self.group.machine().read();
-        let Some(record) = machine.nodes().get(&node) else {
-            let why = format!("node {node} is not registered");
-            return Err(WireError::new(Code::NotFound, why));
-        };
-        if record.incarnation != incarnation {
-            let why = format!(
-                "node {node} was started again as {}: {incarnation} is an earlier start of it, or \
-                 its data directory is used twice",
-                record.incarnation
-            );
-            return Err(WireError::new(Code::Condition, why));
-        }
-        Ok(())
     }
 
     /// Holds the descriptors that are newer than the map's; says whether there are any.

@@ -10,6 +10,7 @@ mod grpc;
 mod heartbeat;
 mod heat;
 mod holds;
+mod identity;
 mod operations;
 mod ranges;
 mod register;

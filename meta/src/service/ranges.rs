@@ -5,7 +5,7 @@ use crate::registry::{RangeHealth, load_message};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
-use isotherm_types::{KeyRange, RangeDescriptor, RangeId};
+use isotherm_types::{ClusterId, KeyRange, RangeDescriptor, RangeId};
 use std::time::Instant;
 
 /// Most ranges in one answer.
@@ -17,6 +17,7 @@ impl Meta {
         request: pb::GetRangesRequest,
     ) -> Result<pb::GetRangesResponse, WireError> {
         self.leading()?;
+        self.check_cluster(request.cluster_id)?;
         let span = match request.span {
             None => KeyRange::all(),
             Some(span) => {
@@ -57,7 +58,8 @@ impl Meta {
                 }
             }
         };
-        Ok(pb::GetRangesResponse { error: None, ranges, nodes: self.node_addresses() })
+        let cluster_id = self.group.machine().read().cluster().map_or(0, ClusterId::get);
+        Ok(pb::GetRangesResponse { error: None, ranges, nodes: self.node_addresses(), cluster_id })
     }
 
     fn not_bootstrapped(&self) -> WireError {

@@ -110,12 +110,71 @@ async fn a_restarted_node_keeps_its_id_and_its_former_start_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_for_another_cluster_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    let (cluster_id, other) = (nodes[0].cluster_id, nodes[0].cluster_id ^ 1);
+    let beat = |cluster_id| pb::HeartbeatRequest { cluster_id, ..beat(&nodes[0]) };
+    let refused = meta.heartbeat_confirmed(beat(other)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Incompatible);
+    assert!(refused.0.message.contains("founded again"), "{refused}");
+    for known in [cluster_id, 0] {
+        let answer = meta.heartbeat_confirmed(beat(known)).await.unwrap();
+        assert!(answer.nodes.iter().all(|n| n.incarnation != 0), "{:?}", answer.nodes);
+    }
+    let ranges =
+        |cluster_id| meta.get_ranges(pb::GetRangesRequest { cluster_id, ..Default::default() });
+    assert_eq!(ranges(other).unwrap_err().code(), Code::Incompatible);
+    assert_eq!(ranges(cluster_id).unwrap().cluster_id, cluster_id);
+    assert_eq!(ranges(0).unwrap().cluster_id, cluster_id);
+    let ids = |cluster_id| meta.allocate_ids(pb::AllocateIdsRequest { count: 1, cluster_id });
+    assert_eq!(ids(other).await.unwrap_err().code(), Code::Incompatible);
+    assert!(ids(cluster_id).await.is_ok());
+    member.close().await;
+}
+
+/// A refusal of a heartbeat ends the node: a leader that was replaced without knowing it must not say
+/// one, because it may not have heard of the node's last start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_cut_off_refuses_no_start_of_which_it_has_not_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Arc::new(Net::default());
+    let mut members = Vec::new();
+    for me in 1..=3 {
+        let dir = dir.path().join(me.to_string());
+        members.push(TestMember::open(&net, me, 3, &dir, FOUNDING).await);
+    }
+    let leads = |m: &TestMember| m.leads();
+    eventually("a leader", || members.iter().any(leads)).await;
+    let old = members.iter().position(leads).unwrap();
+    let first = register(&members[old].meta, 0, "node:1").await;
+    net.set_cut(members[old].meta.me, true);
+    let next = || (0..3).find(|i| *i != old && members[*i].leads());
+    eventually("another leader", || next().is_some()).await;
+    let new = next().unwrap();
+    let second = register(&members[new].meta, first.node_id, "node:1").await;
+    let fresh = register(&members[new].meta, 0, "node:2").await;
+    for registered in [&second, &fresh] {
+        let refused = members[old].meta.heartbeat_confirmed(beat(registered)).await.unwrap_err();
+        assert!(matches!(refused.code(), Code::Unavailable | Code::NotLeader), "{refused}");
+    }
+    let refused = members[new].meta.heartbeat_confirmed(beat(&first)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Condition);
+    assert!(refused.0.message.contains("started again"), "{refused}");
+    for member in members {
+        member.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_split_enters_the_map_when_both_halves_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let member = member(dir.path()).await;
     let meta = &member.meta;
     let nodes = bootstrapped(meta).await;
-    let ids = meta.allocate_ids(pb::AllocateIdsRequest { count: 1 }).await.unwrap();
+    let ids = meta.allocate_ids(pb::AllocateIdsRequest { count: 1, cluster_id: 0 }).await.unwrap();
     assert_eq!(ids.first, 7);
     let old = meta.group.machine().read().ranges().get(RangeId(6)).unwrap().clone();
     let spans = old.span.split_at(&[Key::from_static(b"~~")]).unwrap();

@@ -26,10 +26,12 @@ impl Service {
         let (meta, stop) = (self.meta.clone(), self.stop.clone());
         let serve = move |request: Result<pb::TimestampsRequest, Status>| match request {
             Err(status) => futures::future::ready(Err(status)).boxed(),
-            Ok(request) => match meta.leading() {
-                Ok(_) => begin(&meta.oracle, request),
-                Err(error) => refuse(request.id, error),
-            },
+            Ok(request) => {
+                match meta.leading().and_then(|_| meta.check_cluster(request.cluster_id)) {
+                    Ok(()) => begin(&meta.oracle, request),
+                    Err(error) => refuse(request.id, error),
+                }
+            }
         };
         requests.map(serve).buffered(IN_FLIGHT_MAX).take_until(stop.cancelled_owned()).boxed()
     }
@@ -43,7 +45,7 @@ fn refuse(id: u64, error: WireError) -> Answer {
 }
 
 fn begin(oracle: &Oracle, request: pb::TimestampsRequest) -> Answer {
-    let pb::TimestampsRequest { id, count } = request;
+    let pb::TimestampsRequest { id, count, .. } = request;
     if !(1..=COUNT_MAX).contains(&count) {
         let why = format!("{count} timestamps cannot be given at once, only 1 to {COUNT_MAX}");
         return refuse(id, WireError::new(Code::Invalid, why));

@@ -11,6 +11,9 @@ use isotherm_storage::Row;
 use isotherm_types::{Key, KeyRange, Timestamp, limits};
 use std::time::Duration;
 
+/// How soon it pays to ask again while the oracle is down.
+const NO_TIMESTAMPS_PAUSE: Duration = Duration::from_millis(100);
+
 pub(super) fn invalid(why: impl Into<String>) -> RangeError {
     RangeError::Invalid(why.into())
 }
@@ -147,7 +150,7 @@ pub(super) fn wire_error(error: RangeError) -> WireError {
         RangeError::NotLeader { .. } => Code::NotLeader,
         RangeError::EpochMismatch { .. } => Code::EpochMismatch,
         RangeError::RangeNotFound(_) => Code::RangeNotFound,
-        RangeError::Busy { .. } => Code::Busy,
+        RangeError::Busy { .. } | RangeError::NoTimestamps => Code::Busy,
         RangeError::DiskFull => Code::DiskFull,
         RangeError::Invalid(_) => Code::Invalid,
         RangeError::TooLarge(_) => Code::TooLarge,
@@ -167,6 +170,7 @@ pub(super) fn wire_error(error: RangeError) -> WireError {
             wire.0.descriptors = current.iter().map(Into::into).collect();
         }
         RangeError::Busy { retry_after } => wire.0.retry_after_ms = millis(retry_after),
+        RangeError::NoTimestamps => wire.0.retry_after_ms = millis(NO_TIMESTAMPS_PAUSE),
         RangeError::SnapshotTooOld { safe_point } => wire.0.safe_point = safe_point.get(),
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! The RPCs of a node.
 //!
 //! * `range`, `range_stream`: what clients that route ask of the node that leads a range;
+//! * `routes`: where the ranges are that this node hosts;
 //! * `aggregate`: what the rows of ranges that this node leads come to;
 //! * `replica`: changes of a range's members, which the meta service asks of its leader;
 //! * `merge`: the steps of merges, likewise;
@@ -14,6 +15,7 @@ mod merge;
 mod range;
 mod range_stream;
 mod replica;
+mod routes;
 
 pub use kv::KvGateway;
 pub use merge::MergeRpc;

@@ -8,7 +8,7 @@ use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeService;
 use isotherm_proto::internal::{self as pb};
 use isotherm_raftstore::{RangeError, Store, TimestampSource};
-use isotherm_transport::MetaLink;
+use isotherm_transport::{Incarnations, MetaLink, Peers};
 use isotherm_types::{ClusterId, Incarnation, NodeId, RangeId, SessionId, Timestamp};
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -30,7 +30,13 @@ pub struct Ready {
     pub oracle: Arc<dyn TimestampSource>,
     pub meta: Arc<MetaLink>,
     pub cluster: ClusterId,
-    pub incarnation: Incarnation,
+    /// The number of this start, once meta has given it one: sessions are named by it.
+    pub registered: Arc<OnceLock<Incarnation>>,
+    /// This node, how others reach it, and what is known of them.
+    pub me: NodeId,
+    pub address: String,
+    pub peers: Peers,
+    pub incarnations: Incarnations,
     /// Sessions issued so far.
     pub sessions: AtomicU64,
     /// How many aggregates are read at a time.
@@ -38,6 +44,14 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// Refuses what is meant for another cluster; 0: the client did not say.
+    pub(super) fn check_cluster(&self, asked: u64) -> Result<(), WireError> {
+        if asked == 0 || asked == self.cluster.get() {
+            return Ok(());
+        }
+        Err(other_cluster(self.cluster, ClusterId(asked)))
+    }
+
     /// A timestamp, within the RPC's deadline.
     async fn timestamp(&self) -> Result<Timestamp, WireError> {
         let unavailable = |why: String| WireError::new(Code::Unavailable, why);
@@ -50,9 +64,10 @@ impl Ready {
 
     async fn allocate(&self, count: u32) -> Result<u64, WireError> {
         let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+        let cluster_id = self.cluster.get();
         for _ in 0..3 {
             let mut leader = self.meta.leader().await?;
-            let asked = leader.allocate_ids(pb::AllocateIdsRequest { count });
+            let asked = leader.allocate_ids(pb::AllocateIdsRequest { count, cluster_id });
             let answer = match tokio::time::timeout(TIMEOUT, asked).await {
                 Ok(Ok(answer)) => answer.into_inner(),
                 Ok(Err(_)) | Err(_) => {
@@ -60,12 +75,20 @@ impl Ready {
                     continue;
                 }
             };
-            if self.meta.check(answer.error).is_ok() {
-                return Ok(answer.first);
+            match self.meta.check(answer.error) {
+                Ok(()) => return Ok(answer.first),
+                Err(error) if error.code() == Code::Incompatible => return Err(error),
+                Err(_) => {}
             }
         }
         Err(unavailable("the meta service gave no ids for new ranges".to_owned()))
     }
+}
+
+/// The refusal of what is meant for another cluster: the address was taken over by this node.
+pub(super) fn other_cluster(own: ClusterId, asked: ClusterId) -> WireError {
+    let why = format!("this node is of cluster {own}, the request is for {asked}");
+    WireError::new(Code::Incompatible, why)
 }
 
 /// The service; refuses everything until the node is open.
@@ -101,9 +124,10 @@ impl RangeService for RangeRpc {
         &self,
         request: Request<Streaming<pb::RangeRequests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let store = self.ready()?.store.clone();
+        let ready = self.ready()?;
+        let (store, cluster) = (ready.store.clone(), ready.cluster);
         let (outbound, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
-        tokio::spawn(range_stream::serve(store, request.into_inner(), outbound));
+        tokio::spawn(range_stream::serve(store, cluster, request.into_inner(), outbound));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -112,8 +136,9 @@ impl RangeService for RangeRpc {
         request: Request<pb::AggregateRequest>,
     ) -> Result<Response<Self::AggregateStream>, Status> {
         let ready = self.ready()?;
-        let aggregate =
-            Aggregate::new(ready.store.clone(), request.into_inner()).map_err(status)?;
+        let request = request.into_inner();
+        ready.check_cluster(request.cluster_id)?;
+        let aggregate = Aggregate::new(ready.store.clone(), request).map_err(status)?;
         let (outbound, answers) = mpsc::channel(PARTIALS_WAITING_MAX);
         tokio::spawn(aggregate.run(ready.aggregates.clone(), outbound));
         Ok(Response::new(ReceiverStream::new(answers)))
@@ -121,12 +146,17 @@ impl RangeService for RangeRpc {
 
     async fn open_session(
         &self,
-        _: Request<pb::OpenSessionRequest>,
+        request: Request<pb::OpenSessionRequest>,
     ) -> Result<Response<pb::OpenSessionResponse>, Status> {
         let ready = self.ready()?;
+        ready.check_cluster(request.into_inner().cluster_id)?;
+        // The number of an earlier start would name sessions that were given before.
+        let unregistered =
+            || Status::unavailable("this start has no number of the meta service yet");
+        let incarnation = *ready.registered.get().ok_or_else(unregistered)?;
         let ts = ready.timestamp().await?;
         let number = ready.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = SessionId::new(ready.cluster, ready.incarnation, number);
+        let session = SessionId::new(ready.cluster, incarnation, number);
         Ok(Response::new(pb::OpenSessionResponse {
             session_issuer: session.issuer,
             session_number: session.number,
@@ -136,9 +166,11 @@ impl RangeService for RangeRpc {
 
     async fn timestamp(
         &self,
-        _: Request<pb::RangeTimestampRequest>,
+        request: Request<pb::RangeTimestampRequest>,
     ) -> Result<Response<pb::RangeTimestampResponse>, Status> {
-        let ts = self.ready()?.timestamp().await?;
+        let ready = self.ready()?;
+        ready.check_cluster(request.into_inner().cluster_id)?;
+        let ts = ready.timestamp().await?;
         Ok(Response::new(pb::RangeTimestampResponse { ts: ts.get() }))
     }
 
@@ -227,5 +259,14 @@ impl RangeService for RangeRpc {
             })
             .collect();
         Ok(Response::new(pb::ListReplicasResponse { replicas }))
+    }
+    async fn list_routes(
+        &self,
+        request: Request<pb::ListRoutesRequest>,
+    ) -> Result<Response<pb::ListRoutesResponse>, Status> {
+        let ready = self.ready()?;
+        let request = request.into_inner();
+        ready.check_cluster(request.cluster_id)?;
+        Ok(Response::new(ready.routes(request)?))
     }
 }

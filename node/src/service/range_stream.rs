@@ -8,14 +8,16 @@
 use super::convert::{
     page_read, page_result, point_read, point_result, wire_error, write_request, write_result,
 };
+use super::range::other_cluster;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use isotherm_proto::WireError;
 use isotherm_proto::internal::{
     RangeRequest, RangeRequests, RangeResponse, RangeResponses, range_request, range_response,
 };
 use isotherm_raftstore::{PointRead, RangeError, Store};
-use isotherm_types::RangeId;
+use isotherm_types::{ClusterId, RangeId};
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ type Reads = HashMap<(RangeId, u64), (Vec<u64>, Vec<PointRead>, Duration)>;
 /// Serves one stream until the client closes it.
 pub async fn serve(
     store: Arc<Store>,
+    cluster: ClusterId,
     mut inbound: Streaming<RangeRequests>,
     outbound: mpsc::Sender<Result<RangeResponses, Status>>,
 ) {
@@ -66,7 +69,11 @@ pub async fn serve(
         tokio::select! {
             message = inbound.message(), if is_open => match message {
                 Ok(Some(message)) => {
-                    let refused = start(&store, message, &mut running);
+                    let refused = match message.cluster_id {
+                        0 => start(&store, message, &mut running),
+                        asked if asked == cluster.get() => start(&store, message, &mut running),
+                        asked => refuse_all(message, &other_cluster(cluster, ClusterId(asked))),
+                    };
                     if !refused.is_empty() && !send(&outbound, refused).await {
                         return;
                     }
@@ -116,6 +123,15 @@ async fn send(
         responses.push(answer);
     }
     outbound.send(Ok(RangeResponses { responses })).await.is_ok()
+}
+
+/// Refuses everything that a message asks for.
+fn refuse_all(message: RangeRequests, error: &WireError) -> Vec<RangeResponse> {
+    let refuse = |request: RangeRequest| {
+        let body = Some(range_response::Body::Error(error.clone().into()));
+        RangeResponse { id: request.id, body }
+    };
+    message.requests.into_iter().map(refuse).collect()
 }
 
 /// Starts what a message asks for; returns the answers to what is refused at once.

@@ -266,6 +266,7 @@ impl Sequencer {
             // Consensus takes no proposal of a leader whose lease ran out: a quorum renews it.
             replica.confirm_leadership().await?;
         }
+        replica.ctx.check_oracle()?;
         let number = replica.pending.begin(keys);
         loop {
             match replica.ctx.timestamp().await {

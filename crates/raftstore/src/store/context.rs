@@ -24,6 +24,11 @@ pub trait TimestampSource: Send + Sync + 'static {
     /// A timestamp that was requested after this call began: it joins only a request that was not
     /// sent yet. Never one that was fetched ahead.
     fn timestamp(&self) -> BoxFuture<'static, Result<Timestamp, OracleError>>;
+
+    /// Whether it is known not to answer now: what needs a timestamp is refused at once.
+    fn is_down(&self) -> bool {
+        false
+    }
 }
 
 /// The oracle did not answer.
@@ -190,6 +195,16 @@ impl StoreContext {
             Ok(Err(error)) => Err(RangeError::Unavailable(error.to_string())),
             Err(_) => Err(RangeError::Unavailable("the meta service did not answer".into())),
         }
+    }
+
+    /// The refusal of what needs a timestamp while the oracle is known to be down. Nothing waits then:
+    /// a batch that waited for its timestamp would hold up the reads of its keys.
+    pub(crate) fn check_oracle(&self) -> Result<(), RangeError> {
+        if self.oracle.is_down() {
+            metrics::counter!("isotherm_writes_refused_total", "reason" => "oracle").increment(1);
+            return Err(RangeError::NoTimestamps);
+        }
+        Ok(())
     }
 
     /// Refuses a timestamp that was not issued yet: a read there would not be repeatable.

@@ -30,6 +30,9 @@ pub enum RangeError {
         /// After this.
         retry_after: Duration,
     },
+    /// The oracle is known to be down: nothing that needs a timestamp is begun.
+    #[error("the meta service gives no timestamps now: writes wait for it, try again later")]
+    NoTimestamps,
     /// The node's disk is nearly full; it still reads.
     #[error("the disk of this node is nearly full: it takes no writes until space is freed")]
     DiskFull,

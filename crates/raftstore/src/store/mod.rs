@@ -123,6 +123,12 @@ impl Store {
         self.all().iter().map(|r| r.status()).collect()
     }
 
+    /// The replicas of ranges with keys in `span`, as they are now.
+    pub fn replicas_in(&self, span: &isotherm_types::KeyRange) -> Vec<ReplicaStatus> {
+        let all = self.all();
+        all.iter().filter(|r| r.descriptor().span.overlaps(span)).map(|r| r.status()).collect()
+    }
+
     /// Bytes that a span takes on disk, roughly.
     pub fn approximate_size(&self, span: &isotherm_types::KeyRange) -> u64 {
         self.ctx.data.approximate_size(span)

@@ -7,6 +7,7 @@ use crate::command::WriteRequest;
 use crate::replica::{PageRead, PointRead};
 use crate::testing::{Cluster, put};
 use isotherm_types::{Key, KeyRange};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Far below the lease, so that nothing here ends because leadership cannot be confirmed.
@@ -72,5 +73,48 @@ async fn a_read_waits_for_a_write_whose_timestamp_was_requested_before_it() {
     assert_eq!(cluster.get("k").await, now);
     let at = cluster.read("k", Some(later)).await.unwrap();
     assert_eq!(std::str::from_utf8(&at.value).unwrap(), now.unwrap());
+    cluster.stop().await;
+}
+
+/// While the oracle is known to be down, a batch is refused before it is noted: nothing waits behind
+/// it, neither the batches after it nor the reads of its keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_refused_at_once_while_the_oracle_is_down_and_reads_of_their_keys_go_on() {
+    let cluster = Cluster::start(3, StoreTuning::default()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("k", "before")]).await;
+    let range = cluster.locate(b"k");
+    let store = cluster.store(cluster.leader(range.id).await).clone();
+    let version = range.epoch.version;
+    let write = |value: &'static str| {
+        let (store, id) = (store.clone(), cluster.write_id());
+        let request = WriteRequest { id, ops: vec![put("k", value)] };
+        async move { store.write(range.id, version, request, Duration::from_secs(20)).await }
+    };
+    let closed = cluster.oracle.gate.clone().write_owned().await;
+    // One that had begun when it went down, and one that waits behind it.
+    let begun = tokio::spawn(write("begun"));
+    let replica = store.replica(range.id).unwrap();
+    while replica.pending.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let queued = tokio::spawn(write("queued"));
+    cluster.oracle.is_down.store(true, Ordering::SeqCst);
+    assert!(matches!(begun.await.unwrap(), Err(RangeError::Unavailable(_))));
+    assert_eq!(queued.await.unwrap(), Err(RangeError::NoTimestamps));
+    for _ in 0..20 {
+        let started = Instant::now();
+        assert_eq!(write("later").await, Err(RangeError::NoTimestamps));
+        assert!(replica.pending.is_empty());
+        let read = PointRead { key: Key::from_static(b"k"), at: None };
+        let second = Duration::from_secs(1);
+        let row = store.read(range.id, version, read, second).await.unwrap().unwrap();
+        assert_eq!(row.value, "before");
+        assert!(started.elapsed() < second, "{:?}", started.elapsed());
+    }
+    cluster.oracle.is_down.store(false, Ordering::SeqCst);
+    drop(closed);
+    cluster.write(vec![put("k", "after")]).await;
+    assert_eq!(cluster.get("k").await.unwrap(), "after");
     cluster.stop().await;
 }

@@ -17,7 +17,7 @@ use isotherm_types::{
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Physical part of the first timestamp.
@@ -28,6 +28,8 @@ pub struct Oracle {
     next: AtomicU64,
     /// While it is held for writing no timestamp arrives.
     pub gate: Arc<tokio::sync::RwLock<()>>,
+    /// Known not to answer.
+    pub is_down: AtomicBool,
 }
 
 impl Oracle {
@@ -45,6 +47,10 @@ impl TimestampSource for Oracle {
             let _open = gate.read().await;
             Ok(Timestamp::from_physical_ms(ORACLE_START_MS + n))
         })
+    }
+
+    fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::SeqCst)
     }
 }
 
@@ -95,7 +101,11 @@ impl Cluster {
     pub async fn start(nodes: u64, tuning: StoreTuning) -> Self {
         let mut cluster = Self {
             net: Arc::default(),
-            oracle: Arc::new(Oracle { next: AtomicU64::new(1), gate: Arc::default() }),
+            oracle: Arc::new(Oracle {
+                next: AtomicU64::new(1),
+                gate: Arc::default(),
+                is_down: AtomicBool::new(false),
+            }),
             tuning,
             root: tempfile::tempdir().unwrap(),
             nodes: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! FORMAT           "isotherm node format 1": which kind of process, which layout
 //! LOCK             locked by the process that uses the directory
 //! identity.json    cluster, node, timing: written once, when the cluster admits the process
+//! last-start.json  a node's last start, by which it may start without the meta service
 //! raft/            the log engine
 //! data/            the data engine
 //! snapshots/       snapshots on their way in or out
@@ -13,6 +14,7 @@
 //! its staged files. Its owner empties it once such installs are done.
 
 use super::identity::Identity;
+use super::last_start::{self, LastStart};
 use crate::{Result, StorageError};
 use parking_lot::Mutex;
 use std::fs::{self, File, TryLockError};
@@ -121,6 +123,33 @@ impl DataDir {
         Ok(())
     }
 
+    /// The last start that was noted here; none if there was none, or if this software cannot read
+    /// what was noted.
+    pub fn last_start(&self) -> Result<Option<LastStart>> {
+        let path = self.last_start_path();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::at(path)(e)),
+        };
+        match last_start::decode(&text) {
+            Ok(start) => Ok(Some(start)),
+            Err(why) => {
+                tracing::warn!(path = %path.display(), why, "the note of the last start is ignored");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Notes the start of a node. On disk when it returns.
+    pub fn set_last_start(&self, start: &LastStart) -> Result<()> {
+        self.replace(&self.last_start_path(), &last_start::encode(start))
+    }
+
+    fn last_start_path(&self) -> PathBuf {
+        self.path.join("last-start.json")
+    }
+
     fn identity_path(&self) -> PathBuf {
         self.path.join("identity.json")
     }
@@ -194,7 +223,8 @@ fn foreign(path: &Path) -> StorageError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use isotherm_types::{ClusterId, NodeId, RaftTiming};
+    use crate::dir::{KnownPeer, Place};
+    use isotherm_types::{ClusterId, Incarnation, NodeId, RaftTiming};
 
     fn why(result: Result<DataDir>) -> String {
         match result {
@@ -244,5 +274,44 @@ mod tests {
         drop(dir);
         let again = DataDir::open(tmp.path(), "node");
         assert!(matches!(again, Err(StorageError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn the_last_start_survives_a_reopen_and_what_cannot_be_read_counts_as_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.last_start().unwrap(), None);
+        let peer = KnownPeer {
+            node: NodeId(2),
+            address: "b:7410".to_owned(),
+            incarnation: Incarnation(4),
+        };
+        let place = Place::of(tmp.path()).unwrap();
+        let start =
+            LastStart { incarnation: Incarnation(7), cluster_version: 0, place, peers: vec![peer] };
+        dir.set_last_start(&start).unwrap();
+        drop(dir);
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.last_start().unwrap(), Some(start));
+        let path = tmp.path().join("last-start.json");
+        for useless in ["{\"format\": 2, \"incarnation\": \"seven\"}", "{\"format\": 1}", "", "\0"]
+        {
+            fs::write(&path, useless).unwrap();
+            assert_eq!(dir.last_start().unwrap(), None, "{useless:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_directory_is_in_another_place() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (here, there) = (tmp.path().join("here"), tmp.path().join("there"));
+        fs::create_dir_all(&here).unwrap();
+        fs::create_dir_all(&there).unwrap();
+        assert_eq!(Place::of(&here).unwrap(), Place::of(&here).unwrap());
+        assert_ne!(Place::of(&here).unwrap(), Place::of(&there).unwrap());
+        let moved = tmp.path().join("moved");
+        let before = Place::of(&here).unwrap();
+        fs::rename(&here, &moved).unwrap();
+        assert_eq!(Place::of(&moved).unwrap(), before, "a new name is not a new place");
     }
 }

@@ -23,6 +23,7 @@ impl Store {
         if self.ctx.read_only.load(Ordering::Acquire) {
             return Err(RangeError::DiskFull);
         }
+        self.ctx.check_oracle()?;
         let (answer, outcome) = oneshot::channel();
         let deadline = Instant::now() + timeout;
         let proposal = Proposal::Write { version, request, deadline, answer };
