@@ -128,7 +128,11 @@ impl Target for ClusterTarget {
         let expected = expected.map(|value| Bytes::from(value.to_owned()));
         let outcome = self.client.cas(key.to_owned(), expected, new.to_owned()).await;
         let outcome = outcome.map_err(op_error)?;
-        Ok(CasAnswer { applied: outcome.applied, current: outcome.current.as_ref().map(text) })
+        Ok(CasAnswer {
+            applied: outcome.applied,
+            is_current_known: !outcome.current_forgotten,
+            current: outcome.current.as_ref().map(text),
+        })
     }
 
     async fn incr(&self, key: &str, by: i64) -> Result<i64, OpError> {

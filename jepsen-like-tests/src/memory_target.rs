@@ -158,7 +158,7 @@ impl Target for MemoryTarget {
             if applied {
                 state.set(key, new);
             }
-            CasAnswer { applied, current }
+            CasAnswer { applied, is_current_known: true, current }
         };
         self.write(apply).await
     }

@@ -22,6 +22,8 @@ pub enum OpError {
 pub struct CasAnswer {
     /// Whether the new value was set.
     pub applied: bool,
+    /// Whether `current` says anything: a retry whose first answer was lost may not learn it.
+    pub is_current_known: bool,
     /// Value that was met instead of the expected one; of use only if it was not applied.
     pub current: Option<String>,
 }

@@ -254,6 +254,7 @@ impl Heartbeat {
             gone: gone.iter().map(|range| range.get()).collect(),
             supports_version: ClusterVersion::CURRENT.to_wire(),
             replicas_behind: self.store.replicas_behind(),
+            knows_version: self.store.cluster_version().to_wire(),
             cluster_id: self.cluster.get(),
         };
         let mut leader = self.meta.leader().await?;

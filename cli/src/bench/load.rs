@@ -109,7 +109,10 @@ async fn increment_by_hand(client: &Client, key: Key) -> Result<(), ClientError>
         if outcome.applied {
             return Ok(());
         }
-        current = outcome.current;
+        current = match outcome.current_forgotten {
+            false => outcome.current,
+            true => client.get(key.clone()).await?.map(|row| row.value),
+        };
     }
 }
 

@@ -125,10 +125,11 @@ impl Register {
         let expected_text = expected.map(|value| value.to_string());
         let work = async {
             let answer = target.cas(key, expected_text.as_deref(), &text).await?;
-            let current = (!answer.applied).then(|| met(answer.current));
+            let current = (!answer.applied && answer.is_current_known).then(|| met(answer.current));
             Ok(Answer { result: Some(answer.applied.into()), current, ..Answer::default() })
         };
         let answer = client.perform(Function::Cas, key, json!([expected, new]), work).await?;
-        Some(answer.current.unwrap_or_else(|| json!(new)))
+        let applied = answer.result == Some(true.into());
+        answer.current.or_else(|| applied.then(|| json!(new)))
     }
 }

@@ -84,13 +84,16 @@ impl MetaMachine {
             }
             Command::SetIntent { node, intent } => self.set_intent(node, intent),
             Command::Merge(command) => self.apply_merge(command),
-            Command::RaiseVersion { to } => self.raise_version(to),
+            Command::RaiseVersion { to, starts } => self.raise_version(to, starts),
         }
     }
 
     /// # Panics
     /// If this software does not support the version: what follows in the log it cannot apply.
-    fn raise_version(&mut self, to: ClusterVersion) -> Reply {
+    fn raise_version(&mut self, to: ClusterVersion, starts: u64) -> Reply {
+        if starts != self.incarnations_given {
+            return refused("a node has started in the meantime: try again");
+        }
         if to > ClusterVersion::CURRENT {
             tracing::error!(
                 cluster_version = to.0,

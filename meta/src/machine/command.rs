@@ -112,6 +112,9 @@ pub enum Command {
     RaiseVersion {
         /// Nothing happens if it is not a newer one.
         to: ClusterVersion,
+        /// How many starts of nodes the proposer knew of: refused if there was another one since, whose
+        /// software may not support the version.
+        starts: u64,
     },
 }
 
@@ -120,7 +123,7 @@ impl Command {
     /// but for what raises the version itself: then every member has said that it supports it.
     pub fn since(&self) -> ClusterVersion {
         match self {
-            Self::RaiseVersion { to } => ClusterVersion::BOUNDED_WRITES.max(*to),
+            Self::RaiseVersion { to, .. } => ClusterVersion::BOUNDED_WRITES.max(*to),
             Self::Found { .. }
             | Self::Bootstrap { .. }
             | Self::SeedingDone

@@ -107,6 +107,11 @@ impl MetaMachine {
         self.version
     }
 
+    /// Starts of nodes so far.
+    pub fn starts(&self) -> u64 {
+        self.incarnations_given
+    }
+
     /// The cluster, once founded.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster

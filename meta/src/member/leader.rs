@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const TICK: Duration = Duration::from_millis(250);
+/// How long a new cluster, whose nodes are there, waits for meta members that are just starting.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts of something that needs a quorum.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -129,13 +131,21 @@ impl Meta {
             bootstrap::plan(founding, &nodes)
         };
         let survey = self.survey().await;
-        let (from, to) = (survey.version, survey.supported_by_all());
-        if to > from && survey.blockers().is_empty() {
-            self.raise_at_founding(term, to).await?;
-        } else if !survey.blockers().is_empty() && self.registry.lock().is_in_grace(Instant::now())
-        {
-            // A member that is just starting; the cluster does not wait for it for long.
+        let since = *self.nodes_complete.lock().get_or_insert_with(Instant::now);
+        let blockers = survey.blockers();
+        if blockers.is_empty() {
+            if survey.supported_by_all() > survey.version {
+                self.raise(term, &survey).await?;
+            }
+        } else if since.elapsed() < FOUNDING_PATIENCE {
             return Ok(());
+        } else {
+            tracing::warn!(
+                cluster_version = survey.version.0,
+                blockers = blockers.join("; "),
+                "the cluster begins at an old version, because not every process says what it \
+                 supports: `isotherm upgrade finalize` raises it later"
+            );
         }
         let count = ranges.len();
         match self.propose(Command::Bootstrap { ranges }, Some(term)).await? {

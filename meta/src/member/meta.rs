@@ -44,6 +44,8 @@ pub(crate) struct Meta {
     pub(crate) scheduler: Mutex<Scheduler>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) seen: Mutex<Option<ClusterView>>,
+    /// Since when a new cluster has had the nodes that it waits for.
+    pub(crate) nodes_complete: Mutex<Option<Instant>>,
 }
 
 /// A refusal that names the leader.
@@ -97,6 +99,7 @@ impl Meta {
             scheduler: Mutex::default(),
             journal: Mutex::default(),
             seen: Mutex::new(None),
+            nodes_complete: Mutex::new(None),
         }
     }
 

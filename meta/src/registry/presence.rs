@@ -78,7 +78,9 @@ pub struct Heartbeat {
     pub capacity_cores: f64,
     /// The newest cluster version that it supports.
     pub supports: ClusterVersion,
-    /// Its replicas that are at an earlier version than the cluster.
+    /// The cluster version that it has heard of.
+    pub knows: ClusterVersion,
+    /// Its replicas that are at an earlier version than that.
     pub replicas_behind: u64,
 }
 

@@ -64,6 +64,7 @@ impl Meta {
             capacity_cores: request.capacity_cores,
             supports,
             replicas_behind: request.replicas_behind,
+            knows: ClusterVersion::from_wire(request.knows_version),
         };
         let reports = request
             .reports

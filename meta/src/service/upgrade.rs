@@ -34,6 +34,8 @@ pub(crate) struct Survey {
     pub version: ClusterVersion,
     processes: Vec<Process>,
     replicas_behind: u64,
+    /// Starts of nodes so far: a node that starts later is not part of the survey.
+    starts: u64,
 }
 
 impl Survey {
@@ -93,7 +95,11 @@ impl Meta {
             let heartbeat = heartbeat
                 .filter(|(at, _)| now.saturating_duration_since(*at) < DOWN_AFTER)
                 .map(|(_, heartbeat)| heartbeat);
-            replicas_behind += heartbeat.map_or(0, |heartbeat| heartbeat.replicas_behind);
+            // Who has not heard of the version cannot have followed it.
+            replicas_behind += heartbeat.map_or(0, |heartbeat| {
+                let is_informed = heartbeat.knows >= machine.version();
+                if is_informed { heartbeat.replicas_behind } else { heartbeat.replicas }
+            });
             processes.push(Process {
                 kind: "node",
                 id: id.get(),
@@ -102,18 +108,16 @@ impl Meta {
                 supports: heartbeat.map(|heartbeat| heartbeat.supports),
             });
         }
-        Survey { version: machine.version(), processes, replicas_behind }
+        let (version, starts) = (machine.version(), machine.starts());
+        Survey { version, processes, replicas_behind, starts }
     }
 
-    /// Raises the version of a cluster that has no ranges yet to what all its processes support.
-    pub(crate) async fn raise_at_founding(
-        &self,
-        term: u64,
-        to: ClusterVersion,
-    ) -> Result<(), WireError> {
-        match self.propose(Command::RaiseVersion { to }, Some(term)).await? {
+    /// Raises the version to what every process of `survey` supports, unless a node has started since.
+    pub(crate) async fn raise(&self, term: u64, survey: &Survey) -> Result<(), WireError> {
+        let (from, to, starts) = (survey.version, survey.supported_by_all(), survey.starts);
+        match self.propose(Command::RaiseVersion { to, starts }, Some(term)).await? {
             Reply::Done => {
-                tracing::info!(cluster_version = to.0, "the cluster begins at this version");
+                tracing::info!(from = from.0, to = to.0, "the cluster version was raised");
                 Ok(())
             }
             other => Err(unexpected(&other)),
@@ -151,11 +155,7 @@ impl Meta {
         }
         let (from, to) = (survey.version, survey.supported_by_all());
         if to > from {
-            match self.propose(Command::RaiseVersion { to }, Some(term)).await? {
-                Reply::Done => {}
-                other => return Err(unexpected(&other)),
-            }
-            tracing::info!(from = from.0, to = to.0, "the operator finalized an upgrade");
+            self.raise(term, &survey).await?;
         }
         Ok(pb::FinalizeUpgradeResponse { error: None, cluster_version: to.to_wire() })
     }

@@ -134,13 +134,20 @@ impl SessionMemory {
 impl AppliedState {
     /// From disk.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        let applied = Self::decode_any(bytes)?;
-        applied.check_supported()?;
-        Ok(applied)
+        Self::decode_any(bytes)?.checked()
+    }
+
+    /// The same for one that came inside another record.
+    pub fn checked(mut self) -> Result<Self, StorageError> {
+        self.check_supported()?;
+        // Ranges of the first software say 1, whose rules are those of the first version; nothing ever
+        // raised them, and what needs the first version must not be refused for them.
+        self.apply_version = self.apply_version.max(ClusterVersion::FIRST);
+        Ok(self)
     }
 
     /// Refuses a range at a version that this software does not know: its rules are not known here.
-    pub fn check_supported(&self) -> Result<(), StorageError> {
+    fn check_supported(&self) -> Result<(), StorageError> {
         let (found, known) = (self.apply_version, ClusterVersion::CURRENT);
         if found <= known {
             return Ok(());
@@ -222,6 +229,13 @@ mod tests {
         };
         let read = AppliedState::decode(&codec::encode(&before)).expect("an older layout");
         assert_eq!((read.last_ts, &read.memory, read.frozen), (Timestamp(7), &memory, None));
+        assert_eq!(read.apply_version, ClusterVersion::FIRST, "its rules are those of version 1");
+        let newer = AppliedState {
+            apply_version: ClusterVersion(ClusterVersion::CURRENT.0 + 1),
+            ..read.clone()
+        };
+        let refused = AppliedState::decode(&codec::encode(&newer));
+        assert!(refused.is_err_and(|e| e.to_string().contains("upgrade it")));
         let again = AppliedState::decode(&codec::encode(&read)).expect("the layout now");
         assert_eq!(again, read);
     }

@@ -9,6 +9,7 @@
 //! [`ClusterVersion::BOUNDED_WRITES`]: isotherm_types::ClusterVersion::BOUNDED_WRITES
 
 use crate::command::{OpResult, TooLarge, WriteOp, WriteOutcome, WriteRequest};
+use bytes::Bytes;
 use isotherm_storage::{Overlay, StorageError};
 use std::collections::HashMap;
 
@@ -19,11 +20,13 @@ pub const ANSWER_BYTES_MAX: u64 = 4 << 20;
 pub const REPLACED_BYTES_MAX: u64 = 32 << 20;
 /// Keys that are read at a time while their values are added up.
 const KEYS_AT_ONCE: usize = 16;
+/// Values up to this size are remembered with a lost condition.
+const REMEMBERED_VALUE_BYTES_MAX: usize = 32;
 /// Operations that weigh as much as one remembered write.
 const OPS_PER_WEIGHT: usize = 8;
 
 /// Whether `request` stays within the bounds. Leaves the values that it touches in `overlay`; those of
-/// a request that is refused are at most [`REPLACED_BYTES_MAX`] and one read.
+/// a request that is refused are at most [`REPLACED_BYTES_MAX`] and those of [`KEYS_AT_ONCE`] keys.
 pub fn check(
     request: &WriteRequest,
     overlay: &mut Overlay,
@@ -70,10 +73,20 @@ fn written_bytes(op: &WriteOp) -> u64 {
 }
 
 /// What is remembered of a write that took effect: at most 64 bytes per operation. The value that a lost
-/// condition answers is not: a retry of it learns that it was lost.
+/// condition answers is part of it only if it is small: otherwise a retry learns that it was lost, and no
+/// more.
 pub fn remembered(outcome: &WriteOutcome) -> WriteOutcome {
     let short = |result: &OpResult| match result {
-        OpResult::Cas { applied: false, current: Some(_) } => OpResult::CasLost,
+        OpResult::Cas { applied: false, current: Some(current) }
+            if current.len() > REMEMBERED_VALUE_BYTES_MAX =>
+        {
+            OpResult::CasLost
+        }
+        // A copy: the value shares the memory of what it was read with.
+        OpResult::Cas { applied, current } => {
+            let current = current.as_ref().map(|value| Bytes::copy_from_slice(value));
+            OpResult::Cas { applied: *applied, current }
+        }
         other => other.clone(),
     };
     let results = outcome.results.iter().map(short).collect();

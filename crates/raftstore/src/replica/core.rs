@@ -179,7 +179,7 @@ impl Core {
         let mut ahead = 0;
         loop {
             if ahead == 0 {
-                ahead = prefetch(&steps, &mut overlay)?;
+                ahead = prefetch(&steps, &mut overlay, bytes_max)?;
             }
             ahead = ahead.saturating_sub(1);
             let Some(Step { log_id, work, is_awaited }) = steps.pop_front() else { break };
@@ -234,13 +234,16 @@ impl Core {
                 }
             };
             replies.push(reply);
-            if overlay.size_bytes() + batch.size_bytes() > bytes_max {
+            let pending = overlay.pending_bytes() + batch.size_bytes();
+            if pending > bytes_max || (ahead == 0 && overlay.size_bytes() > bytes_max) {
                 self.persist_applied_into(&mut batch);
+                // What was read ahead for the next steps stays: nobody else changes these rows.
                 overlay.drain_into(&mut batch);
                 self.garbage += batch.garbage();
                 data.write(std::mem::take(&mut batch))?;
-                overlay = Overlay::new(data);
-                ahead = 0;
+                if ahead == 0 {
+                    overlay = Overlay::new(data);
+                }
             }
         }
         self.persist_applied_into(&mut batch);
@@ -429,19 +432,30 @@ impl Work {
     }
 }
 
-/// Keys that are read ahead at a time.
-const PREFETCH_KEYS: usize = 64;
+/// Keys that are read ahead at most, and together.
+const AHEAD_KEYS_MAX: usize = 64;
+const TOGETHER: usize = 16;
 
-/// Reads what the first of `steps` touch, together: as many steps as are returned. Requests with many
-/// operations are left out, because nobody knows yet how large the values under their keys are.
-fn prefetch(steps: &VecDeque<Step>, overlay: &mut Overlay) -> Result<usize, StorageError> {
-    let (mut keys, mut covered) = (Vec::new(), 0);
+/// Reads what the first of `steps` touch, a few keys together, until it is many keys or more than
+/// `bytes_max`; returns for how many steps. Requests with many operations are left out: their keys are
+/// read in their turn, when it is known how much they may take.
+fn prefetch(
+    steps: &VecDeque<Step>,
+    overlay: &mut Overlay,
+    bytes_max: usize,
+) -> Result<usize, StorageError> {
+    let (mut keys, mut total, mut covered) = (Vec::new(), 0, 0);
     for step in steps {
-        let small = step.work.writes().filter(|w| w.ops.len() <= PREFETCH_KEYS);
+        let small = step.work.writes().filter(|w| w.ops.len() <= TOGETHER);
         let wanted: Vec<&[u8]> = small.flat_map(|w| &w.ops).map(|op| &op.key()[..]).collect();
-        if covered > 0 && keys.len() + wanted.len() > PREFETCH_KEYS {
+        if keys.len() + wanted.len() > TOGETHER {
+            overlay.prefetch(keys.drain(..))?;
+        }
+        let is_enough = total + wanted.len() > AHEAD_KEYS_MAX || overlay.size_bytes() > bytes_max;
+        if covered > 0 && is_enough {
             break;
         }
+        total += wanted.len();
         keys.extend(wanted);
         covered += 1;
     }
@@ -455,7 +469,16 @@ fn evaluate_all(
     first: u32,
     overlay: &mut Overlay,
 ) -> Result<Vec<OpResult>, StorageError> {
-    (first..).zip(ops).map(|(index, op)| evaluate(op, ts, index, overlay)).collect()
+    let mut results = Vec::with_capacity(ops.len());
+    for (at, op) in ops.iter().enumerate() {
+        if ops.len() > TOGETHER && at % TOGETHER == 0 {
+            let next = &ops[at..ops.len().min(at + TOGETHER)];
+            overlay.prefetch(next.iter().map(|op| &op.key()[..]))?;
+        }
+        let index = first + u32::try_from(at).expect("a request has few operations");
+        results.push(evaluate(op.clone(), ts, index, overlay)?);
+    }
+    Ok(results)
 }
 
 /// Evaluates one operation. No result depends on whether a tombstone is still there: the overlay

@@ -131,10 +131,7 @@ impl Sequencer {
                     let result = self.propose_merge(body).await;
                     let _ = answer.send(result);
                 }
-                Proposal::Raise { to, answer } => {
-                    let result = self.propose_raise(to).await;
-                    let _ = answer.send(result);
-                }
+                Proposal::Raise { to, answer } => self.propose_raise(to, answer).await,
                 Proposal::Checksum { answer } => {
                     let result = self.propose_checksum().await;
                     let _ = answer.send(result);
@@ -410,23 +407,43 @@ impl Sequencer {
         }
     }
 
-    async fn propose_raise(&mut self, to: ClusterVersion) -> Result<ClusterVersion, RangeError> {
+    /// Ends no version of the range: what waits goes on meanwhile.
+    async fn propose_raise(
+        &mut self,
+        to: ClusterVersion,
+        answer: oneshot::Sender<Result<ClusterVersion, RangeError>>,
+    ) {
         if self.replica.version() >= to {
-            return Ok(self.replica.version());
+            let _ = answer.send(Ok(self.replica.version()));
+            return;
         }
         let version = self.replica.descriptor().epoch.version;
-        let slot = self.slot(std::iter::empty()).await?;
-        let fate = match self.propose(&slot, version, Body::Raise(to)).await {
-            Ok(fate) => fate.await,
-            Err(error) => Fate::Refused(error),
+        let slot = match self.slot(std::iter::empty()).await {
+            Ok(slot) => slot,
+            Err(error) => {
+                let _ = answer.send(Err(error));
+                return;
+            }
         };
-        self.replica.pending.finish(slot.number);
-        match fate {
-            Fate::Applied { reply: RangeReply::Raised(version), .. } => Ok(version),
-            Fate::Applied { reply: RangeReply::NotApplied(why), .. } => Err(not_applied(why)),
-            Fate::Refused(error) => Err(error),
-            Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
-        }
+        let fate = match self.propose(&slot, version, Body::Raise(to)).await {
+            Ok(fate) => fate,
+            Err(error) => {
+                self.replica.pending.finish(slot.number);
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
+        let replica = self.replica.clone();
+        self.replica.ctx.tasks.spawn(async move {
+            let fate = fate.await;
+            replica.pending.finish(slot.number);
+            let _ = answer.send(match fate {
+                Fate::Applied { reply: RangeReply::Raised(version), .. } => Ok(version),
+                Fate::Applied { reply: RangeReply::NotApplied(why), .. } => Err(not_applied(why)),
+                Fate::Refused(error) => Err(error),
+                Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
+            });
+        });
     }
 
     async fn propose_checksum(&mut self) -> Result<u64, RangeError> {

@@ -270,7 +270,8 @@ async fn stage(
     chunks: &mut BoxStream<'static, Result<Bytes, SendError>>,
 ) -> Result<(StagedSnapshot, Timestamp), String> {
     let io = |e: io::Error| format!("staging a snapshot failed: {e}");
-    header.applied.check_supported().map_err(|e| e.to_string())?;
+    let applied = header.applied.checked().map_err(|e| e.to_string())?;
+    let header = SnapshotHeader { applied, ..header };
     let mut staged =
         StagedSnapshot { header, dir: dir.clone(), files: Vec::new(), dedup_files: Vec::new() };
     let mut open: Option<(tokio::fs::File, SnapshotFile, u32)> = None;

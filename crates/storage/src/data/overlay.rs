@@ -29,6 +29,12 @@ struct Slot {
     history: Vec<(Version, Timestamp)>,
 }
 
+impl Slot {
+    fn value_len(&self) -> usize {
+        self.current.as_ref().map_or(0, |version| version.value.len())
+    }
+}
+
 #[derive(Clone)]
 struct Version {
     kind: Kind,
@@ -127,14 +133,20 @@ impl Overlay {
         Ok(())
     }
 
+    /// Bytes that are pending, roughly.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes that it holds, roughly: what is pending and what was read.
     pub fn size_bytes(&self) -> usize {
         self.bytes + self.read_bytes
     }
 
-    /// Moves everything that is pending into `batch`.
+    /// Moves everything that is pending into `batch`. What was only read stays: it is what the engine has,
+    /// as long as nobody else writes these keys.
     pub fn drain_into(&mut self, batch: &mut DataBatch) {
-        for (user_key, slot) in self.rows.drain().filter(|(_, slot)| slot.changed) {
+        for (user_key, slot) in self.rows.extract_if(|_, slot| slot.changed) {
             let encoded = key::encode(&user_key);
             for (old, end) in slot.history {
                 batch.put_history(key::history(&encoded, old.ts), old.encode(end));
@@ -146,6 +158,8 @@ impl Overlay {
                 Kind::Tombstone => batch.put_tombstone(encoded, row),
             }
         }
-        (self.bytes, self.read_bytes) = (0, 0);
+        self.bytes = 0;
+        let read = |(key, slot): (&Key, &Slot)| key.len() + slot.value_len();
+        self.read_bytes = self.rows.iter().map(read).sum();
     }
 }
