@@ -55,13 +55,16 @@ use confirm::Confirm;
 use in_flight::InFlight;
 use isotherm_storage::{Checksum, ReplicaKey};
 use isotherm_types::{KeyRange, RangeDescriptor, RangeId, ReplicaId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// How long housekeeping waits for a replica's turn.
+const CORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One node's copy of a range.
 ///
@@ -171,6 +174,12 @@ impl Replica {
     }
 
     /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
+    /// The core for housekeeping, which takes its turn: apply holds it for moments, however busy the range
+    /// is. None: a split, an install or the like holds it for longer. Blocking.
+    pub(crate) fn core_in_turn(&self) -> Option<MutexGuard<'_, Core>> {
+        self.core.try_lock_for(CORE_PATIENCE)
+    }
+
     pub(crate) fn publish(&self, core: &Core) -> bool {
         let descriptor = &core.descriptor;
         if self.descriptor.load().epoch == descriptor.epoch {
