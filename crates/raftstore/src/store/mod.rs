@@ -32,11 +32,14 @@ mod removal_tests;
 mod retire;
 mod rouse;
 #[cfg(test)]
+mod rooms;
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
 mod span_table;
 mod start;
+#[cfg(test)]
+mod snapshot_tests;
 mod stop;
 mod tend;
 #[cfg(test)]
@@ -48,6 +51,8 @@ pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
 pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
+use rooms::Rooms;
+pub(crate) use rooms::{Room, ask_for_room};
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 pub(crate) use claims::Claim;
@@ -74,7 +79,7 @@ pub struct Look {
 pub struct Store {
     pub(crate) ctx: Arc<StoreContext>,
     replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
-    snapshots: Arc<Semaphore>,
+    rooms: Rooms,
     claims: Claims,
     campaigns: Semaphore,
     /// Nodes whose sleeping groups are being woken, because they died.

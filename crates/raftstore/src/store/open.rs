@@ -8,6 +8,7 @@
 use super::context::Birth;
 use super::create::CreationRecord;
 use super::destroy::{clear_away, finish_destructions, is_buried};
+use super::rooms::Rooms;
 use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
@@ -51,7 +52,7 @@ impl Store {
                 .map_err(|e| StoreError::Corrupt(format!("opening the store failed: {e}")))??
         };
         let store = Arc::new(Self {
-            snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
+            rooms: Rooms::new(ctx.tuning.snapshots_at_once),
             replicas: Default::default(),
             claims: Default::default(),
             campaigns: Semaphore::new(super::tend::CAMPAIGNS_AT_ONCE),

@@ -3,12 +3,14 @@
 //!
 //! These are calls between stores, beside openraft's own:
 //! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
-//! * `CAMPAIGN`: stand for election now (the fallback of a hand-over);
+//! * `CAMPAIGN`: stand for election now, by order of a leader (the fallback of a hand-over);
+//! * `ROOM`: is there room for a snapshot? (`store/rooms.rs`)
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
 use super::create::CreationRecord;
 use super::operation::dismiss;
+use super::rooms::ROOM;
 use super::{Store, rouse};
 use crate::replica::{Replica, WakeReason};
 use crate::sender::FrameHeader;
@@ -49,7 +51,8 @@ pub(super) async fn receive(
             Some(_) => Ok(Bytes::new()),
             None => Err("not here yet".into()),
         }),
-        CAMPAIGN => Some(store.campaign(header.range).await),
+        CAMPAIGN => Some(store.take_campaign_order(header, payload).await),
+        ROOM => Some(store.promise_room(header)),
         CREATE => {
             let created = store.create_replica(from, header, payload).await;
             Some(created.map(|()| Bytes::new()))
