@@ -96,18 +96,25 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_hibernation().await });
     }
 
-    /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
-    /// left alone.
+    /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already, or are just
+    /// being created, are left alone, and so are those that were here and are gone for good: a node that
+    /// was started again may be ordered what it did long ago.
     pub async fn seed(self: &Arc<Self>, descriptors: &[RangeDescriptor]) -> Result<(), StoreError> {
-        let mut cores = Vec::new();
+        let (mut cores, mut claims) = (Vec::new(), Vec::new());
         for descriptor in descriptors {
-            if self.replica(descriptor.id).is_some() {
+            let claim = self.claims.take(descriptor.id);
+            let Some(claim) = claim.filter(|_| self.replica(descriptor.id).is_none()) else {
                 continue;
-            }
+            };
             let Some(me) = descriptor.replica_on(self.ctx.node).map(|r| r.id) else {
                 let why = format!("{} has no replica on this node", descriptor.id);
                 return Err(StoreError::Corrupt(why));
             };
+            if is_buried(&self.ctx, ReplicaKey { range: descriptor.id, replica: me })? {
+                tracing::info!(range_id = %descriptor.id, replica_id = %me, "a first range was removed from here: it is not started again");
+                continue;
+            }
+            claims.push(claim);
             self.ctx.spans.reserve(descriptor.id, &descriptor.span)?;
             let memory = SessionMemory::default();
             cores.push((me, Core::seed(descriptor.clone(), Timestamp::ZERO, memory)));
@@ -129,6 +136,7 @@ impl Store {
             started?;
         }
         drop(starts);
+        drop(claims);
         tracing::info!(ranges = ranges.len(), "ranges seeded");
         for range in ranges {
             // Leaders are spread: each range is first led by the replica that its id points at.
