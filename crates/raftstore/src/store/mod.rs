@@ -10,6 +10,8 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+#[cfg(test)]
+mod hand_over_tests;
 mod hibernate;
 #[cfg(test)]
 mod hibernation_tests;
@@ -30,16 +32,16 @@ mod receive;
 #[cfg(test)]
 mod removal_tests;
 mod retire;
+mod rooms;
 mod rouse;
 #[cfg(test)]
-mod rooms;
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
-mod span_table;
-mod start;
 #[cfg(test)]
 mod snapshot_tests;
+mod span_table;
+mod start;
 mod stop;
 mod tend;
 #[cfg(test)]
@@ -49,10 +51,10 @@ pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub(crate) use destroy::{clear_away, is_buried};
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
-pub(crate) use scan_pool::ScanPool;
-pub use span_table::{SpanOverlap, SpanTable};
 use rooms::Rooms;
 pub(crate) use rooms::{Room, ask_for_room};
+pub(crate) use scan_pool::ScanPool;
+pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 pub(crate) use claims::Claim;

@@ -82,7 +82,7 @@ impl Store {
         });
     }
 
-    async fn confess(&self, replica: &Arc<Replica>) {
+    async fn confess(self: &Arc<Self>, replica: &Arc<Replica>) {
         let status = replica.status();
         let others = || status.descriptor.voters().filter(|v| v.id != replica.id);
         if status.is_leader {
