@@ -105,7 +105,8 @@ pub struct Replica {
     pub(crate) changing: AtomicBool,
     /// Followers that lack what they acknowledged to this leader.
     pub(crate) lost: Mutex<BTreeSet<ReplicaId>>,
-    /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, for good.
+    /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, until its leader
+    /// says that its range cannot do without it.
     abstains: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
     in_flight: Arc<InFlight>,
@@ -173,13 +174,13 @@ impl Replica {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
     /// The core for housekeeping, which takes its turn: apply holds it for moments, however busy the range
     /// is. None: a split, an install or the like holds it for longer. Blocking.
     pub(crate) fn core_in_turn(&self) -> Option<MutexGuard<'_, Core>> {
         self.core.try_lock_for(CORE_PATIENCE)
     }
 
+    /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
     pub(crate) fn publish(&self, core: &Core) -> bool {
         let descriptor = &core.descriptor;
         if self.descriptor.load().epoch == descriptor.epoch {
@@ -233,6 +234,15 @@ impl Replica {
         self.abstains.store(true, Ordering::Release);
         if let Some(instance) = self.instance.load_full() {
             instance.raft.runtime_config().elect(false);
+        }
+    }
+
+    /// Has it take part in elections again.
+    pub(crate) fn end_abstaining(&self) {
+        self.abstains.store(false, Ordering::Release);
+        // While votes are held back after a start, whoever ends that looks at `abstains`.
+        if let Some(instance) = self.instance.load_full().filter(|i| !i.holds_votes()) {
+            instance.raft.runtime_config().elect(true);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::network::Method;
 use crate::sender::{FrameHeader, FrameReceiver};
 use crate::testing::{Cluster, put};
 use bytes::Bytes;
-use isotherm_storage::{LocalKey, ReplicaKey, codec};
+use isotherm_storage::{LocalKey, ReplicaKey, StateKind, codec};
 use isotherm_types::{
     KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
 };

@@ -232,6 +232,9 @@ impl Store {
                 )));
             }
         }
+        if change.replica.lost.lock().contains(&promote) {
+            return Err(condition(format!("replica {promote} of {range} lost a part of its log")));
+        }
         self.wait_for_learner(&change, promote).await?;
         if drop == change.replica.id {
             return Err(self.hand_over_to_stay(&change, &[drop]).await);
