@@ -142,6 +142,17 @@ impl MetaMachine {
         &self.seeds
     }
 
+    /// The first ranges that `node` must still create: those whose replica there the map still names as it
+    /// was founded. One that was moved away or absorbed since is not founded twice.
+    pub fn seeds_of(&self, node: NodeId) -> impl Iterator<Item = &RangeDescriptor> {
+        let is_due = move |seed: &&RangeDescriptor| {
+            let founded = seed.replica_on(node);
+            let now = self.ranges.get(seed.id).and_then(|d| d.replica_on(node));
+            founded.is_some_and(|founded| now.is_some_and(|now| now.id == founded.id))
+        };
+        self.seeds.iter().filter(is_due)
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
         &self.nodes

@@ -162,18 +162,20 @@ impl Meta {
         machine.nodes().keys().copied().filter(is_up).collect()
     }
 
-    /// Forgets the orders to seed once every node carried them out.
+    /// Forgets the orders to seed once every node carried out those that still concern it. One that died
+    /// before loses its replicas to others after a while, and is not waited for any more.
     async fn finish_seeding(&self, term: u64) -> Result<(), WireError> {
         let is_done = {
             let machine = self.group.machine().read();
             let replicas = machine.seeds().iter().flat_map(|d| &d.replicas);
-            let holders: BTreeSet<_> = replicas.map(|r| r.node).collect();
+            let nodes: BTreeSet<_> = replicas.map(|r| r.node).collect();
+            let mut holders = nodes.iter().filter(|node| machine.seeds_of(**node).next().is_some());
             let registry = self.registry.lock();
             let seeded = |node: &NodeId| {
                 let heartbeat = registry.presence(*node).and_then(|p| p.heartbeat);
                 heartbeat.is_some_and(|(_, h)| h.seeded >= SEED_NUMBER)
             };
-            !holders.is_empty() && holders.iter().all(seeded)
+            !nodes.is_empty() && holders.all(seeded)
         };
         if is_done {
             self.propose(Command::SeedingDone, Some(term)).await?;

@@ -124,9 +124,9 @@ impl Meta {
         let (seed, seed_number) = {
             let machine = self.group.machine().read();
             let number = if machine.is_bootstrapped() { SEED_NUMBER } else { 0 };
-            let seeds = machine.seeds().iter().filter(|d| d.replica_on(node).is_some());
-            let due = seeded < number;
-            (seeds.filter(|_| due).map(Into::into).collect(), number)
+            let is_due = seeded < number;
+            let seeds = is_due.then(|| machine.seeds_of(node)).into_iter().flatten();
+            (seeds.map(Into::into).collect(), number)
         };
         let removed = self.removed_from(node);
         let settings = self.settings().into_iter().map(|s| (s.name, s.value)).collect();

@@ -66,6 +66,47 @@ async fn bootstrapped(meta: &Meta) -> Vec<pb::RegisterNodeResponse> {
     nodes
 }
 
+/// A node of the founding died before it said that it has its first ranges: they move on without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_ranges_that_have_left_a_node_are_not_ordered_there_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let mut nodes = Vec::new();
+    for n in 1..=3 {
+        nodes.push(register(meta, 0, &format!("node:{n}")).await);
+    }
+    let beats = || nodes.iter().map(|n| meta.heartbeat(beat(n)).unwrap()).collect::<Vec<_>>();
+    eventually("the bootstrap", || beats().iter().all(|b| b.seed_number == 1)).await;
+    for node in &nodes[..2] {
+        meta.heartbeat(pb::HeartbeatRequest { seeded: 1, ..beat(node) }).unwrap();
+    }
+    let first: Vec<_> = meta.group.machine().read().ranges().iter().cloned().collect();
+    let without_dead = |d: &RangeDescriptor| {
+        let mut after = RangeDescriptor { epoch: d.epoch.next_conf_ver(), ..d.clone() };
+        after.replicas.retain(|r| r.node.get() != nodes[2].node_id);
+        after
+    };
+    let leave = |ranges: &[RangeDescriptor]| {
+        let reports = ranges.iter().map(|d| leader_report(&without_dead(d), 3)).collect();
+        let news = pb::HeartbeatRequest { seeded: 1, reports, ..beat(&nodes[0]) };
+        meta.heartbeat(news).unwrap();
+    };
+    leave(&first[..1]);
+    let left = |d: &RangeDescriptor| {
+        let machine = meta.group.machine().read();
+        machine.ranges().get(d.id).is_some_and(|now| now.replicas.len() == 2)
+    };
+    eventually("one is in the map", || left(&first[0])).await;
+    // It was started again meanwhile, and has forgotten what it did.
+    let ordered = meta.heartbeat(beat(&nodes[2])).unwrap().seed;
+    assert!(ordered.iter().all(|d| d.id != first[0].id.get()) && ordered.len() == 5);
+    leave(&first[1..]);
+    let seeding_done = || meta.group.machine().read().seeds().is_empty();
+    eventually("the orders are forgotten without it", seeding_done).await;
+    member.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_join_and_the_cluster_bootstraps() {
     let dir = tempfile::tempdir().unwrap();

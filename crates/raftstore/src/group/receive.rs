@@ -4,7 +4,7 @@ use super::applied::Machine;
 use super::instance::Instance;
 use super::member::{Group, Part};
 use super::snapshot::collect;
-use crate::network::{Method, VoteGate, serve_call, serve_stream};
+use crate::network::{Method, VoteGate, campaign, serve_call, serve_stream};
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,7 +13,7 @@ use isotherm_storage::codec;
 use isotherm_types::NodeId;
 use std::sync::Arc;
 
-/// Stand for election now: the fallback of a hand-over. Beside openraft's own methods.
+/// Stand for election now, by order of a leader ([`campaign`]): the fallback of a hand-over. Beside openraft's own methods.
 pub(super) const CAMPAIGN: u32 = 101;
 
 impl<M: Machine> Group<M> {
@@ -41,7 +41,7 @@ impl<M: Machine> FrameReceiver for Group<M> {
             let gate = VoteGate { hold_until: instance.vote_hold_until, abstains: !self.votes() };
             if header.method == CAMPAIGN {
                 gate.check()?;
-                instance.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+                campaign(&instance.raft, header.from_replica, &payload).await?;
                 return Ok(Bytes::new());
             }
             let method = Method::try_from(header.method)?;

@@ -2,11 +2,13 @@
 
 use crate::entry_codec::{decode_message, encode_message};
 use crate::network::SnapshotSender;
-use crate::sender::SendError;
+use crate::sender::{FrameHeader, SendError};
 use crate::type_config::{Snapshot, SnapshotMeta, Vote};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use isotherm_types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::io;
 
@@ -28,9 +30,16 @@ pub(super) struct WholeSnapshots;
 
 impl SnapshotSender for WholeSnapshots {
     type SnapshotData = Bytes;
+    /// It is in memory already, and there is one group.
+    type Room = ();
+
+    fn admit(&self, _: NodeId, _: FrameHeader) -> BoxFuture<'static, Result<(), SendError>> {
+        Box::pin(async { Ok(()) })
+    }
 
     fn chunks(
         &self,
+        (): (),
         vote: Vote,
         meta: SnapshotMeta,
         state: Bytes,

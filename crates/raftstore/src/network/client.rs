@@ -177,12 +177,18 @@ impl<S: SnapshotSender> RaftNetworkV2<TypeConfig> for Network<S> {
         option: RPCOption,
     ) -> Result<SnapshotResponse, StreamingError> {
         let Snapshot { meta, snapshot } = snapshot;
-        let chunks = self.snapshots.chunks(vote, meta, snapshot).map_err(|e| network_error(&e))?;
         let timeout = option.hard_ttl().max(SNAPSHOT_TIMEOUT);
         let header = self.header(Method::Snapshot);
-        let sent = self.sender.send_snapshot(self.node, header, chunks, timeout);
+        let send = async {
+            let failed = |e| StreamingError::from(rpc_error(e));
+            let room = self.snapshots.admit(self.node, header).await.map_err(failed)?;
+            let chunks = self.snapshots.chunks(room, vote, meta, snapshot);
+            let chunks = chunks.map_err(|e| network_error(&e))?;
+            let sent = self.sender.send_snapshot(self.node, header, chunks, timeout);
+            sent.await.map_err(failed)
+        };
         let answer = tokio::select! {
-            sent = sent => sent.map_err(|e| StreamingError::from(rpc_error(e)))?,
+            answer = send => answer?,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
         codec::decode(&answer).map_err(|e| network_error(&e))

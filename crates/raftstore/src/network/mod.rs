@@ -16,6 +16,7 @@
 //!   have matched.
 
 mod append_stream;
+mod campaign;
 mod client;
 mod factory;
 mod method;
@@ -23,6 +24,7 @@ mod promises;
 mod serve;
 mod snapshot;
 
+pub use campaign::{CampaignOrder, campaign};
 pub use factory::Factory;
 pub use method::Method;
 pub use serve::{VoteGate, serve_call, serve_stream};

@@ -56,7 +56,7 @@ where
         Method::Vote => {
             gate.check()?;
             let request: VoteRequest = decode_message(&payload).map_err(|e| e.to_string())?;
-            answer(raft.vote(request).await)
+            answer(raft.vote(by_rights(raft, request).await?).await)
         }
         Method::PreVote => {
             gate.check()?;
@@ -71,6 +71,21 @@ where
         }
         Method::AppendStream | Method::Snapshot => Err(format!("{method:?} is not a call")),
     }
+}
+
+/// A candidate of a hand-over says so, and is voted for in spite of the lease of the leader that stood back
+/// for it: one of an earlier term than the candidate's. The lease of another one, who leads in that
+/// same term by now, is not that leader's to give away.
+async fn by_rights<S>(raft: &Raft<S>, request: VoteRequest) -> Result<VoteRequest, String>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    if !request.leadership_transfer {
+        return Ok(request);
+    }
+    let term = raft.with_raft_state(|state| state.vote_ref().leader_id.term).await;
+    let is_earlier = term.map_err(|e| e.to_string())? < request.vote.leader_id.term;
+    Ok(VoteRequest { leadership_transfer: is_earlier, ..request })
 }
 
 fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, String> {

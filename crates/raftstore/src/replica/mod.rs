@@ -57,13 +57,16 @@ use confirm::Confirm;
 use in_flight::InFlight;
 use isotherm_storage::{Checksum, ReplicaKey};
 use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, RangeId, ReplicaId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// How long housekeeping waits for a replica's turn.
+const CORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One node's copy of a range.
 ///
@@ -106,7 +109,8 @@ pub struct Replica {
     pub(crate) changing: AtomicBool,
     /// Followers that lack what they acknowledged to this leader.
     pub(crate) lost: Mutex<BTreeSet<ReplicaId>>,
-    /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, for good.
+    /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, until its leader
+    /// says that its range cannot do without it.
     abstains: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
     in_flight: Arc<InFlight>,
@@ -180,6 +184,12 @@ impl Replica {
         self.retired.load(Ordering::Acquire)
     }
 
+    /// The core for housekeeping, which takes its turn: apply holds it for moments, however busy the range
+    /// is. None: a split, an install or the like holds it for longer. Blocking.
+    pub(crate) fn core_in_turn(&self) -> Option<MutexGuard<'_, Core>> {
+        self.core.try_lock_for(CORE_PATIENCE)
+    }
+
     /// Shows what was applied of the range itself; whether that is something new. Under the core's lock.
     pub(crate) fn publish(&self, core: &Core) -> bool {
         self.version.store(core.applied.apply_version.0, Ordering::Release);
@@ -236,6 +246,15 @@ impl Replica {
         self.abstains.store(true, Ordering::Release);
         if let Some(instance) = self.instance.load_full() {
             instance.raft.runtime_config().elect(false);
+        }
+    }
+
+    /// Has it take part in elections again.
+    pub(crate) fn end_abstaining(&self) {
+        self.abstains.store(false, Ordering::Release);
+        // While votes are held back after a start, whoever ends that looks at `abstains`.
+        if let Some(instance) = self.instance.load_full().filter(|i| !i.holds_votes()) {
+            instance.raft.runtime_config().elect(true);
         }
     }
 

@@ -7,7 +7,8 @@
 
 use isotherm_types::Timestamp;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use tokio::sync::Notify;
 
@@ -23,7 +24,16 @@ pub struct Pending {
 struct State {
     next: u64,
     batches: VecDeque<Batch>,
-    last_of_key: HashMap<u64, u64>,
+    /// Keys that batches on their way write, by their hashes.
+    writes_of_key: HashMap<u64, Writes>,
+}
+
+/// Writes of one key that are on their way.
+#[derive(Debug, Default)]
+struct Writes {
+    count: usize,
+    /// The batch of the last one. Earlier ones may outlast it: it may fail before them.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -38,12 +48,6 @@ struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchNumber(u64);
 
-impl State {
-    fn is_done(&self, number: u64) -> bool {
-        self.batches.iter().find(|b| b.number == number).is_none_or(|b| b.done)
-    }
-}
-
 impl Pending {
     /// A batch that writes `keys` is about to request its timestamp.
     pub fn begin<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> BatchNumber {
@@ -52,7 +56,9 @@ impl Pending {
         let number = state.next;
         state.next += 1;
         for key in &keys {
-            state.last_of_key.insert(*key, number);
+            let writes = state.writes_of_key.entry(*key).or_default();
+            writes.count += 1;
+            writes.last = number;
         }
         state.batches.push_back(Batch { number, ts: None, keys, done: false });
         BatchNumber(number)
@@ -75,8 +81,11 @@ impl Pending {
             batch.done = true;
             let keys = std::mem::take(&mut batch.keys);
             for key in keys {
-                if state.last_of_key.get(&key) == Some(&number.0) {
-                    state.last_of_key.remove(&key);
+                if let Entry::Occupied(mut writes) = state.writes_of_key.entry(key) {
+                    writes.get_mut().count -= 1;
+                    if writes.get().count == 0 {
+                        writes.remove();
+                    }
                 }
             }
         }
@@ -87,12 +96,14 @@ impl Pending {
         self.changed.notify_waiters();
     }
 
-    /// Waits for the write of `key`, if any, whose timestamp was requested before this call.
+    /// Waits for the writes of `key`, if any, whose timestamps were requested before this call; and for
+    /// whatever is before the last of them, of which there is little.
     pub async fn settle_key(&self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
-        let number = self.state.lock().last_of_key.get(&hash).copied();
-        if let Some(number) = number {
-            self.wait(|state| state.is_done(number)).await;
+        let last = self.state.lock().writes_of_key.get(&hash).map(|writes| writes.last);
+        if let Some(last) = last {
+            let is_done = |b: &Batch| b.number > last || b.done;
+            self.wait(|state| state.batches.iter().all(is_done)).await;
         }
     }
 
@@ -136,6 +147,26 @@ mod tests {
         assert!(pending.settle_key(b"a").now_or_never().is_none());
         pending.finish(a);
         assert!(pending.settle_key(b"a").now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_read_of_a_key_waits_for_every_earlier_write_of_it() {
+        let pending = Pending::default();
+        let write = || pending.begin([b"a".as_slice(), b"a"].into_iter());
+        let (first, second) = (write(), write());
+        let mut reads = pending.settle_key(b"a").boxed();
+        assert!((&mut reads).now_or_never().is_none());
+        // The later one fails, before it was proposed.
+        pending.finish(second);
+        assert!((&mut reads).now_or_never().is_none(), "the earlier one is on its way");
+        assert!(pending.settle_key(b"a").now_or_never().is_none(), "for who comes now, too");
+        let later = write();
+        pending.finish(first);
+        assert!(reads.now_or_never().is_some(), "what came later is not waited for");
+        assert!(pending.settle_key(b"a").now_or_never().is_none());
+        pending.finish(later);
+        assert!(pending.settle_key(b"a").now_or_never().is_some());
+        assert!(pending.state.lock().writes_of_key.is_empty());
     }
 
     #[test]

@@ -9,14 +9,15 @@
 use super::snapshot::{DedupRecord, Outgoing, SnapshotData, SnapshotHeader};
 use super::{Instance, Replica, StagedSnapshot};
 use crate::network::SnapshotSender;
-use crate::sender::SendError;
-use crate::store::{Claim, StoreContext};
+use crate::sender::{FrameHeader, SendError};
+use crate::store::{Claim, Room, StoreContext, ask_for_room};
 use crate::type_config::{Snapshot, SnapshotMeta, SnapshotResponse, Vote};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use isotherm_storage::{SnapshotCf, SnapshotFile, codec};
-use isotherm_types::{RangeDescriptor, RangeId, Timestamp};
+use isotherm_types::{NodeId, RangeDescriptor, RangeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -62,9 +63,20 @@ impl SnapshotSource {
 
 impl SnapshotSender for SnapshotSource {
     type SnapshotData = SnapshotData;
+    type Room = Room;
+
+    fn admit(
+        &self,
+        to: NodeId,
+        header: FrameHeader,
+    ) -> BoxFuture<'static, Result<Room, SendError>> {
+        let ctx = self.ctx.clone();
+        Box::pin(async move { ask_for_room(&ctx, to, header).await })
+    }
 
     fn chunks(
         &self,
+        room: Room,
         vote: Vote,
         meta: SnapshotMeta,
         data: SnapshotData,
@@ -75,6 +87,8 @@ impl SnapshotSender for SnapshotSource {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let ctx = self.ctx.clone();
         tokio::task::spawn_blocking(move || {
+            // Until the last file is read and deleted.
+            let _room = room;
             let dir = new_dir(&ctx, "out");
             let sent = dir.and_then(|dir| {
                 let sent = produce(&ctx, &dir, vote, meta, *outgoing, &sender);
@@ -200,27 +214,45 @@ pub async fn receive(
         return Ok(codec::encode(&response).into());
     }
     reserved.map_err(|e| e.to_string())?;
+    let mut staging = Staging { replica: replica.clone(), dir: None, is_installing: false };
     let dir = new_dir(&replica.ctx, "in").map_err(|e| e.to_string())?;
-    let staged = stage(header.clone(), dir.clone(), &mut chunks).await;
-    let staged = match staged {
-        Ok((staged, safe_point)) => raise(&replica.ctx, safe_point).await.map(|()| staged),
-        Err(error) => Err(error),
-    };
-    let staged = match staged {
-        Ok(staged) => staged,
-        Err(error) => {
-            let _ = tokio::fs::remove_dir_all(&dir).await;
-            // Back to what it had: that never overlaps anything.
-            spans.restore(replica.range, &replica.descriptor().span);
-            return Err(error);
-        }
-    };
+    staging.dir = Some(dir.clone());
+    let (staged, safe_point) = stage(header.clone(), dir, &mut chunks).await?;
+    raise(&replica.ctx, safe_point).await?;
     let snapshot =
         Snapshot { meta: preamble.meta, snapshot: SnapshotData::Staged(Box::new(staged)) };
+    staging.is_installing = true;
     let installed = instance.raft.install_full_snapshot(preamble.vote, snapshot).await;
     let response = installed.map_err(|e| e.to_string())?;
+    // It is installed, or was no news to openraft: then nothing else clears it away.
+    staging.is_installing = false;
+    let _ = tokio::task::spawn_blocking(move || drop(staging)).await;
     drop(swallowed);
     Ok(codec::encode(&response).into())
+}
+
+/// The span that is reserved and the files that are staged for a snapshot on its way. Dropped, both are
+/// given up: the replica has what it had before, which never overlaps anything. Not so while it is being
+/// installed: that goes on when whoever waited for it is gone, and one that was cut off needs the files.
+struct Staging {
+    replica: Arc<Replica>,
+    dir: Option<PathBuf>,
+    is_installing: bool,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.is_installing {
+            return;
+        }
+        if let Some(dir) = &self.dir {
+            // An install removes it itself.
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        // Under the core's lock: a split that is just applied changes spans and descriptor together.
+        let core = self.replica.core.lock();
+        self.replica.ctx.spans.restore(self.replica.range, &core.descriptor.span);
+    }
 }
 
 /// Replicas here whose range the sender's range has absorbed: the snapshot brings what became of their

@@ -85,8 +85,9 @@ impl Store {
     /// One range: a first look, or a collection if one is due. None: it is busy, next time.
     async fn see_to(&self, replica: &Arc<Replica>, book: Option<Book>) -> Option<Book> {
         let (counter, last_ts) = {
-            let core = replica.core.try_lock()?;
-            (core.garbage, core.applied.last_ts)
+            let replica = replica.clone();
+            let look = move || replica.core_in_turn().map(|c| (c.garbage, c.applied.last_ts));
+            tokio::task::spawn_blocking(look).await.ok()??
         };
         let span = replica.descriptor().span.clone();
         let data = self.ctx.data.clone();

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -79,6 +79,8 @@ pub struct StoreContext {
     pub(crate) spans: SpanTable,
     pub(crate) scans: ScanPool,
     pub(crate) snapshot_pace: Pace,
+    /// Places for snapshots that leave here.
+    pub(crate) snapshots_out: Arc<Semaphore>,
     pub(crate) events: broadcast::Sender<StoreEvent>,
     pub(crate) births: mpsc::UnboundedSender<Birth>,
     pub(crate) staging: PathBuf,
@@ -133,6 +135,7 @@ impl StoreContext {
             node: options.node,
             timing: options.timing,
             snapshot_pace: Pace::new(options.tuning.snapshot_bytes_per_second),
+            snapshots_out: Arc::new(Semaphore::new(options.tuning.snapshots_at_once)),
             tuning: options.tuning,
             data,
             log,

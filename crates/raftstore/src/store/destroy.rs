@@ -112,11 +112,17 @@ impl Store {
     }
 
     /// Whether `newer`, of the same range or of the one that absorbed it, proves that the replica is no
-    /// more. One that its neighbour here has yet to absorb is left to that one: it needs the rows.
+    /// more. One that its neighbour here has yet to absorb is left to that one: it needs the rows. Once the
+    /// neighbour is past the epoch that the replica was frozen for, it does not: it came to that by a
+    /// snapshot, or was fenced; and it is not asked to absorb again before the replicas here stand still for
+    /// that epoch.
     fn is_removed(&self, replica: &Replica, newer: &RangeDescriptor) -> bool {
         let descriptor = replica.descriptor();
         if newer.id != replica.range {
-            let waits = |frozen: &Frozen| self.replica(frozen.into).is_some();
+            let waits = |frozen: &Frozen| {
+                let neighbour = self.replica(frozen.into).map(|n| n.descriptor().epoch.version);
+                neighbour.is_some_and(|version| version <= frozen.into_epoch.version)
+            };
             let is_awaited = replica.frozen.load().as_deref().is_some_and(waits);
             return descriptor.is_superseded_by(newer) && !is_awaited;
         }

@@ -60,7 +60,15 @@ impl Store {
         if tokio::task::spawn_blocking(note).await.is_err() {
             return;
         }
-        self.collect_session_rows(&replicas, collected);
+        let (store, all, mut floors) = (self.clone(), replicas.clone(), std::mem::take(collected));
+        let collect = move || {
+            store.collect_session_rows(&all, &mut floors);
+            floors
+        };
+        // Else the process ends.
+        if let Ok(floors) = tokio::task::spawn_blocking(collect).await {
+            *collected = floors;
+        }
         let share = self.ctx.tuning.log_retain_node_bytes / (replicas.len().max(1) as u64);
         let keep = self.ctx.tuning.log_retain_bytes.min(share.max(1 << 16));
         for replica in replicas {
@@ -70,12 +78,16 @@ impl Store {
 
     /// Drops rows of remembered results that no local range consults any more. Whoever descends
     /// from an origin holds them back until its own floor has passed.
-    /// `collected` is how far that went before: a floor that did not move costs nothing.
+    /// `collected` is how far that went before: a floor that did not move costs nothing. Blocking: it takes
+    /// its turn at each replica.
     fn collect_session_rows(&self, replicas: &[Arc<Replica>], collected: &mut Floors) {
         let mut floors = Floors::new();
         for replica in replicas {
-            // Held for long only by a split or an install; without its floor nothing may go.
-            let Some(core) = replica.core.try_lock() else { return };
+            // Without its floor nothing may go.
+            let Some(core) = replica.core_in_turn() else {
+                tracing::debug!(range_id = %replica.range, "old session rows are not dropped now: a replica is busy");
+                return;
+            };
             let memory = &core.applied.memory;
             let origins = memory.origins.iter().map(|o| o.range).chain([replica.range]);
             for origin in origins {

@@ -401,3 +401,81 @@ async fn a_leftover_of_a_merged_range_is_destroyed_by_the_word_of_the_range_that
     assert_eq!(cluster.get("z").await.as_deref(), Some("1"));
     cluster.stop().await;
 }
+
+/// The merge of the first test, after which the range is cut where it was put together; one node missed
+/// both, and the log of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leftover_that_its_neighbour_will_never_absorb_gives_its_place_to_a_child() {
+    const CHILD: RangeId = RangeId(3);
+    let mut cluster = Cluster::start(3, purging()).await;
+    cluster.seed(&halves()).await;
+    cluster.write(vec![put("z", "1")]).await;
+    let m = cluster.plan_merge("a");
+    cluster.freeze_everywhere(&m).await;
+    cluster.crash_node(3).await;
+    cluster.absorb(&m).await.unwrap();
+    let split = cluster.split("m", CHILD.get()).await;
+    cluster.write(vec![put("z", "2")]).await;
+    let before = cluster.leader(L).await;
+    let first =
+        |cluster: &Cluster| cluster.store(before).replica(L).unwrap().status().first_log_index;
+    let begun = first(&cluster);
+    while first(&cluster) < begun + 40 {
+        for n in 0..40 {
+            let key = Key::from(format!("k{n:03}"));
+            cluster.write(vec![WriteOp::Put { key, value: value(2000) }]).await;
+        }
+    }
+    cluster.start_node(3).await;
+    let version = |node: u64| {
+        let left = cluster.store(node).replica(L).unwrap();
+        left.descriptor().epoch.version
+    };
+    cluster.wait_for("a snapshot of the left range", || version(3) == version(before)).await;
+    let leftover = cluster.store(3).replica(R).unwrap();
+    assert!(leftover.is_frozen());
+    // An instance of the left range that is built again does not take it for its own.
+    let left = cluster.store(3).replica(L).unwrap();
+    let instance = left.instance.load_full().unwrap();
+    instance.raft.shutdown().await.unwrap();
+    let rebuilt = || left.instance.load_full().is_some_and(|i| i.generation > instance.generation);
+    cluster.wait_for("it is built again", rebuilt).await;
+    drop((leftover, left, instance));
+    // As meta does it, again and again.
+    let child = split.into_iter().find(|d| d.id == CHILD).unwrap();
+    let taken = || {
+        cluster.store(3).take_newer(vec![child.clone()]);
+        cluster.store(3).replica(CHILD).is_some_and(|r| r.applied_index() > 0)
+    };
+    cluster.wait_for("the child has a replica here", taken).await;
+    assert!(cluster.store(3).replica(R).is_none());
+    cluster.assert_replicas_agree("z").await;
+    cluster.assert_replicas_agree("a").await;
+    assert_eq!(cluster.get("z").await.as_deref(), Some("2"));
+    cluster.crash_node(3).await;
+    cluster.start_node(3).await;
+    assert!(cluster.store(3).replica(CHILD).is_some());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_stay_while_a_freeze_is_on_its_way_whoever_waits_for_it() {
+    let cluster = Cluster::start(4, StoreTuning::default()).await;
+    cluster.seed_on(&[1, 2, 3], &halves(), 1).await;
+    let m = cluster.plan_merge("a");
+    let leader = cluster.leader(R).await;
+    let (store, replica) = (cluster.store(leader), cluster.store(leader).replica(R).unwrap());
+    let held = cluster.oracle.gate.clone().write_owned().await;
+    let frozen = store.freeze(m.right, m.right_epoch, m.left, m.left_epoch);
+    assert!(tokio::time::timeout(Duration::from_millis(200), frozen).await.is_err());
+    let learner = store.add_learner(R, m.right_epoch, NodeId(4), ReplicaId(4)).await;
+    assert!(matches!(learner, Err(RangeError::Condition(_))), "{learner:?}");
+    drop(held);
+    cluster.wait_for("it is frozen", || replica.is_frozen()).await;
+    let is_free = || !replica.changing.load(Ordering::Acquire);
+    cluster.wait_for("its hold has ended", is_free).await;
+    assert!(!cluster.fence(&m).await);
+    cluster.thaw(&m).await;
+    drop(replica);
+    cluster.stop().await;
+}

@@ -10,6 +10,8 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+#[cfg(test)]
+mod hand_over_tests;
 mod hibernate;
 #[cfg(test)]
 mod hibernation_tests;
@@ -31,11 +33,14 @@ mod receive;
 #[cfg(test)]
 mod removal_tests;
 mod retire;
+mod rooms;
 mod rouse;
 #[cfg(test)]
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
+#[cfg(test)]
+mod snapshot_tests;
 mod span_table;
 mod start;
 mod stop;
@@ -49,6 +54,8 @@ pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub(crate) use destroy::{clear_away, is_buried};
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
+use rooms::Rooms;
+pub(crate) use rooms::{Room, ask_for_room};
 pub(crate) use scan_pool::ScanPool;
 pub use span_table::{SpanOverlap, SpanTable};
 
@@ -77,7 +84,7 @@ pub struct Look {
 pub struct Store {
     pub(crate) ctx: Arc<StoreContext>,
     replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
-    snapshots: Arc<Semaphore>,
+    rooms: Rooms,
     claims: Claims,
     campaigns: Semaphore,
     /// Nodes whose sleeping groups are being woken, because they died.

@@ -8,6 +8,7 @@
 use super::context::Birth;
 use super::create::CreationRecord;
 use super::destroy::{clear_away, finish_destructions, is_buried};
+use super::rooms::Rooms;
 use super::{Store, StoreContext, StoreError, StoreOptions, TimestampSource};
 use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions, roll_forward};
 use crate::sender::PeerSender;
@@ -51,7 +52,7 @@ impl Store {
                 .map_err(|e| StoreError::Corrupt(format!("opening the store failed: {e}")))??
         };
         let store = Arc::new(Self {
-            snapshots: Arc::new(Semaphore::new(ctx.tuning.snapshots_at_once)),
+            rooms: Rooms::new(ctx.tuning.snapshots_at_once),
             replicas: Default::default(),
             claims: Default::default(),
             campaigns: Semaphore::new(super::tend::CAMPAIGNS_AT_ONCE),
@@ -97,18 +98,25 @@ impl Store {
         self.ctx.tasks.spawn(async move { store.run_raises().await });
     }
 
-    /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already are
-    /// left alone.
+    /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already, or are just
+    /// being created, are left alone, and so are those that were here and are gone for good: a node that
+    /// was started again may be ordered what it did long ago.
     pub async fn seed(self: &Arc<Self>, descriptors: &[RangeDescriptor]) -> Result<(), StoreError> {
-        let mut cores = Vec::new();
+        let (mut cores, mut claims) = (Vec::new(), Vec::new());
         for descriptor in descriptors {
-            if self.replica(descriptor.id).is_some() {
+            let claim = self.claims.take(descriptor.id);
+            let Some(claim) = claim.filter(|_| self.replica(descriptor.id).is_none()) else {
                 continue;
-            }
+            };
             let Some(me) = descriptor.replica_on(self.ctx.node).map(|r| r.id) else {
                 let why = format!("{} has no replica on this node", descriptor.id);
                 return Err(StoreError::Corrupt(why));
             };
+            if is_buried(&self.ctx, ReplicaKey { range: descriptor.id, replica: me })? {
+                tracing::info!(range_id = %descriptor.id, replica_id = %me, "a first range was removed from here: it is not started again");
+                continue;
+            }
+            claims.push(claim);
             self.ctx.spans.reserve(descriptor.id, &descriptor.span)?;
             let memory = SessionMemory::default();
             cores.push((me, Core::seed(descriptor.clone(), Timestamp::ZERO, memory)));
@@ -130,6 +138,7 @@ impl Store {
             started?;
         }
         drop(starts);
+        drop(claims);
         tracing::info!(ranges = ranges.len(), "ranges seeded");
         for range in ranges {
             // Leaders are spread: each range is first led by the replica that its id points at.

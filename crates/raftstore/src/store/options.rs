@@ -48,7 +48,7 @@ pub struct StoreTuning {
     pub snapshot_bytes_per_second: u64,
     /// A learner becomes a voter when it lacks at most this many entries.
     pub promote_lag_max: u64,
-    /// Snapshots sent and received at a time.
+    /// Snapshots exported at a time, each of them one file at a time, and received at a time.
     pub snapshots_at_once: usize,
     /// How often ranges are looked at for garbage to collect.
     pub collect_interval: Duration,

@@ -10,11 +10,15 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use isotherm_types::NodeId;
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Store {
     /// The replica and instance that a frame is for. A frame for another replica id is from before
     /// or after this one's time.
-    fn addressee(&self, header: &FrameHeader) -> Result<(Arc<Replica>, Arc<Instance>), String> {
+    pub(super) fn addressee(
+        &self,
+        header: &FrameHeader,
+    ) -> Result<(Arc<Replica>, Arc<Instance>), String> {
         let Some(replica) = self.replica(header.range) else {
             return Err(format!("{} has no replica on this node", header.range));
         };
@@ -79,8 +83,8 @@ impl FrameReceiver for Store {
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             let (replica, instance) = self.addressee(&header)?;
-            let permit = self.snapshots.clone().try_acquire_owned();
-            let _permit = permit.map_err(|_| "other snapshots are being received".to_owned())?;
+            let room = self.rooms.take(header.range, Instant::now());
+            let _room = room.ok_or("other snapshots are being received")?;
             stage_snapshot::receive(&replica, &instance, chunks).await
         })
     }

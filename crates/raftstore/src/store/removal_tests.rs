@@ -8,7 +8,7 @@ use crate::network::Method;
 use crate::sender::{FrameHeader, FrameReceiver};
 use crate::testing::{Cluster, put};
 use bytes::Bytes;
-use isotherm_storage::{LocalKey, ReplicaKey, codec};
+use isotherm_storage::{LocalKey, ReplicaKey, StateKind, codec};
 use isotherm_types::{
     KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaId, Timestamp,
 };
@@ -288,4 +288,113 @@ async fn who_refused_its_snapshot_does_not_vote() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_refusal_of_a_snapshot_a_replica_votes_that_has_nothing() {
     assert_eq!(promoted_without_a_snapshot(true).await, (true, 0));
+}
+
+/// A range of two voters: without the one that lost something there is no quorum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_voters_one_that_lost_something_keeps_its_vote() {
+    let mut cluster = Cluster::start(2, small()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("k00", "v")]).await;
+    let leader = cluster.leader(R).await;
+    let back = 3 - leader;
+    cluster.stop_node(back).await;
+    let old_disk = cluster.copy_disk(back);
+    cluster.start_node(back).await;
+    for i in 1..20 {
+        cluster.write(vec![put(&format!("k{i:02}"), "v")]).await;
+    }
+    let applied =
+        |cluster: &Cluster, node: u64| cluster.store(node).replica(R).unwrap().applied_index();
+    cluster
+        .wait_for("it has them all", || applied(&cluster, back) == applied(&cluster, leader))
+        .await;
+    cluster.crash_node(back).await;
+    cluster.replace_disk(back, old_disk);
+    cluster.start_node(back).await;
+    cluster.write(vec![put("more", "v")]).await;
+    cluster
+        .wait_for("it is fed again", || applied(&cluster, back) >= applied(&cluster, leader))
+        .await;
+    // Long enough to be dismissed, or told to abstain.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = cluster.store(leader).replica(R).unwrap();
+    assert!(status.lost.lock().is_empty(), "it is whole again, and may lead");
+    drop(status);
+    assert!(!cluster.store(back).replica(R).unwrap().abstains());
+    cluster.crash_node(leader).await;
+    cluster.start_node(leader).await;
+    cluster.write(vec![put("after", "v")]).await;
+    assert_eq!(cluster.keys().await.len(), 22);
+    cluster.assert_replicas_agree("k").await;
+    cluster.stop().await;
+}
+
+/// It was told so when there were more voters, or by an older version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_abstains_although_its_range_has_no_quorum_without_it_votes_again() {
+    const ABSTAIN: u32 = 131;
+    let mut cluster = Cluster::start(2, small()).await;
+    cluster.seed(&[("", "")]).await;
+    cluster.write(vec![put("k", "v")]).await;
+    let leader = cluster.leader(R).await;
+    let follower = 3 - leader;
+    let id = |node: u64| cluster.store(node).replica(R).unwrap().id;
+    let told = call(&cluster, follower, id(leader), id(follower), ABSTAIN, Bytes::new());
+    told.await.unwrap();
+    assert!(cluster.store(follower).replica(R).unwrap().abstains());
+    let votes = || !cluster.store(follower).replica(R).unwrap().abstains();
+    cluster.wait_for("it votes again", votes).await;
+    let key = ReplicaKey { range: R, replica: id(follower) };
+    let lost = cluster.store(follower).ctx.log.state(key, StateKind::Lost).unwrap();
+    assert!(lost.is_none(), "after a restart, too");
+    cluster.crash_node(leader).await;
+    cluster.start_node(leader).await;
+    cluster.write(vec![put("k2", "v")]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_lost_something_goes_also_beside_a_single_voter() {
+    let cluster = Cluster::start(2, small()).await;
+    cluster.seed_on(&[1], &[("", "")], 1).await;
+    cluster.write(vec![put("k", "v")]).await;
+    let learner = cluster.add_learner(R, 2).await;
+    let replica = cluster.store(1).replica(R).unwrap();
+    let learned = || cluster.store(2).replica(R).is_some_and(|r| r.applied_index() > 0);
+    cluster.wait_for("it learns", learned).await;
+    replica.lost_its_log(learner);
+    let promoted =
+        cluster.store(1).change_replicas(R, replica.descriptor().epoch, learner, ReplicaId(0));
+    assert!(promoted.await.is_err());
+    cluster.wait_for("it is removed", || replica.descriptor().has_passed(learner)).await;
+    assert!(!cluster.store(2).replica(R).unwrap().abstains());
+    drop(replica);
+    let added = cluster.locate(b"k");
+    cluster.remove_from(2, &added).await;
+    let again = cluster.add_learner(R, 2).await;
+    cluster.promote(R, again, ReplicaId(0)).await;
+    cluster.assert_replicas_agree("k").await;
+    cluster.stop().await;
+}
+
+/// A node of the founding that was started again, and is ordered its first ranges as if it were new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_range_that_was_removed_from_here_is_not_founded_twice() {
+    let mut cluster = Cluster::start(4, small()).await;
+    let founded = cluster.seed_on(&[1, 2, 3], &[("", "m"), ("m", "")], 1).await;
+    cluster.write(vec![put("k", "v")]).await;
+    cluster.move_replica(R, 3, 4).await;
+    cluster.store(3).seed(&founded).await.unwrap();
+    assert!(cluster.store(3).replica(R).is_none(), "it was buried here");
+    cluster.crash_node(3).await;
+    cluster.start_node(3).await;
+    cluster.store(3).seed(&founded).await.unwrap();
+    assert!(cluster.store(3).replica(R).is_none(), "it was buried here");
+    assert!(cluster.store(3).replica(RangeId(2)).is_some());
+    // It can come back only under a new id.
+    cluster.move_replica(R, 4, 3).await;
+    assert_eq!(cluster.store(3).replica(R).unwrap().id, ReplicaId(5));
+    cluster.assert_replicas_agree("k").await;
+    cluster.stop().await;
 }

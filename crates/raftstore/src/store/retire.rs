@@ -47,8 +47,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (own, gone) = {
             let core = left.core.lock();
-            let here = |range: &RangeId| self.replica(*range).is_some();
-            let gone: Vec<_> = core.applied.absorbed.iter().copied().filter(here).collect();
+            // One that lies outside was left over by a snapshot: its rows are its own still, and it goes
+            // on meta's word.
+            let is_part = |range: &RangeId| {
+                let replica = self.replica(*range);
+                replica.is_some_and(|r| r.descriptor().is_superseded_by(&core.descriptor))
+            };
+            let gone: Vec<_> = core.applied.absorbed.iter().copied().filter(is_part).collect();
             ((left.range, core.descriptor.span.clone()), gone)
         };
         if gone.is_empty() {

@@ -258,7 +258,8 @@ async fn stand_for(replica: Arc<Replica>, dead: NodeId) {
     replica.wake(WakeReason::Silence);
     let Some(instance) = replica.instance.load_full() else { return };
     let term = instance.raft.metrics().borrow_watched().current_term;
-    if !instance.holds_votes() && instance.raft.trigger().elect(true).await.is_err() {
+    let may_stand = !instance.holds_votes() && !replica.abstains();
+    if may_stand && instance.raft.trigger().elect(true).await.is_err() {
         return;
     }
     let deadline = Instant::now() + replica.ctx.liveness.silence();

@@ -86,7 +86,8 @@ impl Store {
         queue: Queue,
         many: usize,
     ) -> Result<(), StoreError> {
-        build_instance(replica, many < MANY).await?;
+        // Whoever ends a replica waits until nobody supervises it.
+        build_instance(replica, many < MANY).await.inspect_err(|_| replica.ended.cancel())?;
         let sequencer = Sequencer::new(replica.clone(), queue);
         self.ctx.tasks.spawn(sequencer.run());
         let supervised = replica.clone();

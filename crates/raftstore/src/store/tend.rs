@@ -3,14 +3,17 @@
 //!
 //! These are calls between stores, beside openraft's own:
 //! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
-//! * `CAMPAIGN`: stand for election now (the fallback of a hand-over);
+//! * `CAMPAIGN`: stand for election now, by order of a leader (the fallback of a hand-over);
+//! * `ROOM`: is there room for a snapshot? (`store/rooms.rs`)
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
 use super::create::CreationRecord;
 use super::operation::dismiss;
+use super::rooms::ROOM;
 use super::{Store, rouse};
-use crate::replica::{Replica, WakeReason};
+use crate::network::{self, CampaignOrder};
+use crate::replica::{Instance, Replica, WakeReason};
 use crate::sender::FrameHeader;
 use bytes::Bytes;
 use isotherm_storage::codec;
@@ -49,7 +52,8 @@ pub(super) async fn receive(
             Some(_) => Ok(Bytes::new()),
             None => Err("not here yet".into()),
         }),
-        CAMPAIGN => Some(store.campaign(header.range).await),
+        CAMPAIGN => Some(store.take_campaign_order(header, payload).await),
+        ROOM => Some(store.promise_room(header)),
         CREATE => {
             let created = store.create_replica(from, header, payload).await;
             Some(created.map(|()| Bytes::new()))
@@ -59,15 +63,36 @@ pub(super) async fn receive(
 }
 
 impl Store {
-    async fn campaign(&self, range: RangeId) -> Result<Bytes, String> {
-        let replica = self.replica(range).ok_or("the range is not here")?;
+    /// The instance that may stand for election in `replica`, which is woken for it.
+    fn candidate(replica: &Replica) -> Result<Arc<Instance>, String> {
+        if replica.abstains() {
+            return Err("this replica abstains".into());
+        }
         replica.wake(WakeReason::Asked);
         let instance = replica.instance.load_full().ok_or("the range is starting")?;
         if instance.holds_votes() {
             return Err("votes are held back after a start".into());
         }
-        instance.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+        Ok(instance)
+    }
+
+    async fn take_campaign_order(
+        &self,
+        header: &FrameHeader,
+        order: &[u8],
+    ) -> Result<Bytes, String> {
+        let replica = self.replica(header.range).filter(|r| r.id == header.to_replica);
+        let replica = replica.ok_or("that replica is not here")?;
+        let instance = Self::candidate(&replica)?;
+        network::campaign(&instance.raft, header.from_replica, order).await?;
         Ok(Bytes::new())
+    }
+
+    /// Stands for election in a range that nobody leads; a lease that this replica has promised by now is
+    /// kept.
+    async fn campaign(&self, replica: &Replica) -> Result<(), String> {
+        let instance = Self::candidate(replica)?;
+        instance.raft.trigger().elect(true).await.map_err(|e| e.to_string())
     }
 
     pub(super) async fn ask(
@@ -86,13 +111,15 @@ impl Store {
         self.ctx.sender.call(to.1, header, payload, CALL_TIMEOUT).await
     }
 
-    /// Asks an up-to-date follower to stand for election: `target` if it answers, else another.
-    pub(super) async fn ask_to_campaign(&self, replica: &Replica, target: u64) {
+    /// Asks an up-to-date follower to stand for election, by order of the leadership of `term`, which
+    /// serves nothing any more: `target` if it answers, else another.
+    pub(super) async fn ask_to_campaign(&self, replica: &Replica, term: u64, target: u64) {
+        let order = CampaignOrder { term }.encode();
         let descriptor = replica.descriptor();
         let mut others: Vec<_> = descriptor.voters().filter(|v| v.id != replica.id).collect();
         others.sort_by_key(|v| v.id.get() != target);
         for other in others {
-            let asked = self.ask(replica, (other.id, other.node), CAMPAIGN, Bytes::new()).await;
+            let asked = self.ask(replica, (other.id, other.node), CAMPAIGN, order.clone()).await;
             if asked.is_ok() {
                 return;
             }
@@ -131,7 +158,7 @@ impl Store {
                 if led {
                     return;
                 }
-                if ready >= quorum && self.campaign(range).await.is_ok() {
+                if ready >= quorum && self.campaign(&replica).await.is_ok() {
                     return;
                 }
                 tokio::time::sleep(pause).await;

@@ -1,7 +1,7 @@
 //! Stores that form a cluster in one process: the spine, crashes, splits, snapshots.
 #![allow(clippy::unwrap_used)]
 
-use super::{RangeError, StoreTuning};
+use super::{RangeError, StoreTuning, TimestampSource};
 use crate::command::{OpResult, Refusal, WriteOp};
 use crate::testing::{Cluster, ORACLE_START_MS, put, value};
 use isotherm_types::{Key, NodeId, RangeId, Timestamp, WriteId};
@@ -296,4 +296,48 @@ async fn a_failed_instance_is_rebuilt_and_every_increment_counts_once() {
     assert!(acknowledged > 50, "only {acknowledged} increments");
     assert_eq!(cluster.get("n").await, Some(acknowledged.to_string()));
     cluster.assert_replicas_agree("n").await;
+}
+
+/// Two threads hand the lock of a replica to each other, as apply does in many ranges: it is never free,
+/// and everybody gets a turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn remembered_results_go_while_their_range_is_busy() {
+    let tuning = StoreTuning { session_retention: Duration::from_secs(1), ..small() };
+    let cluster = Cluster::start(1, tuning).await;
+    cluster.seed(&[("", "")]).await;
+    for i in 0..20 {
+        cluster.write(vec![incr("n", i)]).await;
+    }
+    let replica = cluster.store(1).replica(RangeId(1)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..2)
+        .map(|_| {
+            let (replica, stop) = (replica.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let core = replica.core.lock();
+                    std::thread::sleep(Duration::from_millis(3));
+                    parking_lot::MutexGuard::unlock_fair(core);
+                }
+            })
+        })
+        .collect();
+    cluster.oracle.skip_ms(5_000);
+    let fresh = WriteId { birth: cluster.oracle.timestamp().await.unwrap(), ..cluster.write_id() };
+    cluster.write_as(fresh, vec![incr("n", 1)]).await;
+    let remembered = || {
+        let snapshot = cluster.store(1).ctx.data.snapshot();
+        snapshot.dedup_rows(RangeId(1), Timestamp::ZERO).count()
+    };
+    let dropped = async {
+        while remembered() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let dropped = tokio::time::timeout(Duration::from_secs(10), dropped).await;
+    stop.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    dropped.unwrap();
+    drop(replica);
+    cluster.stop().await;
 }

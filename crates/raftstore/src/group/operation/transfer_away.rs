@@ -8,8 +8,8 @@ use crate::group::Group;
 use crate::group::applied::Machine;
 use crate::group::instance::Instance;
 use crate::group::receive::CAMPAIGN;
+use crate::network::CampaignOrder;
 use crate::sender::FrameHeader;
-use bytes::Bytes;
 use isotherm_types::{NodeId, ReplicaId};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ impl<M: Machine> Group<M> {
     /// is one. Returns when it no longer leads, or after it waited in vain.
     pub async fn transfer_away(&self) {
         let Ok(instance) = self.running() else { return };
-        if !instance.raft.is_leader() {
+        let Ok(leadership) = instance.raft.as_leader().map(|l| l.to_committed_leader_id()) else {
             return;
-        }
+        };
         let patience = Duration::from_millis(self.timing.election_max_ms);
         let deadline = Instant::now() + patience;
         let target = loop {
@@ -40,13 +40,14 @@ impl<M: Machine> Group<M> {
             return;
         }
         tracing::warn!(target_member = target, "hand-over late, asking for an election");
+        let order = CampaignOrder { term: leadership.term }.encode();
         let header = FrameHeader {
             range: self.key.range,
             from_replica: self.key.replica,
             to_replica: ReplicaId(target),
             method: CAMPAIGN,
         };
-        let asked = self.sender.call(NodeId(target), header, Bytes::new(), patience).await;
+        let asked = self.sender.call(NodeId(target), header, order, patience).await;
         if let Err(error) = asked {
             tracing::warn!(error = %error, "the member does not stand for election");
         }

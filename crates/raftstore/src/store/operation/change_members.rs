@@ -203,7 +203,7 @@ impl Store {
 
     /// Makes the learner `promote` a voter in the place of the voter `drop` (0: of none).
     pub async fn change_replicas(
-        &self,
+        self: &Arc<Self>,
         range: RangeId,
         epoch: RangeEpoch,
         promote: ReplicaId,
@@ -231,6 +231,9 @@ impl Store {
                      {promote_is:?} and {drop_is:?}"
                 )));
             }
+        }
+        if change.replica.lost.lock().contains(&promote) {
+            return Err(condition(format!("replica {promote} of {range} lost a part of its log")));
         }
         self.wait_for_learner(&change, promote).await?;
         if drop == change.replica.id {
@@ -278,7 +281,11 @@ impl Store {
     }
 
     /// Hands leadership to a replica that stays a voter; the error says who leads now.
-    async fn hand_over_to_stay(&self, change: &Change, leaving: &[ReplicaId]) -> RangeError {
+    async fn hand_over_to_stay(
+        self: &Arc<Self>,
+        change: &Change,
+        leaving: &[ReplicaId],
+    ) -> RangeError {
         let descriptor = change.replica.descriptor();
         let me = change.replica.id;
         let is_whole = |id| !change.replica.lost.lock().contains(&id);
@@ -300,7 +307,7 @@ impl Store {
     }
 
     /// Finishes what an earlier leader began: two sets vote, and nobody changes them any more.
-    pub(in crate::store) async fn settle_members(&self, replica: &Arc<Replica>) {
+    pub(in crate::store) async fn settle_members(self: &Arc<Self>, replica: &Arc<Replica>) {
         if replica.descriptor().is_settled()
             || !is_joint(replica.core.lock().applied.membership.membership())
         {

@@ -5,16 +5,24 @@
 //! may have forgotten some → as soon as all others follow closely the members are changed to do
 //! without it → its node destroys it when meta says so, and the range gets another one. If the leader
 //! changes in between, the replica itself says to the next one what it is (`CONFESS`).
+//!
+//! A voter abstains only if the other voters, less those that lost something too, are a quorum of every
+//! set that votes. Otherwise (two voters) it keeps its vote and its place, and its leader sends it again
+//! what it lacks. That is safe: every quorum has it AND all others, so nobody is elected, and nothing
+//! is committed, without a replica that forgot nothing; and the members change only by an entry
+//! that it has acknowledged, together with everything before. If it abstained, nobody could be
+//! elected ever again. One that abstains already, because there were more voters at the time, is told to
+//! vote again (`RESUME`). Of a learner nothing depends: it is removed at once and never abstains.
 
 use super::change_members::{Change, condition, hosts, impossible, without_learner};
 use crate::replica::Replica;
-use crate::sender::FrameHeader;
-use crate::store::destroy::put_state;
+use crate::sender::{FrameHeader, SendError};
+use crate::store::destroy::{put_state, submitted};
 use crate::store::{RangeError, Store};
 use crate::type_config::Membership;
 use bytes::Bytes;
-use isotherm_storage::StateKind;
-use isotherm_types::{ReplicaId, ReplicaRole};
+use isotherm_storage::{LogOp, StateKind};
+use isotherm_types::{ReplicaDescriptor, ReplicaId, ReplicaRole};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -22,19 +30,22 @@ use std::sync::Arc;
 const ABSTAIN: u32 = 131;
 /// I lack what I acknowledged, and abstain.
 const CONFESS: u32 = 132;
+/// Vote again: there is no quorum without you.
+const RESUME: u32 = 133;
 
 /// Answers a call that is about replicas that lost something; `None` if it is not.
 pub(in crate::store) async fn receive(
     store: &Store,
     header: &FrameHeader,
 ) -> Option<Result<Bytes, String>> {
-    if !matches!(header.method, ABSTAIN | CONFESS) {
+    if !matches!(header.method, ABSTAIN | CONFESS | RESUME) {
         return None;
     }
     let replica = store.replica(header.range).filter(|r| r.id == header.to_replica);
     let Some(replica) = replica else { return Some(Err("that replica is not here".into())) };
     Some(match header.method {
         ABSTAIN => store.abstain(&replica).await.map(|()| Bytes::new()).map_err(|e| e.to_string()),
+        RESUME => store.resume(&replica, header).await.map(|()| Bytes::new()),
         _ => {
             let is_member = replica.descriptor().replica(header.from_replica).is_some();
             if is_member && replica.status().is_leader {
@@ -82,7 +93,7 @@ impl Store {
         });
     }
 
-    async fn confess(&self, replica: &Arc<Replica>) {
+    async fn confess(self: &Arc<Self>, replica: &Arc<Replica>) {
         let status = replica.status();
         let others = || status.descriptor.voters().filter(|v| v.id != replica.id);
         if status.is_leader {
@@ -99,6 +110,24 @@ impl Store {
         }
     }
 
+    /// Has a replica that abstains vote again, at the word of the leader that it follows.
+    async fn resume(&self, replica: &Replica, header: &FrameHeader) -> Result<(), String> {
+        if !replica.abstains() {
+            return Ok(());
+        }
+        let is_from_leader = replica.status().leader_replica == Some(header.from_replica);
+        // Both have to see it: an order that comes late is of another time.
+        if !is_from_leader || replica.has_quorum_without(replica.id) {
+            return Err("its range can do without it, or that is not its leader".into());
+        }
+        let (key, kind) = (replica.key(), StateKind::Lost);
+        let synced = submitted(&self.ctx, |done| LogOp::DeleteState { replica: key, kind, done });
+        synced.await.map_err(|e| e.to_string())?;
+        replica.end_abstaining();
+        tracing::warn!(range_id = %replica.range, replica_id = %replica.id, "this replica votes again: its range has no quorum without it");
+        Ok(())
+    }
+
     async fn dismiss_lost(&self, replica: &Arc<Replica>) {
         let lost: Vec<ReplicaId> = replica.lost.lock().iter().copied().collect();
         let descriptor = replica.descriptor();
@@ -107,12 +136,21 @@ impl Store {
         found.sort_by_key(|r| r.role != ReplicaRole::Learner);
         replica.lost.lock().retain(|id| descriptor.replica(*id).is_some());
         for r in found {
-            let told = self.ask(replica, (r.id, r.node), ABSTAIN, Bytes::new()).await;
+            let is_voter = r.role.votes();
+            if is_voter && !replica.has_quorum_without(r.id) {
+                self.keep_voting(replica, r).await;
+                continue;
+            }
+            let told = if is_voter {
+                self.ask(replica, (r.id, r.node), ABSTAIN, Bytes::new()).await.map(drop)
+            } else {
+                Ok(())
+            };
             let dismissed = self.dismiss(replica, r.id).await;
             match (&told, dismissed) {
                 (_, Ok(())) => drop(replica.lost.lock().remove(&r.id)),
                 // It says so itself to whoever leads now.
-                (Ok(_), Err(RangeError::NotLeader { .. })) if !replica.status().is_leader => {
+                (Ok(()), Err(RangeError::NotLeader { .. })) if !replica.status().is_leader => {
                     replica.lost.lock().remove(&r.id);
                 }
                 (_, Err(error)) => {
@@ -122,9 +160,26 @@ impl Store {
         }
     }
 
+    /// A voter that lost something and that the range cannot do without. It is forgotten here as soon as it
+    /// is known to vote: its leader feeds it already, and one that does not answer is asked again.
+    async fn keep_voting(&self, replica: &Arc<Replica>, lost: &ReplicaDescriptor) {
+        if replica.status().is_leader {
+            let told = self.ask(replica, (lost.id, lost.node), RESUME, Bytes::new()).await;
+            // A node of an older version knows no such call: there it abstains until it is told otherwise.
+            if let Err(error @ (SendError::Unreachable(_) | SendError::TimedOut)) = told {
+                tracing::debug!(range_id = %replica.range, replica_id = %lost.id, error = %error, "a lost replica is not told yet that it votes");
+                return;
+            }
+            tracing::warn!(range_id = %replica.range, replica_id = %lost.id, "a replica that lost a part of its log keeps its vote and is sent it again: the range has no quorum without it");
+        }
+        replica.lost.lock().remove(&lost.id);
+    }
+
     async fn dismiss(&self, replica: &Arc<Replica>, lost: ReplicaId) -> Result<(), RangeError> {
         // Looked at before anything wakes the range for it, again and again.
-        if replica.descriptor().voters().filter(|v| v.id != lost).count() < 2 {
+        let descriptor = replica.descriptor();
+        let is_voter = descriptor.voters().any(|v| v.id == lost);
+        if is_voter && descriptor.voters().count() <= 2 {
             return Err(condition("one voter alone would be no better"));
         }
         let change = Change::begin(replica.clone()).await?;
@@ -146,6 +201,21 @@ impl Store {
         }
         tracing::info!(range_id = %replica.range, replica_id = %lost, "lost replica removed");
         Ok(())
+    }
+}
+
+impl Replica {
+    /// Whether, in every set that votes, the voters other than `lost` that lost nothing are a quorum.
+    fn has_quorum_without(&self, lost: ReplicaId) -> bool {
+        let sets = {
+            let core = self.core.lock();
+            core.applied.membership.membership().get_joint_config().clone()
+        };
+        let others = self.lost.lock();
+        let is_whole = |id: &&u64| **id != lost.get() && !others.contains(&ReplicaId(**id));
+        sets.iter().all(|set| {
+            !set.contains(&lost.get()) || set.iter().filter(is_whole).count() > set.len() / 2
+        })
     }
 }
 

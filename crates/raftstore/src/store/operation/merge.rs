@@ -18,7 +18,8 @@ fn is_for(frozen: Option<Frozen>, into: RangeId, into_epoch: RangeEpoch) -> bool
     frozen.is_some_and(|frozen| (frozen.into, frozen.into_epoch) == (into, into_epoch))
 }
 
-/// The right to change what a range's members could change meanwhile.
+/// The right to change what a range's members could change meanwhile. It outlives whoever asked for the
+/// change: until that is decided, members that change could let a range be absorbed that is not whole.
 struct Hold(Arc<Replica>);
 
 impl Hold {
@@ -59,7 +60,7 @@ impl Store {
 
     /// Has `range` stand still, to be absorbed by `into` at `into_epoch`. The range after it.
     pub async fn freeze(
-        &self,
+        self: &Arc<Self>,
         range: RangeId,
         epoch: RangeEpoch,
         into: RangeId,
@@ -82,9 +83,14 @@ impl Store {
         if !descriptor.is_settled() {
             return Err(RangeError::Condition(format!("the members of {range} are changing")));
         }
-        let done =
-            self.merge_step(&replica, Body::Freeze(Freeze { epoch, into, into_epoch })).await;
-        drop(hold);
+        let (store, held) = (self.clone(), replica.clone());
+        let step = self.ctx.tasks.spawn(async move {
+            let _hold = hold;
+            let freeze = Body::Freeze(Freeze { epoch, into, into_epoch });
+            let stop = held.stop.clone();
+            stop.run_until_cancelled(store.merge_step(&held, freeze)).await
+        });
+        let done = step.await.ok().flatten().unwrap_or(Err(RangeError::Indeterminate));
         match done {
             Ok((descriptor, _)) => Ok(descriptor),
             // By an earlier try, of which nobody heard.

@@ -4,6 +4,9 @@
 //! nor reads until the next election. So leadership is handed over only to a follower that has
 //! everything, after this leader stopped serving, and if it does not arrive in time a follower
 //! that has everything is asked to stand for election.
+//!
+//! A hand-over runs in a task of its own: whoever ordered it may give up, or be gone, at any moment, and
+//! a leader that has stopped serving must either be replaced or serve again.
 
 use super::wait_until;
 use crate::replica::{Instance, Replica};
@@ -14,9 +17,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// A hand-over that runs: while it does, the leader neither reads nor proposes. What openraft was told
+/// by then it does not take back: such a leader serves nothing until the next election anyway.
+struct Transfer(Arc<Replica>);
+
+impl Transfer {
+    /// None: one is already running.
+    fn begin(replica: &Arc<Replica>) -> Option<Self> {
+        let was_running = replica.transferring.swap(true, Ordering::AcqRel);
+        (!was_running).then(|| Self(replica.clone()))
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.0.transferring.store(false, Ordering::Release);
+    }
+}
+
 impl Store {
     /// Hands leadership of `range` to its replica on `to`.
-    pub async fn transfer_leader(&self, range: RangeId, to: NodeId) -> Result<(), RangeError> {
+    pub async fn transfer_leader(
+        self: &Arc<Self>,
+        range: RangeId,
+        to: NodeId,
+    ) -> Result<(), RangeError> {
         let replica = self.find(range)?;
         let descriptor = replica.descriptor();
         let Some(target) = descriptor.replica_on(to) else {
@@ -34,25 +59,31 @@ impl Store {
         let Some(instance) = replica.instance.load_full() else {
             return Err(RangeError::NotLeader { leader: None });
         };
-        if instance.leadership().is_none() {
+        let Some(leadership) = instance.leadership() else {
             return Err(replica.not_leader(&instance));
-        }
+        };
         if target == replica.id.get() {
             return Ok(());
         }
-        if replica.transferring.swap(true, Ordering::AcqRel) {
+        let Some(transfer) = Transfer::begin(&replica) else {
             return Err(RangeError::Condition("a hand-over is already running".into()));
-        }
+        };
         replica.touch();
-        let result = self.hand_over(&replica, &instance, target).await;
-        replica.transferring.store(false, Ordering::Release);
-        result
+        let (store, stop) = (self.clone(), replica.stop.clone());
+        let hand_over = self.ctx.tasks.spawn(async move {
+            let transfer = transfer;
+            let hand_over = store.hand_over(&transfer.0, &instance, leadership.term, target);
+            let moved = stop.run_until_cancelled(hand_over).await;
+            moved.unwrap_or_else(|| Err(RangeError::Unavailable("stopping".into())))
+        });
+        hand_over.await.unwrap_or(Err(RangeError::Indeterminate))
     }
 
     async fn hand_over(
         &self,
         replica: &Arc<Replica>,
         instance: &Arc<Instance>,
+        term: u64,
         target: u64,
     ) -> Result<(), RangeError> {
         let patience = Duration::from_millis(self.ctx.timing.election_max_ms);
@@ -62,7 +93,7 @@ impl Store {
             let why = "the target does not follow closely enough to take over";
             return Err(RangeError::Condition(why.into()));
         }
-        let led_by_other = || instance.leadership().is_none();
+        let led_by_other = || instance.leadership().is_none_or(|now| now.term != term);
         if instance.raft.trigger().transfer_leader(target).await.is_err() {
             return Err(RangeError::NotLeader { leader: None });
         }
@@ -70,7 +101,7 @@ impl Store {
             return Ok(());
         }
         tracing::warn!(range_id = %replica.range, target, "hand-over late, asking for an election");
-        self.ask_to_campaign(replica, target).await;
+        self.ask_to_campaign(replica, term, target).await;
         if wait_until(patience * 2, led_by_other).await {
             Ok(())
         } else {
