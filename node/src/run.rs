@@ -100,6 +100,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
     let gateway = gateway.map_err(|e| NodeError::Config(e.to_string()))?;
     let raft = raft_server(Arc::new(inbox.clone()), cluster, identity.node, servers.clone());
+    let stream_idle = Duration::from_millis(config.tuning.stream_idle_ms);
+    let gateway = KvGateway::new(gateway, stream_idle);
     let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
     let (until, ended) = (servers.clone(), CancellationToken::new());
     let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
@@ -121,6 +123,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         incarnation,
         sessions: AtomicU64::new(0),
         aggregates: Arc::default(),
+        stream_idle,
     };
     let _ = range_rpc.0.set(ready);
     let watched = Arc::new(Disk::default());
@@ -165,13 +168,17 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
+async fn routes(
+    raft: Routes,
+    range_rpc: &RangeRpc,
+    gateway: KvGateway,
+) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let replica = ReplicaServiceServer::new(ReplicaRpc(range_rpc.clone()));
     let merge = MergeServiceServer::new(MergeRpc(range_rpc.clone()));
-    let kv = KvServer::new(KvGateway::new(gateway))
+    let kv = KvServer::new(gateway)
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()

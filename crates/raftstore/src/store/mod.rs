@@ -35,6 +35,7 @@ mod rouse;
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
+mod slice_budget;
 mod span_table;
 mod start;
 mod stop;
@@ -47,6 +48,7 @@ pub(crate) use destroy::{clear_away, is_buried};
 pub use error::{RangeError, StoreError};
 pub use options::{StoreOptions, StoreTuning};
 pub(crate) use scan_pool::ScanPool;
+pub use slice_budget::SliceBudget;
 pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
