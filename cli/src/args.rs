@@ -333,6 +333,9 @@ pub struct Node {
     /// Confirm every read by a quorum round instead of a lease
     #[arg(long, env = "ISOTHERM_READ_QUORUM", help_heading = "Tuning")]
     pub read_quorum: bool,
+    /// End a stream of answers of which nothing is read for so long [default: 60s]
+    #[arg(long, env = "ISOTHERM_STREAM_IDLE", value_parser = duration, help_heading = "Tuning")]
+    pub stream_idle: Option<Duration>,
 }
 
 /// `delete`

@@ -47,7 +47,7 @@ pub use client::Client;
 pub use error::{ClientError, ErrorKind};
 pub use isotherm_aggregate as aggregate;
 pub use operation::{
-    AggregateOptions, AggregateProgress, Aggregated, CasOutcome, Deleted, Hold, Incremented,
-    RangeWork, Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
+    AggregateOptions, AggregateProgress, Aggregated, AggregatedGroups, CasOutcome, Deleted, Hold,
+    Incremented, RangeWork, Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
 };
 pub use options::ClientOptions;

@@ -26,6 +26,9 @@ const HIBERNATE_AFTER: &str = "range.hibernate_after";
 const HIBERNATE_MIN: Duration = Duration::from_millis(50);
 const HIBERNATE_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// Bytes of a name or a value: every heartbeat carries all of them.
+const TEXT_MAX: usize = 256;
+
 /// One setting.
 struct Definition {
     name: &'static str,
@@ -218,6 +221,10 @@ pub fn retention(changed: &BTreeMap<String, String>) -> Duration {
 /// Refuses a name that does not exist and a value that makes no sense.
 pub fn check(name: &str, value: &str) -> Result<(), WireError> {
     let invalid = |why| WireError::new(pb::error::Code::Invalid, why);
+    if name.len().max(value.len()) > TEXT_MAX {
+        let why = format!("a setting has at most {TEXT_MAX} bytes, in its name and in its value");
+        return Err(invalid(why));
+    }
     let Some(definition) = DEFINITIONS.iter().find(|d| d.name == name) else {
         let known: Vec<_> = DEFINITIONS.iter().map(|d| d.name).collect();
         let known = known.join(", ");
@@ -256,6 +263,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_and_good_ones_taken() {
+        let long = "1s ".repeat(1_000_000);
+        assert!(check(HISTORY_RETENTION, &long).unwrap_err().to_string().len() < 200);
+        assert!(check(&long, "1s").unwrap_err().to_string().len() < 200);
         assert!(check("read.confirm", "quorum").is_ok());
         assert!(check("read.confirm", "hope").is_err());
         assert!(check(REPLICA_COUNT, "3").is_err());

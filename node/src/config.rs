@@ -57,6 +57,8 @@ pub struct NodeTuning {
     pub disk_reserve_bytes: Option<u64>,
     /// Confirm every read by a quorum round instead of a lease.
     pub read_quorum: bool,
+    /// A stream of answers of which nothing is read for so long is ended.
+    pub stream_idle_ms: u64,
 }
 
 impl Default for NodeTuning {
@@ -72,6 +74,7 @@ impl Default for NodeTuning {
             log_sync_delay_us: 0,
             disk_reserve_bytes: None,
             read_quorum: store.read_quorum,
+            stream_idle_ms: 60_000,
         }
     }
 }

@@ -118,6 +118,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         incarnations.clone(),
         servers.clone(),
     );
+    let stream_idle = Duration::from_millis(config.tuning.stream_idle_ms);
+    let gateway = KvGateway::new(gateway, stream_idle);
     let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
     let (until, ended) = (servers.clone(), CancellationToken::new());
     let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
@@ -149,6 +151,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         incarnations: incarnations.clone(),
         sessions: AtomicU64::new(0),
         aggregates: Arc::default(),
+        stream_idle,
     };
     let _ = range_rpc.0.set(ready);
     let watched = Arc::new(Disk::default());
@@ -219,13 +222,17 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
+async fn routes(
+    raft: Routes,
+    range_rpc: &RangeRpc,
+    gateway: KvGateway,
+) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let replica = ReplicaServiceServer::new(ReplicaRpc(range_rpc.clone()));
     let merge = MergeServiceServer::new(MergeRpc(range_rpc.clone()));
-    let kv = KvServer::new(KvGateway::new(gateway))
+    let kv = KvServer::new(gateway)
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()

@@ -95,6 +95,7 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         log_sync_delay_us: args.log_sync_delay.map_or(0, |d| d.as_micros() as u64),
         disk_reserve_bytes: args.disk_reserve_bytes,
         read_quorum: args.read_quorum,
+        stream_idle_ms: args.stream_idle.map_or(defaults.stream_idle_ms, |d| d.as_millis() as u64),
     };
     let config = NodeConfig {
         listen: args.listen,

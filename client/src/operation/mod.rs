@@ -2,13 +2,15 @@
 
 mod aggregate;
 mod batch;
+mod coordinator;
 mod hold;
+mod partials;
 mod read;
 mod scan;
 mod types;
 mod write;
 
-pub use aggregate::{AggregateOptions, AggregateProgress, Aggregated, RangeWork};
+pub use aggregate::{AggregateOptions, AggregateProgress, Aggregated, AggregatedGroups, RangeWork};
 pub use hold::Hold;
 pub use scan::Scan;
 pub use types::{CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult};

@@ -6,6 +6,8 @@ use isotherm_client::{AggregateOptions, ClientError, ErrorKind};
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb};
 use isotherm_types::KeyRange;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 fn counting() -> QueryText {
     QueryText { functions: "count".into(), ..QueryText::default() }
@@ -172,4 +174,70 @@ async fn a_node_that_has_not_begun_is_busy() {
     let cluster = start(vec![range(1, "", "", 1)], move |_, _, _| vec![waiting.clone()]).await;
     cluster.state.hold_aggregates.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(count(&cluster).await.unwrap_err().kind, ErrorKind::Busy);
+}
+
+#[tokio::test]
+async fn a_sign_of_life_does_not_end_an_answer_of_several_messages() {
+    let begun = || pb::AggregateResponse { covered: Vec::new(), has_more: true, ..rows("", "", 4) };
+    let cluster = start(vec![range(1, "", "", 1)], move |_, _, _| {
+        let alive = pb::AggregateResponse::default;
+        vec![alive(), begun(), alive(), begun(), alive(), rows("", "", 1)]
+    })
+    .await;
+    assert_eq!(count(&cluster).await.unwrap(), (9, 0));
+}
+
+#[tokio::test]
+async fn groups_take_no_more_memory_than_there_is_for_all_aggregates() {
+    let groups = |keys: std::ops::Range<u32>| {
+        let text = QueryText { group_by: "prefix:9".into(), ..counting() };
+        let query = Query::parse(&text).unwrap();
+        let mut fold = Fold::new(&query);
+        keys.for_each(|n| fold.add(format!("{n:09}").as_bytes(), b"").unwrap());
+        fold.finish().encode().unwrap()
+    };
+    let cluster = start(vec![range(1, "", "", 1)], move |_, _, _| {
+        let (first, last) = (groups(0..2_000).into(), groups(2_000..5_000).into());
+        let begun = pb::AggregateResponse { partial: first, has_more: true, ..Default::default() };
+        vec![begun, pb::AggregateResponse { partial: last, ..rows("", "", 0) }]
+    })
+    .await;
+    let ask = |memory: &Arc<Semaphore>| {
+        let query = QueryText { group_by: "prefix:9".into(), ..counting() };
+        let options = AggregateOptions { query, ..AggregateOptions::default() };
+        cluster.client.aggregate_within(options, memory.clone())
+    };
+    const PLENTY: usize = 1 << 30;
+    let plenty = Arc::new(Semaphore::new(PLENTY));
+    let first = ask(&plenty).await.unwrap();
+    let one = PLENTY - plenty.available_permits();
+    assert!(one > 5_000 * 30, "{one} bytes for 5,000 groups");
+    assert_eq!((first.rows, first.count()), (5_000, 5_000));
+    assert_eq!(plenty.available_permits(), PLENTY, "given back");
+
+    let enough_for_one = Arc::new(Semaphore::new(one + one / 2));
+    let first = ask(&enough_for_one).await.unwrap();
+    let error = ask(&enough_for_one).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Busy, "not enough for a second one");
+    drop(first);
+    ask(&enough_for_one).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_parts_with_long_keys_are_asked_in_several_requests() {
+    let key = |n: usize| format!("{n:05}{}", "k".repeat(4_000));
+    let (count_of, last) = (2_400, 2_399);
+    let ranges = (0..count_of).map(|n| {
+        let start = if n == 0 { String::new() } else { key(n) };
+        range(n as u64 + 1, &start, &if n == last { String::new() } else { key(n + 1) }, 1)
+    });
+    let cluster = start(ranges.collect(), |_, _, request| {
+        let covered = request.parts.iter().map(|part| part.span.clone().unwrap()).collect();
+        vec![pb::AggregateResponse { covered, ..rows("", "", request.parts.len()) }]
+    })
+    .await;
+    let (rows, _) = count(&cluster).await.unwrap();
+    assert_eq!(rows, count_of as u64);
+    // All at once they would be more than a message may have.
+    assert!(asked(&cluster).len() > 3, "{} requests", asked(&cluster).len());
 }

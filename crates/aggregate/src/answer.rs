@@ -1,7 +1,7 @@
 //! The end of an aggregate: numbers to be shown.
 
 use crate::decimal::format_units;
-use crate::function::Function;
+use crate::function::{Function, Functions};
 use crate::numbers::{Kind, Numbers};
 use crate::partial::Group;
 use crate::{Partial, Query, ratio};
@@ -43,24 +43,49 @@ pub enum Figure {
     Special(&'static str),
 }
 
+/// An answer whose groups are computed one by one, in order: all of them together would take
+/// several times the memory of the partial that they come from.
+pub struct Finishing {
+    /// As in [`Answer`].
+    pub rows: u64,
+    /// As in [`Answer`].
+    pub skipped: u64,
+    functions: Functions,
+    groups: std::vec::IntoIter<Group>,
+}
+
+impl Iterator for Finishing {
+    type Item = GroupAnswer;
+
+    fn next(&mut self) -> Option<GroupAnswer> {
+        self.groups.next().map(|group| finish(&group, &self.functions))
+    }
+}
+
 impl Partial {
     /// The answer that this comes to.
-    pub fn finish(mut self, query: &Query) -> Answer {
+    pub fn finish(self, query: &Query) -> Answer {
+        let groups = self.finish_by_group(query);
+        Answer { rows: groups.rows, skipped: groups.skipped, groups: groups.collect() }
+    }
+
+    /// The same, group by group.
+    pub fn finish_by_group(mut self, query: &Query) -> Finishing {
         if query.group_by.is_none() && self.groups() == 0 {
             let needs = crate::numbers::Needs::of(&query.functions, query.source.is_float());
             self.find(None, needs, 1).expect("room for one");
         }
         self.groups.sort_by(|a, b| a.name.cmp(&b.name));
-        let groups: Vec<_> = self.groups.iter().map(|group| finish(group, query)).collect();
-        Answer {
-            rows: groups.iter().map(|g| g.rows).sum(),
-            skipped: groups.iter().map(|g| g.skipped).sum(),
-            groups,
+        Finishing {
+            rows: self.groups.iter().map(|g| g.rows).sum(),
+            skipped: self.groups.iter().map(|g| g.skipped).sum(),
+            functions: query.functions.clone(),
+            groups: self.groups.into_iter(),
         }
     }
 }
 
-fn finish(group: &Group, query: &Query) -> GroupAnswer {
+fn finish(group: &Group, functions: &Functions) -> GroupAnswer {
     let figure = |function| match (function, &group.numbers, &group.distinct) {
         (Function::Count, ..) => Figure::Number(group.rows.to_string()),
         (Function::Distinct, _, Some(distinct)) => Figure::Number(distinct.estimate().to_string()),
@@ -71,7 +96,7 @@ fn finish(group: &Group, query: &Query) -> GroupAnswer {
         name: group.name.clone(),
         rows: group.rows,
         skipped: group.skipped,
-        figures: query.functions.iter().map(|f| (f, figure(f))).collect(),
+        figures: functions.iter().map(|f| (f, figure(f))).collect(),
     }
 }
 

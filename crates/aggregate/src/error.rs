@@ -37,3 +37,13 @@ impl AggregateError {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, AggregateError>;
+
+/// The beginning of what somebody typed, for a message: what is wrong with a long text is said
+/// without repeating all of it.
+pub(crate) fn excerpt(text: &str) -> std::borrow::Cow<'_, str> {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}

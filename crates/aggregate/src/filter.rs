@@ -8,16 +8,20 @@
 //! ```
 //! A comparison of things that are missing or of different types is false.
 
+use crate::error::excerpt;
+use crate::json_paths::JsonPaths;
 use crate::lexer::{Token, tokens};
-use crate::value::{Number, is_json_number, json_text};
-use crate::{AggregateError, Decimal, JsonPath, Result, ValueSource};
-use std::borrow::Cow;
+use crate::row::Row;
+use crate::scalar::Scalar;
+use crate::{AggregateError, Decimal, JsonPath, Result};
 use std::cmp::Ordering;
 
 /// Conditions inside conditions at most: evaluation recurses.
 const DEPTH_MAX: usize = 64;
 /// Bytes of a condition at most.
 const TEXT_MAX: usize = 16 << 10;
+/// Comparisons of a condition at most: each may look at all of a value.
+const COMPARISONS_MAX: usize = 512;
 
 /// A condition on a row.
 #[derive(Debug, Clone)]
@@ -35,38 +39,18 @@ enum Node {
 enum Operand {
     Value,
     Key,
-    Json(JsonPath),
-    Literal(Literal),
-}
-
-#[derive(Debug, Clone)]
-enum Literal {
-    Number { exact: Option<Decimal>, float: f64 },
-    Text(Vec<u8>),
-    Bool(bool),
-    Null,
-}
-
-/// What an operand is in one row.
-enum Scalar<'a> {
-    Number {
-        exact: Option<Decimal>,
-        float: f64,
-    },
-    Text(Cow<'a, [u8]>),
-    Bool(bool),
-    Null,
-    /// The value of a row: a number if it is compared with one, its text otherwise.
-    Value(Option<Number>, Cow<'a, [u8]>),
+    /// The slot of a path.
+    Json(usize),
+    Literal(Scalar<'static>),
 }
 
 impl Filter {
-    /// Reads a condition.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// Reads a condition; the JSON paths that it looks at are added to `paths`.
+    pub(crate) fn parse(text: &str, paths: &mut JsonPaths) -> Result<Self> {
         if text.len() > TEXT_MAX {
             return Err(bad(format!("the condition has more than {TEXT_MAX} bytes")));
         }
-        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
+        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, comparisons: 0, paths };
         let node = parser.or()?;
         match parser.next() {
             None => Ok(Self(node)),
@@ -77,21 +61,22 @@ impl Filter {
     }
 
     /// Whether a row satisfies it.
-    pub(crate) fn accepts(&self, key: &[u8], value: &[u8], source: &ValueSource) -> bool {
-        self.0.holds(key, value, source)
+    pub(crate) fn accepts(&self, row: &Row<'_, '_>) -> bool {
+        self.0.holds(row)
     }
 }
 
 impl Node {
-    fn holds(&self, key: &[u8], value: &[u8], source: &ValueSource) -> bool {
+    fn holds(&self, row: &Row<'_, '_>) -> bool {
         match self {
-            Self::Or(any) => any.iter().any(|node| node.holds(key, value, source)),
-            Self::And(all) => all.iter().all(|node| node.holds(key, value, source)),
-            Self::Not(node) => !node.holds(key, value, source),
+            Self::Or(any) => any.iter().any(|node| node.holds(row)),
+            Self::And(all) => all.iter().all(|node| node.holds(row)),
+            Self::Not(node) => !node.holds(row),
             Self::Compare(left, operator, right) => {
-                let scalar = |operand: &Operand| operand.scalar(key, value, source).map(own);
-                let (Some(left), Some(right)) = (scalar(left), scalar(right)) else { return false };
-                compare(&left, &right).is_some_and(|order| match *operator {
+                let (Some(left), Some(right)) = (left.scalar(row), right.scalar(row)) else {
+                    return false;
+                };
+                left.compare(right).is_some_and(|order| match *operator {
                     "=" => order == Ordering::Equal,
                     "!=" => order != Ordering::Equal,
                     "<" => order == Ordering::Less,
@@ -104,71 +89,14 @@ impl Node {
     }
 }
 
-/// Ends the borrow of the row that a scalar has.
-fn own(scalar: Scalar<'_>) -> Scalar<'static> {
-    match scalar {
-        Scalar::Number { exact, float } => Scalar::Number { exact, float },
-        Scalar::Text(text) => Scalar::Text(Cow::Owned(text.into_owned())),
-        Scalar::Bool(value) => Scalar::Bool(value),
-        Scalar::Null => Scalar::Null,
-        Scalar::Value(number, text) => Scalar::Value(number, Cow::Owned(text.into_owned())),
-    }
-}
-
 impl Operand {
-    fn scalar<'a>(
-        &'a self,
-        key: &'a [u8],
-        value: &'a [u8],
-        source: &ValueSource,
-    ) -> Option<Scalar<'a>> {
+    fn scalar<'a>(&'a self, row: &'a Row<'_, '_>) -> Option<&'a Scalar<'a>> {
         match self {
-            Self::Key => Some(Scalar::Text(key.into())),
-            Self::Value => {
-                let part = source.part(value)?;
-                Some(Scalar::Value(source.number(part), source.text(part)))
-            }
-            Self::Json(path) => Some(match path.find(value)? {
-                "true" => Scalar::Bool(true),
-                "false" => Scalar::Bool(false),
-                "null" => Scalar::Null,
-                text if is_json_number(text.as_bytes()) => Scalar::Number {
-                    exact: Decimal::parse_json(text.as_bytes()),
-                    float: text.parse().ok()?,
-                },
-                text if text.starts_with('"') => Scalar::Text(json_text(text.as_bytes())),
-                // Arrays and objects compare with nothing.
-                _ => return None,
-            }),
-            Self::Literal(literal) => Some(match literal {
-                Literal::Number { exact, float } => Scalar::Number { exact: *exact, float: *float },
-                Literal::Text(text) => Scalar::Text(text.into()),
-                Literal::Bool(value) => Scalar::Bool(*value),
-                Literal::Null => Scalar::Null,
-            }),
+            Self::Key => Some(row.key_scalar()),
+            Self::Value => row.value_scalar(),
+            Self::Json(slot) => row.json_scalar(*slot),
+            Self::Literal(literal) => Some(literal),
         }
-    }
-}
-
-fn compare(left: &Scalar<'_>, right: &Scalar<'_>) -> Option<Ordering> {
-    let as_number = |scalar: &Scalar<'_>| match scalar {
-        Scalar::Number { exact, float } => Some((*exact, *float)),
-        Scalar::Value(Some(Number::Decimal(exact)), _) => Some((Some(*exact), exact.to_f64())),
-        Scalar::Value(Some(Number::Float(float)), _) => Some((None, *float)),
-        _ => None,
-    };
-    let as_text = |scalar: &Scalar<'_>| match scalar {
-        Scalar::Text(text) | Scalar::Value(_, text) => Some(text.to_vec()),
-        _ => None,
-    };
-    match (left, right) {
-        (Scalar::Bool(a), Scalar::Bool(b)) => Some(a.cmp(b)),
-        (Scalar::Null, Scalar::Null) => Some(Ordering::Equal),
-        (Scalar::Text(_), _) | (_, Scalar::Text(_)) => Some(as_text(left)?.cmp(&as_text(right)?)),
-        _ => match (as_number(left)?, as_number(right)?) {
-            ((Some(a), _), (Some(b), _)) => Some(a.cmp(&b)),
-            ((_, a), (_, b)) => a.partial_cmp(&b),
-        },
     }
 }
 
@@ -180,21 +108,23 @@ fn bad(why: impl std::fmt::Display) -> AggregateError {
 
 fn shown(token: &Token) -> String {
     match token {
-        Token::Word(word) => format!("{word:?}"),
-        Token::Text(text) => format!("the text {text:?}"),
+        Token::Word(word) => format!("{:?}", excerpt(word)),
+        Token::Text(text) => format!("the text {:?}", excerpt(text)),
         Token::Compare(operator) => format!("{operator:?}"),
         Token::Open => "\"(\"".to_owned(),
         Token::Close => "\")\"".to_owned(),
     }
 }
 
-struct Parser {
+struct Parser<'p> {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
+    comparisons: usize,
+    paths: &'p mut JsonPaths,
 }
 
-impl Parser {
+impl Parser<'_> {
     fn next(&mut self) -> Option<Token> {
         let token = self.tokens.get(self.at).cloned();
         self.at += 1;
@@ -249,6 +179,11 @@ impl Parser {
                 }
                 None => return Err(bad("the condition ends where a comparison should stand")),
             };
+            self.comparisons += 1;
+            if self.comparisons > COMPARISONS_MAX {
+                let max = COMPARISONS_MAX;
+                return Err(bad(format!("the condition has more than {max} comparisons")));
+            }
             Node::Compare(left, operator, self.operand()?)
         };
         if negations % 2 == 1 {
@@ -260,7 +195,7 @@ impl Parser {
     fn operand(&mut self) -> Result<Operand> {
         let word = match self.next() {
             Some(Token::Text(text)) => {
-                return Ok(Operand::Literal(Literal::Text(text.into_bytes())));
+                return Ok(Operand::Literal(Scalar::Text(text.into_bytes().into())));
             }
             Some(Token::Word(word)) => word,
             Some(token) => {
@@ -276,22 +211,23 @@ impl Parser {
             }
         };
         if let Some(path) = word.strip_prefix("json:") {
-            return Ok(Operand::Json(JsonPath::parse(path)?));
+            return Ok(Operand::Json(self.paths.add(&JsonPath::parse(path)?)));
         }
         Ok(match word.as_str() {
             "value" => Operand::Value,
             "key" => Operand::Key,
-            "true" => Operand::Literal(Literal::Bool(true)),
-            "false" => Operand::Literal(Literal::Bool(false)),
-            "null" => Operand::Literal(Literal::Null),
+            "true" => Operand::Literal(Scalar::Bool(true)),
+            "false" => Operand::Literal(Scalar::Bool(false)),
+            "null" => Operand::Literal(Scalar::Null),
             _ => match word.parse::<f64>() {
                 Ok(float) if !float.is_nan() => {
                     let exact = Decimal::parse_json(word.as_bytes());
-                    Operand::Literal(Literal::Number { exact, float })
+                    Operand::Literal(Scalar::Number { exact, float })
                 }
                 _ => {
                     return Err(bad(format!(
-                        "{word:?} is no value, key, json:PATH or literal (text stands in quotes)"
+                        "{:?} is no value, key, json:PATH or literal (text stands in quotes)",
+                        excerpt(&word)
                     )));
                 }
             },
@@ -304,10 +240,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::{Query, QueryText};
+
+    fn parse(text: &str) -> Result<Filter> {
+        Filter::parse(text, &mut JsonPaths::default())
+    }
 
     fn holds(condition: &str, key: &str, value: &str, source: &str) -> bool {
-        let filter = Filter::parse(condition).unwrap();
-        filter.accepts(key.as_bytes(), value.as_bytes(), &source.parse().unwrap())
+        let query = Query::parse(&QueryText {
+            functions: "count".to_owned(),
+            value: source.to_owned(),
+            filter: condition.to_owned(),
+            ..QueryText::default()
+        });
+        let query = query.unwrap();
+        let row = Row::new(&query, key.as_bytes(), value.as_bytes());
+        query.filter.as_ref().unwrap().accepts(&row)
     }
 
     #[test]
@@ -371,10 +319,10 @@ mod tests {
             "json:a..b = 1",
             "value = nan",
         ] {
-            let error = Filter::parse(bad).map(|_| ()).unwrap_err();
+            let error = parse(bad).map(|_| ()).unwrap_err();
             assert!(error.to_string().len() > 20, "{bad}: {error}");
         }
         let deep = format!("{}value = 1{}", "(".repeat(100), ")".repeat(100));
-        assert!(Filter::parse(&deep).is_err());
+        assert!(parse(&deep).is_err());
     }
 }

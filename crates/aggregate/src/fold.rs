@@ -1,6 +1,7 @@
 //! Folding rows into a partial.
 
 use crate::numbers::Needs;
+use crate::row::Row;
 use crate::value::Number;
 use crate::{Partial, Query, Result};
 use std::borrow::Cow;
@@ -28,18 +29,19 @@ impl<'q> Fold<'q> {
     #[inline]
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let query = self.query;
+        let row = Row::new(query, key, value);
         if let Some(filter) = &query.filter
-            && !filter.accepts(key, value, &query.source)
+            && !filter.accepts(&row)
         {
             return Ok(());
         }
-        let at = self.group(key, value)?;
+        let at = self.group(&row)?;
         let group = &mut self.partial.groups[at];
         group.rows += 1;
         if !self.needs.numbers && !self.needs.distinct {
             return Ok(());
         }
-        let part = query.source.part(value);
+        let part = row.part();
         let number = part.and_then(|part| query.source.number(part));
         let mut before = None;
         if (self.needs.distinct || self.needs.quantiles) && group.rows.is_multiple_of(MEASURE_EVERY)
@@ -70,11 +72,11 @@ impl<'q> Fold<'q> {
     }
 
     #[inline]
-    fn group(&mut self, key: &[u8], value: &[u8]) -> Result<usize> {
+    fn group(&mut self, row: &Row<'_, '_>) -> Result<usize> {
         let name = match &self.query.group_by {
             // One group for all rows, which stands under the name of none.
             None => None,
-            Some(by) => by.group(key, value),
+            Some(by) => by.group(row.key, || row.json(self.query.group_slot?)),
         };
         if let Some(last) = self.last
             && self.partial.groups[last].name.as_deref() == name.as_deref()

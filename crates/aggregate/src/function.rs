@@ -1,5 +1,6 @@
 //! What is computed.
 
+use crate::error::excerpt;
 use crate::{AggregateError, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -51,6 +52,7 @@ impl FromStr for Function {
                     (0..=100 * 10_i128.pow(18)).contains(&p.0) && p.0 % 10_i128.pow(14) == 0
                 });
                 let Some(percent) = percent else {
+                    let text = excerpt(text);
                     return Err(AggregateError::query(format!(
                         "{text:?} is no function: use count, sum, avg, min, max, stddev, distinct, or a \
                          quantile such as p50 or p99.9"
@@ -87,6 +89,8 @@ pub struct Functions(Vec<Function>);
 impl Functions {
     /// Functions of one pass at most.
     const MAX: usize = 64;
+    /// Bytes of their names at most.
+    const TEXT_MAX: usize = 4 << 10;
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Function> + '_ {
@@ -102,16 +106,24 @@ impl FromStr for Functions {
     type Err = AggregateError;
 
     fn from_str(text: &str) -> Result<Self> {
+        // Before anything is looked at: a long list must not be gone through.
+        if text.len() > Self::TEXT_MAX {
+            let max = Self::TEXT_MAX;
+            return Err(AggregateError::query(format!("the functions have more than {max} bytes")));
+        }
         let mut functions = Vec::new();
         for name in text.split(',') {
             let function = name.trim().parse()?;
-            if !functions.contains(&function) {
-                functions.push(function);
+            if functions.contains(&function) {
+                continue;
             }
-        }
-        if functions.len() > Self::MAX {
-            let max = Self::MAX;
-            return Err(AggregateError::query(format!("more than {max} functions in one pass")));
+            if functions.len() == Self::MAX {
+                let max = Self::MAX;
+                return Err(AggregateError::query(format!(
+                    "more than {max} functions in one pass"
+                )));
+            }
+            functions.push(function);
         }
         Ok(Self(functions))
     }

@@ -1,10 +1,14 @@
 //! What rows are grouped by.
 
+use crate::error::excerpt;
 use crate::value::json_text;
 use crate::{AggregateError, JsonPath, Result};
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+/// Bytes of a separator at most: it is looked for at every place of a key.
+const SEPARATOR_MAX: usize = 256;
 
 /// The part of a row that names its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +27,12 @@ pub enum GroupBy {
 }
 
 impl GroupBy {
-    /// The group of a row; none is the group `null`.
-    pub(crate) fn group<'a>(&self, key: &'a [u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    /// The group of a row, of which `json` is what stands at the path; none is the group `null`.
+    pub(crate) fn group<'a>(
+        &self,
+        key: &'a [u8],
+        json: impl FnOnce() -> Option<&'a str>,
+    ) -> Option<Cow<'a, [u8]>> {
         match self {
             Self::Prefix(bytes) => Some(key[..key.len().min(*bytes)].into()),
             Self::Split { separator, field } => {
@@ -35,7 +43,7 @@ impl GroupBy {
                 let end = find(rest, separator.as_bytes()).unwrap_or(rest.len());
                 Some(rest[..end].into())
             }
-            Self::Json(path, _) => match path.find(value)? {
+            Self::Json(..) => match json()? {
                 "null" => None,
                 text => Some(json_text(text.as_bytes())),
             },
@@ -52,6 +60,7 @@ impl FromStr for GroupBy {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = |why: &str| {
+            let text = excerpt(text);
             AggregateError::query(format!(
                 "cannot group by {text:?}: {why}; use prefix:BYTES, split:SEPARATOR:FIELD (the first \
                  field is 1) or json:PATH"
@@ -72,6 +81,9 @@ impl FromStr for GroupBy {
             rest.rsplit_once(':').ok_or_else(|| bad("the field is missing"))?;
         if separator.is_empty() {
             return Err(bad("the separator is empty"));
+        }
+        if separator.len() > SEPARATOR_MAX {
+            return Err(bad("the separator is longer than 256 bytes"));
         }
         match field.parse() {
             Ok(0) => Err(bad("fields are counted from 1")),
@@ -102,7 +114,11 @@ mod tests {
         let group = |by: &str, key: &str, value: &str| {
             let by: GroupBy = by.parse().unwrap();
             assert_eq!(by.to_string().parse::<GroupBy>().unwrap(), by);
-            let group = by.group(key.as_bytes(), value.as_bytes());
+            let json = || match &by {
+                GroupBy::Json(path, _) => path.find(value.as_bytes()),
+                _ => None,
+            };
+            let group = by.group(key.as_bytes(), json);
             group.map(|g| String::from_utf8(g.into_owned()).unwrap())
         };
         assert_eq!(group("prefix:3", "abcdef", "").as_deref(), Some("abc"));

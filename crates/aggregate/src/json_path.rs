@@ -3,13 +3,15 @@
 //! `a.b[0].c`, also with a leading `$.`; a name with other characters in brackets: `["a.b"]`. What is
 //! found is the text as it stands there, so that numbers keep all of their digits.
 
+use crate::error::excerpt;
+use crate::json_paths::JsonPaths;
 use crate::{AggregateError, Result};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
+
+/// Steps of a path at most: finding what stands there recurses.
+const STEPS_MAX: usize = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Name(String),
     Index(usize),
 }
@@ -22,6 +24,7 @@ impl JsonPath {
     /// Reads a path.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| {
+            let text = excerpt(text);
             AggregateError::query(format!(
                 "the JSON path {text:?} {why}: write for example a.b, a.items[0] or [\"a.b\"]"
             ))
@@ -29,6 +32,9 @@ impl JsonPath {
         let mut rest = text.strip_prefix('$').unwrap_or(text);
         let mut steps = Vec::new();
         while !rest.is_empty() {
+            if steps.len() == STEPS_MAX {
+                return Err(bad("has more than 128 steps"));
+            }
             if let Some(quoted) = rest.strip_prefix("[\"") {
                 let end = quoted.find("\"]").ok_or_else(|| bad("does not close a [\""))?;
                 steps.push(Step::Name(quoted[..end].to_owned()));
@@ -55,13 +61,17 @@ impl JsonPath {
         Ok(Self(steps))
     }
 
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
     /// What stands there: the JSON text, and none if the value is not JSON or has no such place. A
     /// name that occurs twice counts as it first does.
     pub fn find<'a>(&self, value: &'a [u8]) -> Option<&'a str> {
-        let mut deserializer = serde_json::Deserializer::from_slice(value);
-        let found = Seek(&self.0).deserialize(&mut deserializer).ok()??;
-        deserializer.end().ok()?;
-        Some(found.get())
+        let (mut paths, mut found) = (JsonPaths::default(), None);
+        paths.add(self);
+        paths.find(value, |_, text| found = Some(text));
+        found
     }
 }
 
@@ -70,90 +80,12 @@ pub(crate) fn unquoted(json: &str) -> std::borrow::Cow<'_, str> {
     if !json.starts_with('"') {
         return json.into();
     }
+    if !json.contains('\\') {
+        return json.strip_prefix('"').and_then(|s| s.strip_suffix('"')).unwrap_or(json).into();
+    }
     match serde_json::from_str(json) {
         Ok(text) => std::borrow::Cow::Owned(text),
         Err(_) => json.into(),
-    }
-}
-
-/// Walks down one step at a time; everything else is passed over without being built.
-struct Seek<'p>(&'p [Step]);
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<Self::Value, D::Error> {
-        if self.0.is_empty() {
-            return serde::Deserialize::deserialize(deserializer).map(Some);
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(
-        self,
-        mut map: A,
-    ) -> std::result::Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            match &self.0[0] {
-                Step::Name(name) if found.is_none() && *name == key => {
-                    found = Some(map.next_value_seed(Seek(&self.0[1..]))?);
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found.flatten())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(
-        self,
-        mut seq: A,
-    ) -> std::result::Result<Self::Value, A::Error> {
-        let mut found = None;
-        for at in 0.. {
-            let is_it = self.0[0] == Step::Index(at);
-            if is_it {
-                match seq.next_element_seed(Seek(&self.0[1..]))? {
-                    Some(element) => found = element,
-                    None => break,
-                }
-            } else if seq.next_element::<IgnoredAny>()?.is_none() {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_str<E>(self, _: &str) -> std::result::Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
-        Ok(None)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Words of a condition.
 
+use crate::error::excerpt;
 use crate::{AggregateError, Result};
 
 /// One word.
@@ -49,6 +50,7 @@ fn compare(rest: &str) -> Result<(Token, usize)> {
             return Ok((Token::Compare(operator), typed.len()));
         }
     }
+    let rest = excerpt(rest);
     Err(AggregateError::query(format!("{rest:?} begins with no comparison: use = != < <= > >=")))
 }
 
@@ -63,6 +65,7 @@ fn quoted(rest: &str, quote: char) -> Result<(Token, usize)> {
         let c = if c == '\\' { chars.next().map(|(_, next)| next) } else { Some(c) };
         text.extend(c);
     }
+    let rest = excerpt(rest);
     Err(AggregateError::query(format!("the text {rest} is not closed with {quote}")))
 }
 

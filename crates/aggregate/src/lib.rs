@@ -25,17 +25,20 @@ mod fold;
 mod function;
 mod group_by;
 mod json_path;
+mod json_paths;
 mod lexer;
 mod numbers;
 mod partial;
 mod query;
 mod ratio;
+mod row;
+mod scalar;
 mod sketches;
 #[cfg(test)]
 mod tests;
 mod value;
 
-pub use answer::{Answer, Figure, GroupAnswer};
+pub use answer::{Answer, Figure, Finishing, GroupAnswer};
 pub use decimal::Decimal;
 pub use decimal_sum::DecimalSum;
 pub use error::{AggregateError, Result};

@@ -88,6 +88,11 @@ impl Partial {
         self.groups.len()
     }
 
+    /// Memory that its groups take, in bytes: at least what they take on the wire.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Where the group `name` stands; it is made if there is room.
     pub(crate) fn find(&mut self, name: Option<&[u8]>, needs: Needs, max: usize) -> Result<usize> {
         let known = match name {

@@ -1,11 +1,14 @@
 //! What is asked.
 
+use crate::json_paths::JsonPaths;
 use crate::{AggregateError, Filter, Functions, GroupBy, Result, ValueSource};
 
 /// Groups of one answer, unless the query says otherwise.
 pub const GROUPS_MAX_DEFAULT: u32 = 10_000;
 /// Groups that a query may ask for at most.
 pub const GROUPS_MAX: u32 = 1_000_000;
+/// Bytes of what says how values become numbers, and of what rows are grouped by, at most.
+const TEXT_MAX: usize = 4 << 10;
 
 /// A query as it is typed and as it travels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct Query {
     pub(crate) filter: Option<Filter>,
     pub(crate) group_by: Option<GroupBy>,
     pub(crate) groups_max: usize,
+    /// Every JSON path of the query; the slots of the two that are not in the condition.
+    pub(crate) paths: JsonPaths,
+    pub(crate) source_slot: Option<usize>,
+    pub(crate) group_slot: Option<usize>,
 }
 
 impl Query {
@@ -44,16 +51,37 @@ impl Query {
                 text.groups_max
             )));
         }
+        for (what, text) in [("kind of value", &text.value), ("grouping", &text.group_by)] {
+            if text.len() > TEXT_MAX {
+                let why = format!("the {what} is described in more than {TEXT_MAX} bytes");
+                return Err(AggregateError::query(why));
+            }
+        }
         let some = |text: &String| (!text.trim().is_empty()).then_some(()).is_some();
+        let functions: Functions = text.functions.parse()?;
+        let source: ValueSource = or(&text.value, "text").parse()?;
+        let mut paths = JsonPaths::default();
+        let filter = some(&text.filter).then(|| Filter::parse(&text.filter, &mut paths));
+        let filter = filter.transpose()?;
+        let group_by =
+            some(&text.group_by).then(|| text.group_by.parse::<GroupBy>()).transpose()?;
+        let source_slot = source.path().map(|path| paths.add(path));
+        let group_slot = match &group_by {
+            Some(GroupBy::Json(path, _)) => Some(paths.add(path)),
+            _ => None,
+        };
         Ok(Self {
-            functions: text.functions.parse()?,
-            source: or(&text.value, "text").parse()?,
-            filter: some(&text.filter).then(|| Filter::parse(&text.filter)).transpose()?,
-            group_by: some(&text.group_by).then(|| text.group_by.parse()).transpose()?,
+            functions,
+            source,
+            filter,
+            group_by,
             groups_max: match text.groups_max {
                 0 => GROUPS_MAX_DEFAULT as usize,
                 max => max as usize,
             },
+            paths,
+            source_slot,
+            group_slot,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{AggregateError, Figure, Fold, Partial, Query, QueryText};
 use proptest::prelude::*;
+use std::time::{Duration, Instant};
 
 fn query(functions: &str, value: &str, filter: &str, group_by: &str) -> Query {
     Query::parse(&QueryText {
@@ -330,4 +331,59 @@ fn a_million_random_decimals_agree_with_an_independent_sum() {
     assert!((figure(2) - exact(sum) / n).abs() < 1e-9);
     let variance = (squares as f64 - (sum as f64) * (sum as f64) / n) / (n - 1.0) / 1e4;
     assert!((figure(5) / variance.sqrt() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn texts_that_are_too_long_are_refused_before_they_are_gone_through() {
+    let good = QueryText { functions: "count".to_owned(), ..QueryText::default() };
+    let quantiles: Vec<_> =
+        (0..250_000).map(|n| format!("p{}.{:04}", n / 10_000, n % 10_000)).collect();
+    let path = "a.".repeat(4_000);
+    for (what, bad) in [
+        ("functions", QueryText { functions: quantiles.join(","), ..good.clone() }),
+        ("65 functions", QueryText { functions: quantiles[..65].join(","), ..good.clone() }),
+        ("a function", QueryText { functions: "x".repeat(4_000), ..good.clone() }),
+        ("value", QueryText { value: format!("json:{path}a"), ..good.clone() }),
+        ("an unknown value", QueryText { value: "v".repeat(4_000), ..good.clone() }),
+        ("group_by", QueryText { group_by: format!("json:{path}a"), ..good.clone() }),
+        ("a separator", QueryText { group_by: format!("split:{path}:1"), ..good.clone() }),
+        ("steps", QueryText { group_by: format!("json:{}a", &path[..400]), ..good.clone() }),
+        ("filter", QueryText { filter: "not ".repeat(100_000), ..good.clone() }),
+        ("a word", QueryText { filter: "w".repeat(16_000), ..good.clone() }),
+        ("a text", QueryText { filter: format!("'{}", "w".repeat(16_000)), ..good.clone() }),
+        ("comparisons", QueryText { filter: "0=1 or ".repeat(600) + "0=1", ..good.clone() }),
+    ] {
+        let begun = Instant::now();
+        let refused = Query::parse(&bad).map(|_| ()).unwrap_err().to_string();
+        assert!(begun.elapsed() < Duration::from_millis(200), "{what}: {:?}", begun.elapsed());
+        // It travels in a header of the answer.
+        assert!(refused.len() < 600, "{what}: {} bytes", refused.len());
+    }
+}
+
+/// An object of about 200 KB whose fields are texts that need unescaping.
+fn large_document() -> String {
+    let field = |n: u32| format!("\"f{n}\":\"{}\"", "\\n.".repeat(200));
+    format!("{{{}}}", (0..300).map(field).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn a_condition_of_hundreds_of_paths_parses_a_document_once() {
+    let document = large_document();
+    let time = |condition: &str| {
+        let query = query("count,distinct", "json:f7", condition, "json:f8");
+        let begun = Instant::now();
+        let partial = fold(&query, [("k", &document[..]); 3]);
+        assert_eq!(partial.rows(), 0);
+        begun.elapsed()
+    };
+    let one = time("json:f299 = 1").max(time("json:f299 = 1"));
+    let all: Vec<_> = (0..300).map(|n| format!("json:f{n} = 'no'")).collect();
+    let all = time(&all.join(" or "));
+    let same: Vec<_> = (0..300).map(|n| format!("json:f1 = '{n}'")).collect();
+    let same = time(&same.join(" or "));
+    assert!(
+        all < one * 30 && same < one * 30,
+        "1 path {one:?}, 300 {all:?}, 300 times one {same:?}"
+    );
 }

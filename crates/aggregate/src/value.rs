@@ -1,5 +1,6 @@
 //! What the value of a row means.
 
+use crate::error::excerpt;
 use crate::{AggregateError, Decimal, JsonPath, Result};
 use std::borrow::Cow;
 use std::fmt;
@@ -42,15 +43,15 @@ impl ValueSource {
         matches!(self, Self::F64 | Self::F64Le | Self::F64Be | Self::JsonF64(..))
     }
 
-    /// The part of a stored value that it looks at; none if there is no such part.
-    pub(crate) fn part<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+    /// Where in a JSON value it looks, if it does.
+    pub(crate) fn path(&self) -> Option<&JsonPath> {
         match self {
-            Self::Json(path, _) | Self::JsonF64(path, _) => path.find(value).map(str::as_bytes),
-            _ => Some(value),
+            Self::Json(path, _) | Self::JsonF64(path, _) => Some(path),
+            _ => None,
         }
     }
 
-    /// The number that such a part stands for. NaN is none: it has no place in any order or sum.
+    /// The number that a part of a value stands for. NaN is none: it has no place in any order or sum.
     #[inline]
     pub(crate) fn number(&self, part: &[u8]) -> Option<Number> {
         let integer = |bytes: [u8; 8], le: bool| {
@@ -92,7 +93,8 @@ impl ValueSource {
 pub(crate) fn json_text(part: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(part).map(crate::json_path::unquoted) {
         Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
-        _ => Cow::Borrowed(part),
+        Ok(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+        Err(_) => Cow::Borrowed(part),
     }
 }
 
@@ -119,6 +121,7 @@ impl FromStr for ValueSource {
             "f64le" => Self::F64Le,
             "f64be" => Self::F64Be,
             _ => {
+                let text = excerpt(text);
                 return Err(AggregateError::query(format!(
                     "{text:?} is no kind of value: use text, i64, f64 (numbers as text), i64le, \
                      i64be, f64le, f64be (8 bytes), json:PATH or json-f64:PATH"

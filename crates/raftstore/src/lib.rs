@@ -33,6 +33,6 @@ pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
 pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{
-    Look, OracleError, RangeError, SpanOverlap, Store, StoreError, StoreEvent, StoreOptions,
-    StoreTuning, TimestampSource,
+    Look, OracleError, RangeError, SliceBudget, SpanOverlap, Store, StoreError, StoreEvent,
+    StoreOptions, StoreTuning, TimestampSource,
 };

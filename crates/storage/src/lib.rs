@@ -21,7 +21,7 @@ mod metrics;
 
 pub use data::{
     Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,
-    SnapshotCf, SnapshotExport, SnapshotFile,
+    Scanned, SnapshotCf, SnapshotExport, SnapshotFile, Visited,
 };
 pub use dir::{DataDir, DiskSpace, Identity, KnownPeer, LastStart, Place, free_space};
 pub use error::{Result, StorageError};

@@ -10,6 +10,20 @@ use std::time::Instant;
 
 /// Most ranges in one answer.
 const RANGES_MAX: usize = 10_000;
+/// Bytes of their keys in one answer: with long keys it has fewer ranges.
+const KEYS_BYTES_MAX: usize = 4 << 20;
+
+/// The first ranges whose keys fit into one answer; at least one. The caller asks for the rest.
+fn fitting<'a>(
+    ranges: impl Iterator<Item = &'a RangeDescriptor>,
+) -> impl Iterator<Item = &'a RangeDescriptor> {
+    let mut bytes = 0;
+    ranges.take_while(move |range| {
+        let is_first = bytes == 0;
+        bytes += 1 + range.span.start().len() + range.span.end().len();
+        is_first || bytes <= KEYS_BYTES_MAX
+    })
+}
 
 impl Meta {
     pub(super) fn get_ranges(
@@ -49,7 +63,8 @@ impl Meta {
             };
             match RangeId(request.range_id) {
                 RangeId::META => {
-                    machine.ranges().overlapping(&span).take(limit).map(locate).collect()
+                    let ranges = machine.ranges().overlapping(&span).take(limit);
+                    fitting(ranges).map(locate).collect()
                 }
                 id => {
                     let found = machine.ranges().get(id).map(locate);
@@ -69,5 +84,22 @@ impl Meta {
         );
         error.0.retry_after_ms = 100;
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isotherm_types::NodeId;
+
+    #[test]
+    fn answers_are_cut_by_the_bytes_of_keys() {
+        let range = |n: u64| {
+            let span = KeyRange::new(vec![b'a'; 4_000], vec![b'b'; 4_000]).expect("ordered");
+            RangeDescriptor::first(RangeId(n), span, &[NodeId(1)])
+        };
+        let ranges: Vec<_> = (1..=2_000).map(range).collect();
+        assert_eq!(fitting(ranges.iter()).count(), 524, "of 8,001 bytes each");
+        assert_eq!(fitting(ranges.iter().take(1)).count(), 1);
     }
 }

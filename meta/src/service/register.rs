@@ -12,6 +12,8 @@ use std::time::Instant;
 
 const ADDRESS_BYTES_MAX: usize = 256;
 const LABELS_MAX: usize = 64;
+/// Bytes of a label's name or value, and of a version.
+const LABEL_BYTES_MAX: usize = 256;
 
 /// What is wrong with a request by itself.
 fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
@@ -22,6 +24,13 @@ fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
     }
     if request.labels.len() > LABELS_MAX {
         return invalid("a node has 64 labels at most");
+    }
+    let is_long = |text: &String| text.len() > LABEL_BYTES_MAX;
+    if request.labels.iter().any(|(name, value)| is_long(name) || is_long(value)) {
+        return invalid("a label has 256 bytes at most, in its name and in its value");
+    }
+    if request.http_address.len() > ADDRESS_BYTES_MAX || is_long(&request.version) {
+        return invalid("a node's HTTP address and version have 256 bytes at most");
     }
     if request.node_id != 0 && request.cluster_id == 0 {
         return invalid("a node with an id must say of which cluster it is");

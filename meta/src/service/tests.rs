@@ -147,6 +147,13 @@ async fn a_restarted_node_keeps_its_id_and_its_former_start_is_refused() {
         ..Default::default()
     };
     assert_eq!(meta.register_node(foreign).await.unwrap_err().code(), Code::Incompatible);
+    // Every heartbeat and every member's snapshot would carry it.
+    let long = pb::RegisterNodeRequest {
+        address: "node:3".into(),
+        labels: [("zone".into(), "z".repeat(1_000))].into(),
+        ..Default::default()
+    };
+    assert_eq!(meta.register_node(long).await.unwrap_err().code(), Code::Invalid);
     member.close().await;
 }
 

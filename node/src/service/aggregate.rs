@@ -1,25 +1,25 @@
 //! Aggregates: parts of ranges that this node leads are folded here, and only what they come to
 //! travels.
 //!
-//! Each part is read in slices of some milliseconds, every slice with its own confirmation of
+//! Each part is read in slices of some milliseconds (`SliceBudget`), every slice with its own confirmation of
 //! leadership and its own RocksDB snapshot: they all show the same timestamp, so that cutting is
 //! free, no snapshot is pinned for long, and many aggregates share the scan threads fairly. What a
 //! slice could not read (the range was split, or is led elsewhere now) is refused, and asked again
 //! by the client where it is now.
 
-use super::convert::{invalid, key_range, wire_error};
+use super::aggregate_answer::{Done, Outlet, Piece, blocking};
+use super::answers::AnswerSender;
+use super::convert::{invalid, key_range};
 use futures::{StreamExt, stream};
-use isotherm_aggregate::{AggregateError, Fold, Partial, Query, QueryText};
+use isotherm_aggregate::{AggregateError, Fold, Query, QueryText};
 use isotherm_proto::internal as pb;
-use isotherm_raftstore::{RangeError, Store};
+use isotherm_raftstore::{RangeError, SliceBudget, Store};
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
-use tonic::Status;
 
 /// Aggregates of one node that are read at a time; it bounds the memory of their groups.
 const ACTIVE_MAX: usize = 16;
@@ -27,24 +27,20 @@ const ACTIVE_MAX: usize = 16;
 const WAITING_MAX: usize = 256;
 /// Parts of one request at most.
 const PARTS_MAX: usize = 100_000;
-/// How long one slice may read.
-const SLICE: Duration = Duration::from_millis(20);
-/// How often the clock is looked at.
-const ROWS_PER_LOOK: u64 = 256;
 /// A slice that takes longer than this (a quorum is missing) is given up.
 const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is done is sent at least this often, …
 const SEND_EVERY: Duration = Duration::from_millis(500);
-/// … together with everything else that is done by then.
-const GATHER: Duration = Duration::from_millis(20);
-/// Largest partial in one message.
-const MESSAGE_BYTES: usize = 4 << 20;
+/// … and when its groups take this much memory.
+const PIECE_BYTES: usize = 4 << 20;
+/// Pieces that wait to be sent; reading waits then.
+const PIECES_WAITING_MAX: usize = 4;
+/// Partials of more groups than this are not merged on the async threads.
+const GROUPS_INLINE_MAX: usize = 1_000;
 /// A span of more bytes on disk is read by several threads.
 const PARALLEL_BYTES: u64 = 8 << 20;
 /// A span of more bytes on disk leaves the block cache alone.
 const LARGE_BYTES: u64 = 64 << 20;
-
-type Message = Result<pb::AggregateResponse, Status>;
 
 /// Lets so many aggregates read at a time.
 #[derive(Debug)]
@@ -65,21 +61,8 @@ pub struct Aggregate {
     query: Arc<Query>,
     at: Timestamp,
     parts: Vec<(RangeId, u64, KeyRange)>,
-}
-
-/// A piece of work that is done, or cannot be done.
-struct Piece {
-    range: RangeId,
-    result: Result<Done, RangeError>,
-}
-
-/// Rows that were folded.
-struct Done {
-    covered: KeyRange,
-    partial: Partial,
-    rows: u64,
-    bytes: u64,
-    took: Duration,
+    /// Spans of it that are read at a time: each holds what it has not sent.
+    reads: Semaphore,
 }
 
 impl Aggregate {
@@ -105,20 +88,25 @@ impl Aggregate {
             Ok((RangeId(part.range_id), part.version, key_range(part.span)?))
         };
         let parts = request.parts.into_iter().map(part).collect::<Result<_, RangeError>>()?;
-        Ok(Self { store, query, at: Timestamp(request.at), parts })
+        let reads = Semaphore::new(store.scan_threads().max(1));
+        Ok(Self { store, query, at: Timestamp(request.at), parts, reads })
     }
 
     /// Answers until everything is answered or the client is gone.
-    pub async fn run(self, admission: Arc<Admission>, answers: mpsc::Sender<Message>) {
+    pub async fn run(
+        self,
+        admission: Arc<Admission>,
+        answers: AnswerSender<pb::AggregateResponse>,
+    ) {
+        let outlet = Outlet::new(answers);
         if admission.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
             admission.waiting.fetch_sub(1, Ordering::AcqRel);
-            let busy = RangeError::Busy { retry_after: Duration::from_millis(200) };
-            let _ = answers.send(Err(super::range::status(busy))).await;
+            outlet.refuse(RangeError::Busy { retry_after: Duration::from_millis(200) }).await;
             return;
         }
         let permit = tokio::select! {
             permit = admission.active.acquire() => permit.ok(),
-            () = say_alive(&answers, true) => None,
+            () = outlet.say_alive(SEND_EVERY, true) => None,
         };
         admission.waiting.fetch_sub(1, Ordering::AcqRel);
         // The client went away while it waited.
@@ -127,41 +115,26 @@ impl Aggregate {
         let active = metrics::gauge!("isotherm_aggregates_active");
         active.increment(1.0);
         tokio::select! {
-            () = self.answer(&answers) => {}
-            () = say_alive(&answers, false) => {}
+            () = self.answer(&outlet) => {}
+            () = outlet.say_alive(SEND_EVERY, false) => {}
         }
         active.decrement(1.0);
     }
 
-    async fn answer(self, answers: &mpsc::Sender<Message>) {
-        let (pieces, mut done) = mpsc::channel(64);
+    async fn answer(self, outlet: &Outlet) {
+        let (pieces, done) = mpsc::channel(PIECES_WAITING_MAX);
         let this = Arc::new(self);
-        let reading = {
-            let this = this.clone();
-            async move {
-                let threads = this.store.scan_threads();
-                let work = stream::iter(this.parts.clone()).map(|(range, version, span)| {
-                    let (this, pieces) = (this.clone(), pieces.clone());
-                    async move { this.read_part(range, version, span, &pieces).await }
-                });
-                work.buffer_unordered(threads).for_each(|()| std::future::ready(())).await;
-            }
+        let query = this.query.clone();
+        let reading = async move {
+            let threads = this.store.scan_threads();
+            let work = stream::iter(this.parts.clone()).map(|(range, version, span)| {
+                let (this, pieces) = (this.clone(), pieces.clone());
+                async move { this.read_part(range, version, span, &pieces).await }
+            });
+            work.buffer_unordered(threads).for_each(|()| std::future::ready(())).await;
         };
-        let sending = async {
-            let mut waiting = Vec::new();
-            while done.recv_many(&mut waiting, 64).await > 0 {
-                // What is done at about the same time travels together.
-                let until = Instant::now() + GATHER;
-                while let Ok(more) = tokio::time::timeout_at(until.into(), done.recv()).await {
-                    let Some(more) = more else { break };
-                    waiting.push(more);
-                }
-                if !this.send(answers, std::mem::take(&mut waiting)).await {
-                    return;
-                }
-            }
-        };
-        tokio::join!(reading, sending);
+        // Where sending ends early, reading finds nobody to hand its next piece to.
+        tokio::join!(reading, outlet.send_all(&query, done));
     }
 
     /// Reads a part of one range, in several pieces at a time if it is large.
@@ -185,20 +158,23 @@ impl Aggregate {
         span: KeyRange,
         pieces: &mpsc::Sender<Piece>,
     ) {
+        let Ok(_permit) = self.reads.acquire().await else { return };
         let mut left = Some(span);
         let mut sum: Option<Done> = None;
         let mut since = Instant::now();
         while let Some(span) = left.take() {
-            let slice = match self.read_slice(range, version, &span).await {
+            let read = self.read_slice(range, version, &span).await;
+            let extended = match read {
                 Ok((slice, rest)) => {
                     left = rest;
-                    self.extend(&mut sum, slice)
+                    self.extend(&mut sum, slice).await
                 }
                 Err(error) => Err(error),
             };
-            let is_due = left.is_none() || since.elapsed() >= SEND_EVERY;
+            let bytes = sum.as_ref().map_or(0, |sum| sum.partial.size_bytes());
+            let is_due = left.is_none() || since.elapsed() >= SEND_EVERY || bytes >= PIECE_BYTES;
             // What was read before an error stands.
-            if (is_due || slice.is_err())
+            if (is_due || extended.is_err())
                 && let Some(done) = sum.take()
             {
                 since = Instant::now();
@@ -206,25 +182,36 @@ impl Aggregate {
                     return;
                 }
             }
-            if let Err(error) = slice {
+            if let Err(error) = extended {
                 let _ = pieces.send(Piece { range, result: Err(error) }).await;
+                return;
+            }
+            if pieces.is_closed() {
                 return;
             }
         }
     }
 
     /// Adds a slice to those before it.
-    fn extend(&self, sum: &mut Option<Done>, slice: Done) -> Result<(), RangeError> {
-        let Some(sum) = sum else {
+    async fn extend(&self, sum: &mut Option<Done>, slice: Done) -> Result<(), RangeError> {
+        let Some(before) = sum.take() else {
             *sum = Some(slice);
             return Ok(());
         };
-        let covered = KeyRange::new(sum.covered.start().clone(), slice.covered.end().clone());
-        sum.covered = covered.map_err(|e| RangeError::Internal(e.to_string()))?;
-        sum.rows += slice.rows;
-        sum.bytes += slice.bytes;
-        sum.took += slice.took;
-        sum.partial.merge(slice.partial, &self.query).map_err(|e| invalid(e.to_string()))
+        let query = self.query.clone();
+        let is_large = slice.partial.groups() > GROUPS_INLINE_MAX;
+        let add = move || {
+            let mut done = before;
+            let covered = KeyRange::new(done.covered.start().clone(), slice.covered.end().clone());
+            done.covered = covered.map_err(|e| RangeError::Internal(e.to_string()))?;
+            done.rows += slice.rows;
+            done.bytes += slice.bytes;
+            done.took += slice.took;
+            done.partial.merge(slice.partial, &query).map_err(|e| invalid(e.to_string()))?;
+            Ok(done)
+        };
+        *sum = Some(if is_large { blocking(add).await? } else { add()? });
+        Ok(())
     }
 
     /// Reads the beginning of `span`; returns what it comes to and what is left of it.
@@ -236,27 +223,30 @@ impl Aggregate {
     ) -> Result<(Done, Option<KeyRange>), RangeError> {
         let query = self.query.clone();
         let asked = span.clone();
-        let read = move |snapshot: &isotherm_storage::DataSnapshot, owned: KeyRange, at| {
+        let read = move |snapshot: &isotherm_storage::DataSnapshot,
+                         owned: KeyRange,
+                         at,
+                         budget: &mut SliceBudget<'_>| {
             if owned != asked {
                 // Only a part of it is here: the client is to route again.
                 return Ok(Ok(None));
             }
             let started = Instant::now();
             let mut fold = Fold::new(&query);
-            let (mut rows, mut bytes) = (0_u64, 0_u64);
+            let (mut rows, mut bytes, mut examined) = (0_u64, 0_u64, 0_u64);
             let mut failed = None;
             let is_large = snapshot.approximate_size(&owned) > LARGE_BYTES;
-            let stopped = snapshot.visit(&owned, at, is_large, |key, value| {
-                rows += 1;
-                bytes += (key.len() + value.len()) as u64;
-                if let Err(error) = fold.add(key, value) {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
+            let stopped = snapshot.visit(&owned, at, is_large, |row| {
+                examined += 1;
+                if let Some(value) = row.value {
+                    rows += 1;
+                    bytes += (row.key.len() + value.len()) as u64;
+                    if let Err(error) = fold.add(row.key, value) {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
                 }
-                if rows.is_multiple_of(ROWS_PER_LOOK) && started.elapsed() > SLICE {
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
+                budget.spend(row.cost)
             })?;
             if let Some(error) = failed {
                 return Ok(Err(error));
@@ -266,96 +256,20 @@ impl Aggregate {
                 Some(last) => split_after(&owned, &last),
             };
             let partial = fold.finish();
-            Ok(Ok(Some((Done { covered, partial, rows, bytes, took: started.elapsed() }, rest))))
+            let done = Done { covered, partial, rows, bytes, took: started.elapsed() };
+            Ok(Ok(Some((done, rest, examined))))
         };
         let read = self.store.read_span(range, version, span, self.at, SLICE_TIMEOUT, read).await?;
         match read {
-            Ok(Some((done, rest))) => {
+            Ok(Some((done, rest, examined))) => {
                 metrics::counter!("isotherm_scanned_rows_total").increment(done.rows);
                 metrics::counter!("isotherm_scanned_bytes_total").increment(done.bytes);
-                self.store.note_scan(range, done.rows, done.bytes, span.start());
+                self.store.note_scan(range, examined, done.bytes, span.start());
                 Ok((done, rest))
             }
             Ok(None) => Err(RangeError::EpochMismatch { current: Vec::new() }),
             Err(error @ AggregateError::Partial(_)) => Err(RangeError::Internal(error.to_string())),
             Err(error) => Err(invalid(error.to_string())),
-        }
-    }
-
-    /// Sends what is done as one answer; whether the client is there.
-    async fn send(&self, answers: &mpsc::Sender<Message>, pieces: Vec<Piece>) -> bool {
-        let mut message = pb::AggregateResponse::default();
-        let mut merged = Partial::new();
-        let mut refused = HashMap::new();
-        let mut work: HashMap<RangeId, pb::AggregateWork> = HashMap::new();
-        for Piece { range, result } in pieces {
-            let done = match result {
-                Ok(done) => done,
-                Err(error) => {
-                    refused.insert(range, error);
-                    continue;
-                }
-            };
-            if let Err(error) = merged.merge(done.partial, &self.query) {
-                let _ = answers.send(Err(super::range::status(invalid(error.to_string())))).await;
-                return false;
-            }
-            message.covered.push((&done.covered).into());
-            let work = work.entry(range).or_default();
-            work.range_id = range.get();
-            work.rows += done.rows;
-            work.bytes += done.bytes;
-            work.micros += u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX);
-        }
-        let refusal = |(range, error): (RangeId, RangeError)| pb::AggregateRefusal {
-            range_id: range.get(),
-            error: Some(wire_error(error).into()),
-        };
-        message.refusals = refused.into_iter().map(refusal).collect();
-        message.work = work.into_values().collect();
-        let mut parts = merged.split(MESSAGE_BYTES);
-        let last = parts.pop().unwrap_or_default();
-        for part in parts {
-            let part = match part.encode() {
-                Ok(partial) => pb::AggregateResponse {
-                    partial: partial.into(),
-                    has_more: true,
-                    ..Default::default()
-                },
-                Err(error) => {
-                    let error = RangeError::Internal(error.to_string());
-                    let _ = answers.send(Err(super::range::status(error))).await;
-                    return false;
-                }
-            };
-            if answers.send(Ok(part)).await.is_err() {
-                return false;
-            }
-        }
-        match last.encode() {
-            Ok(partial) => {
-                message.partial = partial.into();
-                answers.send(Ok(message)).await.is_ok()
-            }
-            Err(error) => {
-                let error = RangeError::Internal(error.to_string());
-                let _ = answers.send(Err(super::range::status(error))).await;
-                false
-            }
-        }
-    }
-}
-
-/// Says now and then that somebody is at it, until the client goes away.
-async fn say_alive(answers: &mpsc::Sender<Message>, is_waiting: bool) {
-    loop {
-        tokio::select! {
-            () = answers.closed() => return,
-            () = tokio::time::sleep(SEND_EVERY) => {
-                // If it does not fit there is something better to read.
-                let alive = pb::AggregateResponse { is_waiting, ..Default::default() };
-                let _ = answers.try_send(Ok(alive));
-            }
         }
     }
 }

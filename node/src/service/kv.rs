@@ -3,33 +3,52 @@
 //! The gateway is the Rust client inside the node, with sessions of its own: what a thin client
 //! sends once takes effect at most once, and an answer that was lost stays unknown.
 
-use isotherm_aggregate::{Figure, Function, GroupAnswer, QueryText};
+use super::answers::{AnswerSender, Answers, StreamLimits, answers};
+use super::groups::Groups;
+use bytes::Bytes;
+use isotherm_aggregate::QueryText;
 use isotherm_client::{
-    AggregateOptions, Aggregated, CasOutcome, Client, ClientError, Deleted, ErrorKind, Incremented,
+    AggregateOptions, CasOutcome, Client, ClientError, Deleted, ErrorKind, Incremented, Scan,
     ScanOptions, Write, WriteResult,
 };
 use isotherm_proto::v1::kv_server::Kv;
 use isotherm_proto::v1::{self as pb, write, write_result};
-use isotherm_types::{KeyRange, Timestamp};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use isotherm_types::{KeyRange, Timestamp, limits};
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-/// Pages that wait for a slow client; the scan waits then.
-const PAGES_AHEAD: usize = 2;
-/// Groups in one message: thin clients take 4 MiB by default, and a name has up to 4 KiB.
-const GROUPS_PER_MESSAGE: usize = 500;
+/// Messages that wait for a slow client, and their bytes; the scan waits then.
+const MESSAGES_AHEAD: usize = 2;
+const BYTES_AHEAD: usize = 2 << 20;
+/// Memory for all streams together: for messages that wait to be read, and for groups of aggregates.
+/// What does not fit waits for a moment and is refused.
+const MEMORY_BYTES: usize = 256 << 20;
 
 /// The public API.
 #[derive(Clone)]
 pub struct KvGateway {
     client: Client,
+    /// One permit per byte.
+    memory: Arc<Semaphore>,
+    idle: Duration,
 }
 
 impl KvGateway {
-    /// Over a client of this cluster.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Over a client of this cluster. A stream that is not read for `idle` is ended.
+    pub fn new(client: Client, idle: Duration) -> Self {
+        Self { client, memory: Arc::new(Semaphore::new(MEMORY_BYTES)), idle }
+    }
+
+    fn stream_limits(&self) -> StreamLimits {
+        StreamLimits {
+            messages: MESSAGES_AHEAD,
+            bytes: BYTES_AHEAD,
+            idle: self.idle,
+            memory: Some(self.memory.clone()),
+        }
     }
 }
 
@@ -80,8 +99,11 @@ fn to_result(result: WriteResult) -> pb::WriteResult {
 }
 
 fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, Status> {
-    let span = KeyRange::new(request.start, request.end)
-        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let span = key_range(request.start, request.end)?;
+    // Joined they are looked at by their length; a list of this many is too long whatever it says.
+    if request.functions.len() > limits::KEY_BYTES_MAX {
+        return Err(Status::invalid_argument("too many functions in one pass"));
+    }
     let query = QueryText {
         functions: request.functions.join(","),
         value: request.value,
@@ -92,45 +114,51 @@ fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, 
     Ok(AggregateOptions { span, query, at: request.at.map(Timestamp) })
 }
 
-fn aggregate_messages(done: Aggregated) -> impl Iterator<Item = pb::AggregateResponse> {
-    let first = pb::AggregateResponse {
-        at: done.at.get(),
-        ranges: done.ranges(),
-        rows: done.answer.rows,
-        skipped: done.answer.skipped,
-        groups: Vec::new(),
-    };
-    let groups: Vec<_> = done.answer.groups.into_iter().map(aggregate_group).collect();
-    let pages = groups.chunks(GROUPS_PER_MESSAGE).map(<[_]>::to_vec).collect::<Vec<_>>();
-    let mut totals = Some(first);
-    // Totals come with the first groups, and alone if there are none.
-    let pages = if pages.is_empty() { vec![Vec::new()] } else { pages };
-    pages
-        .into_iter()
-        .map(move |groups| pb::AggregateResponse { groups, ..totals.take().unwrap_or_default() })
+fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
+    let max = 2 * limits::KEY_BYTES_MAX;
+    if start.len().max(end.len()) > max {
+        let why = format!("a bound of the span has more than {max} bytes");
+        return Err(Status::invalid_argument(why));
+    }
+    KeyRange::new(start, end).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
-fn aggregate_group(group: GroupAnswer) -> pb::AggregateGroup {
-    let figure = |(function, figure): (Function, Figure)| pb::AggregateFigure {
-        function: function.to_string(),
-        number: match figure {
-            Figure::None => None,
-            Figure::Number(digits) => Some(digits),
-            Figure::Special(name) => Some(name.to_owned()),
-        },
-    };
-    pb::AggregateGroup {
-        name: group.name.map(Into::into),
-        rows: group.rows,
-        skipped: group.skipped,
-        figures: group.figures.into_iter().map(figure).collect(),
+/// Sends the pages of a scan, until its end or until the client goes away.
+async fn send_pages(mut scan: Scan, pages: &AnswerSender<pb::ScanPage>) {
+    let mut is_first = true;
+    loop {
+        let page = tokio::select! {
+            page = scan.next_page() => page,
+            () = pages.closed() => return,
+        };
+        let page = match page {
+            Ok(Some(page)) => page,
+            Ok(None) => return,
+            Err(error) => return pages.fail(status(error)).await,
+        };
+        // Many rows that are not visible come as pages without rows: that is nothing to tell.
+        if page.rows.is_empty() && !is_first {
+            continue;
+        }
+        is_first = false;
+        let row = |(key, row): (_, isotherm_client::Row)| pb::KeyValue {
+            key,
+            value: row.value,
+            ts: row.ts.get(),
+        };
+        let rows = page.rows.into_iter().map(row).collect();
+        let page = pb::ScanPage { at: page.at.get(), rows };
+        let bytes = page.encoded_len();
+        if !pages.send(page, bytes).await {
+            return;
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Kv for KvGateway {
-    type ScanStream = ReceiverStream<Result<pb::ScanPage, Status>>;
-    type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
+    type ScanStream = Answers<pb::ScanPage>;
+    type AggregateStream = Answers<pb::AggregateResponse>;
 
     async fn get(&self, r: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let pb::GetRequest { key, at } = r.into_inner();
@@ -185,7 +213,15 @@ impl Kv for KvGateway {
         let writes = writes.collect::<Result<Vec<_>, _>>()?;
         let results = self.client.batch(writes).await.map_err(status)?;
         let results = results.into_iter().map(to_result).collect();
-        Ok(Response::new(pb::BatchResponse { results }))
+        let response = pb::BatchResponse { results };
+        let (bytes, max) = (response.encoded_len(), limits::MESSAGE_BYTES_MAX);
+        if bytes > max {
+            return Err(Status::unknown(format!(
+                "the batch took effect, but its answer has {bytes} bytes and the limit is {max}: \
+                 compare and set fewer keys in one batch"
+            )));
+        }
+        Ok(Response::new(response))
     }
 
     async fn scan(
@@ -193,8 +229,7 @@ impl Kv for KvGateway {
         r: Request<pb::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
         let pb::ScanRequest { start, end, limit, reverse, keys_only, at } = r.into_inner();
-        let span =
-            KeyRange::new(start, end).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let span = key_range(start, end)?;
         let options = ScanOptions {
             span,
             limit: (limit > 0).then_some(limit),
@@ -202,34 +237,11 @@ impl Kv for KvGateway {
             keys_only,
             at: at.map(Timestamp),
         };
-        let mut scan = self.client.scan(options);
-        let (pages, taken) = mpsc::channel(PAGES_AHEAD);
-        tokio::spawn(async move {
-            loop {
-                let page = match scan.next_page().await {
-                    Ok(Some(page)) => Ok(pb::ScanPage {
-                        at: page.at.get(),
-                        rows: page
-                            .rows
-                            .into_iter()
-                            .map(|(key, row)| pb::KeyValue {
-                                key,
-                                value: row.value,
-                                ts: row.ts.get(),
-                            })
-                            .collect(),
-                    }),
-                    Ok(None) => return,
-                    Err(error) => Err(status(error)),
-                };
-                let failed = page.is_err();
-                // A client that went away ends its scan here.
-                if pages.send(page).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(taken)))
+        let scan = self.client.scan(options);
+        let (pages, taken) = answers(self.stream_limits());
+        // What the scan holds (the history that it reads) goes with it.
+        tokio::spawn(async move { send_pages(scan, &pages).await });
+        Ok(Response::new(taken))
     }
 
     async fn aggregate(
@@ -238,16 +250,28 @@ impl Kv for KvGateway {
     ) -> Result<Response<Self::AggregateStream>, Status> {
         let options = aggregate_options(r.into_inner())?;
         // Dropped with the call, and with it all that nodes do for it.
-        let done = self.client.aggregate(options).await.map_err(status)?;
-        let (messages, taken) = mpsc::channel(PAGES_AHEAD);
+        let done = self.client.aggregate_within(options, self.memory.clone());
+        let mut groups = Groups::new(done.await.map_err(status)?);
+        // Its groups count already.
+        let limits = StreamLimits { memory: None, ..self.stream_limits() };
+        let (messages, taken) = answers(limits);
         tokio::spawn(async move {
-            for message in aggregate_messages(done) {
-                if messages.send(Ok(message)).await.is_err() {
+            loop {
+                let message = match groups.next_message().await {
+                    Ok(Some((message, rest))) => {
+                        groups = rest;
+                        message
+                    }
+                    Ok(None) => return,
+                    Err(error) => return messages.fail(error).await,
+                };
+                let bytes = message.encoded_len();
+                if !messages.send(message, bytes).await {
                     return;
                 }
             }
         });
-        Ok(Response::new(ReceiverStream::new(taken)))
+        Ok(Response::new(taken))
     }
 
     async fn timestamp(

@@ -2,14 +2,18 @@
 //!
 //! * `range`, `range_stream`: what clients that route ask of the node that leads a range;
 //! * `routes`: where the ranges are that this node hosts;
-//! * `aggregate`: what the rows of ranges that this node leads come to;
+//! * `aggregate`, `aggregate_answer`: what the rows of ranges that this node leads come to;
 //! * `replica`: changes of a range's members, which the meta service asks of its leader;
 //! * `merge`: the steps of merges, likewise;
-//! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
+//! * `kv`, `groups`: `isotherm.v1` for everybody: any node takes any key and routes it;
+//! * `answers`: streams that are bounded in bytes, and end when they are not read;
 //! * `convert`: messages to what the store takes, and back.
 
 mod aggregate;
+mod aggregate_answer;
+mod answers;
 mod convert;
+mod groups;
 mod kv;
 mod merge;
 mod range;

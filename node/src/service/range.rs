@@ -1,6 +1,7 @@
 //! What clients that route, and operators, ask of the node that leads a range.
 
 use super::aggregate::{Admission, Aggregate};
+use super::answers::{Answers, StreamLimits, answers};
 use super::convert::{check_key, wire_error};
 use super::range_stream;
 use isotherm_proto::WireError;
@@ -14,15 +15,15 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages of answers that wait for the wire.
+/// Messages of answers that wait for the wire, and their bytes.
 const ANSWERS_WAITING_MAX: usize = 64;
-/// Partial aggregates that wait for the wire; reading waits then.
+const ANSWERS_WAITING_BYTES: usize = 8 << 20;
+/// Partial aggregates that wait for the wire, and their bytes; reading waits then.
 const PARTIALS_WAITING_MAX: usize = 2;
+const PARTIALS_WAITING_BYTES: usize = 8 << 20;
 
 /// What is known once the node is open.
 pub struct Ready {
@@ -41,6 +42,8 @@ pub struct Ready {
     pub sessions: AtomicU64,
     /// How many aggregates are read at a time.
     pub aggregates: Arc<Admission>,
+    /// How long a stream that is not read lasts.
+    pub stream_idle: Duration,
 }
 
 impl Ready {
@@ -50,6 +53,10 @@ impl Ready {
             return Ok(());
         }
         Err(other_cluster(self.cluster, ClusterId(asked)))
+    }
+
+    fn stream_limits(&self, messages: usize, bytes: usize) -> StreamLimits {
+        StreamLimits { messages, bytes, idle: self.stream_idle, memory: None }
     }
 
     /// A timestamp, within the RPC's deadline.
@@ -117,8 +124,8 @@ fn prost_bytes(wire: &WireError) -> bytes::Bytes {
 
 #[tonic::async_trait]
 impl RangeService for RangeRpc {
-    type StreamStream = ReceiverStream<Result<pb::RangeResponses, Status>>;
-    type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
+    type StreamStream = Answers<pb::RangeResponses>;
+    type AggregateStream = Answers<pb::AggregateResponse>;
 
     async fn stream(
         &self,
@@ -126,9 +133,10 @@ impl RangeService for RangeRpc {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let ready = self.ready()?;
         let (store, cluster) = (ready.store.clone(), ready.cluster);
-        let (outbound, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let limits = ready.stream_limits(ANSWERS_WAITING_MAX, ANSWERS_WAITING_BYTES);
+        let (outbound, answers) = answers(limits);
         tokio::spawn(range_stream::serve(store, cluster, request.into_inner(), outbound));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(answers))
     }
 
     async fn aggregate(
@@ -139,9 +147,10 @@ impl RangeService for RangeRpc {
         let request = request.into_inner();
         ready.check_cluster(request.cluster_id)?;
         let aggregate = Aggregate::new(ready.store.clone(), request).map_err(status)?;
-        let (outbound, answers) = mpsc::channel(PARTIALS_WAITING_MAX);
+        let limits = ready.stream_limits(PARTIALS_WAITING_MAX, PARTIALS_WAITING_BYTES);
+        let (outbound, answers) = answers(limits);
         tokio::spawn(aggregate.run(ready.aggregates.clone(), outbound));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(answers))
     }
 
     async fn open_session(
@@ -180,14 +189,14 @@ impl RangeService for RangeRpc {
     ) -> Result<Response<pb::SplitRangeResponse>, Status> {
         let ready = self.ready()?;
         let request = request.into_inner();
-        for key in &request.keys {
-            check_key(key).map_err(status)?;
-        }
-        let epoch = request.epoch.ok_or_else(|| Status::invalid_argument("no epoch"))?.into();
         let count = request.keys.len();
         if count == 0 || count > 1000 {
             return Err(Status::invalid_argument("a split takes 1 to 1000 keys"));
         }
+        for key in &request.keys {
+            check_key(key).map_err(status)?;
+        }
+        let epoch = request.epoch.ok_or_else(|| Status::invalid_argument("no epoch"))?.into();
         let first = ready.allocate(count as u32).await?;
         let children = (first..).take(count).map(RangeId).collect();
         let range = RangeId(request.range_id);

@@ -8,10 +8,15 @@
 //! (`store/safe_point.rs`).
 
 use super::Replica;
-use crate::store::RangeError;
-use isotherm_storage::{DataSnapshot, Row};
+use crate::store::{RangeError, SliceBudget};
+use isotherm_storage::{DataSnapshot, Row, Scanned};
 use isotherm_types::{Key, KeyRange, Timestamp, limits};
 use std::sync::Arc;
+
+/// Point reads are answered until they come to so many bytes of values.
+const ANSWER_BYTES: usize = 1 << 20;
+/// As many of them at a time: they are read on the async threads.
+const ANSWER_ROWS: usize = 512;
 
 /// A read of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +56,14 @@ pub struct Page {
 }
 
 impl Replica {
-    /// Reads several keys; all at their newest or each at its own timestamp.
+    /// Reads several keys; all at their newest or each at its own timestamp. Answers the first ones
+    /// only, at least one, if all of them would be more than `ANSWER_BYTES`.
     pub async fn read_many(
         self: &Arc<Self>,
         version: u64,
         reads: &[PointRead],
     ) -> Result<Vec<Option<Row>>, RangeError> {
+        let reads = &reads[..reads.len().min(ANSWER_ROWS)];
         let mark = self.pending.mark();
         for read in reads {
             match read.at {
@@ -76,10 +83,17 @@ impl Replica {
         );
         let snapshot = snapshot.await?;
         let internal = |e: isotherm_storage::StorageError| RangeError::Internal(e.to_string());
-        let rows = reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for read in reads {
+            let row = snapshot.get(&read.key, read.at).map_err(internal)?;
+            bytes += row.as_ref().map_or(0, |row: &Row| row.value.len());
+            rows.push(row);
+            if bytes >= ANSWER_BYTES {
+                break;
+            }
+        }
+        let reads = &reads[..rows.len()];
         reads.iter().filter_map(|r| r.at).try_for_each(|at| self.ctx.check_safe_point(at))?;
-        let bytes = rows.iter().flatten().map(|row: &Row| row.value.len()).sum();
         self.heat.note_reads(reads.iter().map(|read| &read.key), bytes);
         Ok(rows)
     }
@@ -91,25 +105,30 @@ impl Replica {
         read: PageRead,
     ) -> Result<Page, RangeError> {
         let (span, at) = (read.span.clone(), read.at);
-        let page = self.read_span(version, &span, at, move |snapshot, span, at| {
-            page_of(snapshot, span, at, &read)
+        let page = self.read_span(version, &span, at, move |snapshot, span, at, budget| {
+            page_of(snapshot, span, at, &read, budget)
         });
-        let page = page.await?;
+        let (page, examined) = page.await?;
         let bytes: usize = page.rows.iter().map(|(key, row)| key.len() + row.value.len()).sum();
         let key = page.rows.first().map_or(page.covered.start(), |(key, _)| key);
-        self.heat.note_scan(page.rows.len() as u64, bytes as u64, key);
+        self.heat.note_scan(examined, bytes as u64, key);
         Ok(page)
     }
 
     /// Shows a snapshot to `read` that holds, of the part of `span` inside the range, everything up
     /// to `at` (or to a timestamp requested now), together with that part and timestamp. `read` runs
-    /// on a scan thread and is to be short.
+    /// on a scan thread and is to end when its budget is spent.
     pub async fn read_span<T: Send + 'static>(
         self: &Arc<Self>,
         version: u64,
         span: &KeyRange,
         at: Option<Timestamp>,
-        read: impl FnOnce(&DataSnapshot, KeyRange, Timestamp) -> isotherm_storage::Result<T>
+        read: impl FnOnce(
+            &DataSnapshot,
+            KeyRange,
+            Timestamp,
+            &mut SliceBudget<'_>,
+        ) -> isotherm_storage::Result<T>
         + Send
         + 'static,
     ) -> Result<T, RangeError> {
@@ -131,7 +150,7 @@ impl Replica {
             .map_err(|_| RangeError::NotLeader { leader: None })?;
         let snapshot =
             self.snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()]).await?;
-        let read = self.ctx.scans.run(move || read(&snapshot, span, at)).await?;
+        let read = self.ctx.scans.run(move |budget| read(&snapshot, span, at, budget)).await?;
         let read = read.map_err(|e| RangeError::Internal(e.to_string()))?;
         self.ctx.check_safe_point(at)?;
         Ok(read)
@@ -172,33 +191,109 @@ impl Replica {
     }
 }
 
+/// The beginning of a span (its end, reversed): up to the limits of the read, or to the last row that
+/// was examined when the budget was spent, visible or not. Also says how many rows were examined.
 fn page_of(
     snapshot: &DataSnapshot,
     span: KeyRange,
     at: Timestamp,
     read: &PageRead,
-) -> Result<Page, isotherm_storage::StorageError> {
+    budget: &mut SliceBudget<'_>,
+) -> Result<(Page, u64), isotherm_storage::StorageError> {
     let or_max = |asked: usize, max: usize| if asked == 0 { max } else { asked.min(max) };
     let keys_max = or_max(read.max_keys as usize, limits::SCAN_PAGE_KEYS_MAX as usize);
     let bytes_max = or_max(read.max_bytes as usize, limits::SCAN_PAGE_BYTES_MAX);
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut covered = span.clone();
-    for row in snapshot.scan(&span, at, read.reverse, read.keys_only) {
-        let (key, row) = row?;
-        bytes += key.len() + row.value.len();
-        rows.push((key, row));
-        if rows.len() >= keys_max || bytes >= bytes_max {
-            let (last, _) = rows.last().expect("just pushed");
-            let point = KeyRange::point(last);
-            // Reversed, the page reaches down to its last key; forward, up to and with it.
-            let cut = if read.reverse {
-                KeyRange::new(last.clone(), span.end().clone())
-            } else {
-                KeyRange::new(span.start().clone(), point.end().clone())
-            };
-            covered = cut.expect("a row of the span lies inside it");
-            break;
+    let (mut rows, mut bytes, mut examined) = (Vec::new(), 0, 0);
+    let mut scan = snapshot.scan(&span, at, read.reverse, read.keys_only);
+    let last = loop {
+        let mut is_over = false;
+        let scanned = scan.next_within(|cost| {
+            examined += 1;
+            let spent = budget.spend(cost);
+            is_over = spent.is_break();
+            spent
+        });
+        match scanned? {
+            Scanned::Row(key, row) => {
+                bytes += key.len() + row.value.len();
+                rows.push((key.clone(), row));
+                if is_over || rows.len() >= keys_max || bytes >= bytes_max {
+                    break Some(key);
+                }
+            }
+            Scanned::Stopped(key) => break Some(key),
+            Scanned::End => break None,
+        }
+    };
+    let covered = match last {
+        None => span,
+        // Reversed, the page reaches down to its last key; forward, up to and with it.
+        Some(last) if read.reverse => {
+            KeyRange::new(last, span.end().clone()).expect("a row of the span lies inside it")
+        }
+        Some(last) => KeyRange::new(span.start().clone(), KeyRange::point(&last).end().clone())
+            .expect("a row of the span lies inside it"),
+    };
+    Ok((Page { at, covered, rows }, examined))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use isotherm_storage::{DataBatch, DataEngine, DataOptions, Overlay};
+    use std::time::Duration;
+
+    /// A scan as of a time before most rows were written gets on, page by page, although it finds
+    /// next to nothing: each page covers what was examined.
+    #[test]
+    fn pages_over_rows_that_are_not_visible_get_on_and_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        let engine = DataEngine::open(tmp.path(), &DataOptions::default()).unwrap();
+        let mut overlay = Overlay::new(&engine);
+        for n in 0..2_000_u32 {
+            let key = Key::from(format!("k{n:05}"));
+            // Two rows are old enough to be seen.
+            let ts = if matches!(n, 700 | 1_500) { 1 } else { 9 };
+            overlay.set(&key, Some(Key::from_static(b"v")), Timestamp(ts), 0).unwrap();
+        }
+        let mut batch = DataBatch::new();
+        overlay.drain_into(&mut batch);
+        engine.write(batch).unwrap();
+        let snapshot = engine.snapshot();
+        for reverse in [false, true] {
+            let at = Some(Timestamp(5));
+            let span = KeyRange::all();
+            let mut read =
+                PageRead { span, at, max_keys: 1, max_bytes: 0, reverse, keys_only: false };
+            let (mut pages, mut found, mut all) = (0, Vec::new(), 0);
+            loop {
+                // No time at all: a page ends at the first look at the clock.
+                let nobody = || false;
+                let mut budget = SliceBudget::new(Duration::ZERO, &nobody);
+                let span = read.span.clone();
+                let (page, examined) =
+                    page_of(&snapshot, span.clone(), Timestamp(5), &read, &mut budget).unwrap();
+                (pages, all) = (pages + 1, all + examined);
+                assert!(pages < 500 && examined < 300, "page {pages}: {examined} rows");
+                found.extend(page.rows.into_iter().map(|(key, _)| key));
+                let (start, end) = if reverse {
+                    (span.start().clone(), page.covered.start().clone())
+                } else {
+                    (page.covered.end().clone(), span.end().clone())
+                };
+                if page.covered == span || (reverse && end.is_empty()) {
+                    break;
+                }
+                read.span = KeyRange::new(start, end).unwrap();
+            }
+            let mut expected = ["k00700", "k01500"].map(Key::from);
+            if reverse {
+                expected.reverse();
+            }
+            assert_eq!(found, expected);
+            assert!(pages > 8 && all == 2_000, "{pages} pages of {all} rows");
         }
     }
-    Ok(Page { at, covered, rows })
 }

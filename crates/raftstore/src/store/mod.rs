@@ -39,6 +39,7 @@ mod rouse;
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
+mod slice_budget;
 #[cfg(test)]
 mod snapshot_tests;
 mod span_table;
@@ -57,6 +58,7 @@ pub use options::{StoreOptions, StoreTuning};
 use rooms::Rooms;
 pub(crate) use rooms::{Room, ask_for_room};
 pub(crate) use scan_pool::ScanPool;
+pub use slice_budget::SliceBudget;
 pub use span_table::{SpanOverlap, SpanTable};
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};

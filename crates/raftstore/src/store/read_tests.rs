@@ -118,3 +118,27 @@ async fn writes_are_refused_at_once_while_the_oracle_is_down_and_reads_of_their_
     assert_eq!(cluster.get("k").await.unwrap(), "after");
     cluster.stop().await;
 }
+
+/// Many reads of large values are answered in parts: an answer is bounded, however many keys were
+/// asked for together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_large_values_are_answered_in_parts() {
+    let cluster = Cluster::start(1, StoreTuning::default()).await;
+    cluster.seed(&[("", "")]).await;
+    let value = "v".repeat(400_000);
+    for n in 0..6 {
+        cluster.write(vec![put(&format!("k{n}"), &value)]).await;
+    }
+    let range = cluster.locate(b"k");
+    let store = cluster.store(cluster.leader(range.id).await).clone();
+    let keys = |n: std::ops::Range<usize>| -> Vec<PointRead> {
+        n.map(|n| PointRead { key: format!("k{n}").into(), at: None }).collect()
+    };
+    let read =
+        |reads| store.read_many(range.id, range.epoch.version, reads, Duration::from_secs(5));
+    assert_eq!(read(keys(0..6)).await.unwrap().len(), 3, "1.2 MB of 2.4");
+    assert_eq!(read(keys(3..6)).await.unwrap().len(), 3);
+    let many = (0..2_000).map(|n| PointRead { key: format!("absent{n}").into(), at: None });
+    assert_eq!(read(many.collect()).await.unwrap().len(), 512);
+    cluster.stop().await;
+}

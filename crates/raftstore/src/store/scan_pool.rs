@@ -6,7 +6,7 @@
 //! some milliseconds, first come first served; long reads line up again after each slice and
 //! share the threads fairly.
 
-use super::RangeError;
+use super::{RangeError, SliceBudget};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -18,6 +18,9 @@ const WAITING_MAX: usize = 1024;
 /// How nice the threads are: with the kernel's weights one of them gets a tenth of a core that a
 /// thread of another kind wants as well.
 const NICENESS: i32 = 10;
+
+/// How long a slice may run.
+const SLICE: Duration = Duration::from_millis(20);
 
 type Slice = Box<dyn FnOnce() + Send>;
 
@@ -47,15 +50,18 @@ impl ScanPool {
         self.threads
     }
 
-    /// Runs a slice and waits for it. What nobody waits for any more is not begun.
+    /// Runs a slice and waits for it. It is to end when its budget is spent: at the latest then it
+    /// hears that nobody waits for it any more. What nobody waits for is not begun.
     pub async fn run<T: Send + 'static>(
         &self,
-        slice: impl FnOnce() -> T + Send + 'static,
+        slice: impl FnOnce(&mut SliceBudget<'_>) -> T + Send + 'static,
     ) -> Result<T, RangeError> {
         let (done, result) = oneshot::channel();
         let slice = Box::new(move || {
             if !done.is_closed() {
-                let _ = done.send(slice());
+                let is_abandoned = || done.is_closed();
+                let answer = slice(&mut SliceBudget::new(SLICE, &is_abandoned));
+                let _ = done.send(answer);
             }
         });
         match self.slices.try_send(slice) {
@@ -94,9 +100,26 @@ mod tests {
     async fn a_panic_costs_its_own_slice_only() {
         let pool = ScanPool::start();
         for _ in 0..pool.threads() * 2 {
-            assert!(pool.run(|| panic!("on purpose")).await.is_err());
+            assert!(pool.run(|_| panic!("on purpose")).await.is_err());
         }
-        assert_eq!(pool.run(|| 7).await.unwrap(), 7);
+        assert_eq!(pool.run(|_| 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_slice_ends_soon_after_its_caller_is_gone() {
+        let pool = ScanPool::start();
+        let (ended, end) = bounded::<u64>(1);
+        let endless = pool.run(move |budget| {
+            // As long as somebody waits, what is spent is a matter of time; this one ignores it.
+            let mut looks = 0_u64;
+            while !budget.is_abandoned() {
+                let _ = budget.spend(u64::MAX / 2);
+                looks += 1;
+            }
+            let _ = ended.send(looks);
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err());
+        assert!(end.recv_timeout(Duration::from_secs(5)).unwrap() > 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +129,7 @@ mod tests {
         let mut busy = Vec::new();
         for _ in 0..pool.threads() {
             let (pool, gate) = (pool.clone(), gate.clone());
-            busy.push(tokio::spawn(async move { pool.run(move || gate.recv().is_err()).await }));
+            busy.push(tokio::spawn(async move { pool.run(move |_| gate.recv().is_err()).await }));
         }
         while !pool.slices.is_empty() || busy.len() < pool.threads() {
             tokio::task::yield_now().await;
@@ -114,11 +137,11 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let begun = Arc::new(AtomicBool::new(false));
         let flag = begun.clone();
-        let abandoned = pool.run(move || flag.store(true, Ordering::SeqCst));
+        let abandoned = pool.run(move |_| flag.store(true, Ordering::SeqCst));
         assert!(tokio::time::timeout(Duration::from_millis(20), abandoned).await.is_err());
         let mut waiting = Vec::new();
         let refused = loop {
-            let mut run = Box::pin(pool.run(|| false));
+            let mut run = Box::pin(pool.run(|_| false));
             match futures::poll!(&mut run) {
                 std::task::Poll::Ready(result) => break result.unwrap_err(),
                 std::task::Poll::Pending => waiting.push(run),

@@ -35,5 +35,6 @@ pub use export::{SnapshotCf, SnapshotExport, SnapshotFile};
 pub use garbage::Garbage;
 pub use overlay::Overlay;
 pub use row::Row;
-pub use scan::MvccScan;
+pub use scan::{MvccScan, Scanned};
 pub use snapshot::{Checksum, DataSnapshot};
+pub use visit::Visited;

@@ -266,11 +266,47 @@ fn a_visit_stops_where_it_is_told_to() {
     overlay.drain_into(&mut batch);
     engine.write(batch).expect("in memory");
     let mut seen = 0;
-    let stopped = engine.snapshot().visit(&KeyRange::all(), Timestamp(1), false, |_, _| {
+    let stopped = engine.snapshot().visit(&KeyRange::all(), Timestamp(1), false, |_| {
         seen += 1;
         if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!((stopped.expect("readable"), seen), (Some(Key::from("b")), 2));
+}
+
+/// Rows that a read does not show cost as much as those that it does: both kinds of reads say what
+/// they examined, so that they can be stopped among them, in both directions.
+#[test]
+fn reads_stop_among_rows_that_are_not_visible() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let engine = open(tmp.path());
+    let keys: Vec<_> = (0..100).map(|n| format!("k{n:02}")).collect();
+    let later: Vec<_> = keys.iter().map(|key| (&key[..], Some("later"), 9)).collect();
+    apply(&engine, &later);
+    apply(&engine, &[("k70", None, 10)]);
+    let (snapshot, all) = (engine.snapshot(), KeyRange::all());
+    let mut seen = 0;
+    let stopped = snapshot.visit(&all, Timestamp(5), false, |row| {
+        assert!(row.value.is_none() && row.cost > row.key.len() as u64);
+        seen += 1;
+        if seen == 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.expect("readable"), seen), (Some(Key::from("k39")), 40));
+    for (reverse, first, second) in [(false, "k39", "k79"), (true, "k60", "k20")] {
+        let (mut scan, mut spent) = (snapshot.scan(&all, Timestamp(5), reverse, false), 0);
+        let mut spend = |_: u64| {
+            spent += 1;
+            if spent % 40 == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        for last in [first, second] {
+            let stopped = scan.next_within(&mut spend).expect("readable");
+            assert_eq!(stopped, Scanned::Stopped(Key::from(last)));
+        }
+        assert_eq!(scan.next_within(&mut spend).expect("readable"), Scanned::End);
+        assert_eq!(spent, 100, "every row is counted once");
+    }
+    let mut newest = snapshot.scan(&KeyRange::point(b"k01"), Timestamp(9), false, false);
+    let row = newest.next_within(|_| ControlFlow::Break(())).expect("readable");
+    assert!(matches!(row, Scanned::Row(key, _) if key == "k01"), "what is visible is shown");
 }
 
 #[test]
@@ -358,8 +394,11 @@ proptest! {
             };
             prop_assert_eq!(&read(false), &expected);
             let mut visited = Vec::new();
-            let seen_all = snapshot.visit(&KeyRange::all(), Timestamp(at), at % 2 == 0, |key, value| {
-                visited.push((key.to_vec(), String::from_utf8(value.to_vec()).expect("text")));
+            let seen_all = snapshot.visit(&KeyRange::all(), Timestamp(at), at % 2 == 0, |row| {
+                if let Some(value) = row.value {
+                    let value = String::from_utf8(value.to_vec()).expect("text");
+                    visited.push((row.key.to_vec(), value));
+                }
                 ControlFlow::Continue(())
             });
             prop_assert_eq!(seen_all.expect("readable"), None);

@@ -1,4 +1,4 @@
-//! Every visible row of a span, without building any of them.
+//! Every row of a span, without building any of them.
 
 use super::engine::{HISTORY, LIVE};
 use super::row::{Kind, RawRow};
@@ -9,16 +9,38 @@ use isotherm_types::{Key, KeyRange, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 use std::ops::ControlFlow;
 
+/// A row that a visit came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Visited<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value as of the timestamp of the visit; none if it has none.
+    pub value: Option<&'a [u8]>,
+    /// What it took to find that out.
+    pub cost: u64,
+}
+
+/// What a row costs whatever its size: in units of one byte that is read.
+const ROW_COST: u64 = 64;
+/// What a look into `history` costs: it seeks.
+const SEEK_COST: u64 = 1024;
+
+/// What examining a row of `bytes` costs.
+pub(super) fn cost(bytes: usize, has_sought: bool) -> u64 {
+    ROW_COST + bytes as u64 + if has_sought { SEEK_COST } else { 0 }
+}
+
 impl DataSnapshot {
-    /// Shows the rows of `span` as of `at` to `see`, in key order, until it breaks; returns the key
-    /// that it broke at (which was seen). `is_large` keeps the blocks out of the cache: rows that
-    /// are read once must not push out those that are read often.
+    /// Shows every row of `span` that it examines to `see`, visible as of `at` or not, in key order,
+    /// until it breaks; returns the key that it broke at (which was seen). `is_large` keeps the
+    /// blocks out of the cache: rows that are read once must not push out those that are read
+    /// often.
     pub fn visit(
         &self,
         span: &KeyRange,
         at: Timestamp,
         is_large: bool,
-        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut see: impl FnMut(Visited<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Key>> {
         let mut live = self.iterate_with(LIVE, bounds(span), options(is_large));
         live.seek_to_first();
@@ -26,22 +48,20 @@ impl DataSnapshot {
         let mut unescaped = Vec::new();
         while let Some((encoded, bytes)) = live.item() {
             let row = RawRow::decode(bytes)?;
+            let visible = |row: RawRow<'_>| row.kind == Kind::Value;
             let step = if row.ts <= at {
-                if row.kind == Kind::Value {
-                    see(key::borrow(encoded, &mut unescaped)?, row.value)
-                } else {
-                    ControlFlow::Continue(())
-                }
+                let value = visible(row).then_some(row.value);
+                let key = key::borrow(encoded, &mut unescaped)?;
+                see(Visited { key, value, cost: cost(bytes.len(), false) })
             } else {
                 let history = history.get_or_insert_with(|| {
                     self.iterate_with(HISTORY, bounds(span), options(is_large))
                 });
-                match super::snapshot::raw_version_at(history, encoded, at)? {
-                    Some(row) if row.kind == Kind::Value => {
-                        see(key::borrow(encoded, &mut unescaped)?, row.value)
-                    }
-                    _ => ControlFlow::Continue(()),
-                }
+                let row = super::snapshot::raw_version_at(history, encoded, at)?;
+                let value = row.filter(|row| visible(*row)).map(|row| row.value);
+                let read = bytes.len() + value.map_or(0, <[u8]>::len);
+                let key = key::borrow(encoded, &mut unescaped)?;
+                see(Visited { key, value, cost: cost(read, true) })
             };
             if step.is_break() {
                 return Ok(Some(Key::copy_from_slice(key::borrow(encoded, &mut unescaped)?)));

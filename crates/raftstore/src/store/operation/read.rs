@@ -1,7 +1,7 @@
 //! Reads, with their deadline.
 
 use crate::replica::{Page, PageRead, PointRead};
-use crate::store::{RangeError, Store};
+use crate::store::{RangeError, SliceBudget, Store};
 use isotherm_storage::{DataSnapshot, Row};
 use isotherm_types::{KeyRange, RangeId, Timestamp};
 use std::time::Duration;
@@ -11,7 +11,8 @@ fn late<T>(_: T) -> RangeError {
 }
 
 impl Store {
-    /// Reads several keys of one range under one confirmation of leadership.
+    /// Reads several keys of one range under one confirmation of leadership: the first ones, as many
+    /// as fit into an answer of some bytes, and at least one. The caller comes back for the rest.
     pub async fn read_many(
         &self,
         range: RangeId,
@@ -49,8 +50,8 @@ impl Store {
         page.map_err(late)?.map_err(|e| self.with_neighbours(e))
     }
 
-    /// Shows a snapshot of a part of a range at `at` to `read`, on a scan thread. `read` is to be
-    /// short: who has more to read comes back for the rest.
+    /// Shows a snapshot of a part of a range at `at` to `read`, on a scan thread. `read` is to
+    /// end when its budget is spent: who has more to read comes back for the rest.
     pub async fn read_span<T: Send + 'static>(
         &self,
         range: RangeId,
@@ -58,7 +59,12 @@ impl Store {
         span: &KeyRange,
         at: Timestamp,
         timeout: Duration,
-        read: impl FnOnce(&DataSnapshot, KeyRange, Timestamp) -> isotherm_storage::Result<T>
+        read: impl FnOnce(
+            &DataSnapshot,
+            KeyRange,
+            Timestamp,
+            &mut SliceBudget<'_>,
+        ) -> isotherm_storage::Result<T>
         + Send
         + 'static,
     ) -> Result<T, RangeError> {
@@ -72,7 +78,7 @@ impl Store {
     pub async fn cut_span(&self, span: KeyRange, part_bytes: u64) -> Vec<KeyRange> {
         let (data, whole) = (self.ctx.data.clone(), span.clone());
         let threads = self.scan_threads();
-        let cut = move || {
+        let cut = move |_: &mut SliceBudget<'_>| {
             let parts = data.approximate_size(&whole) / part_bytes.max(1) + 1;
             let parts = usize::try_from(parts).unwrap_or(threads).min(threads);
             if parts < 2 {
@@ -86,7 +92,7 @@ impl Store {
     /// A key that cuts a span of more than `least_bytes` on disk into about halves.
     pub async fn middle(&self, span: KeyRange, least_bytes: u64) -> Option<isotherm_types::Key> {
         let data = self.ctx.data.clone();
-        let cut = move || {
+        let cut = move |_: &mut SliceBudget<'_>| {
             let is_large = data.approximate_size(&span) > least_bytes;
             let cuts = is_large.then(|| data.snapshot().cuts(&span, 2).ok()).flatten()?;
             cuts.into_iter().next().filter(|key| span.contains(key) && *key != *span.start())
