@@ -42,7 +42,9 @@ impl Oracle {
     pub fn start(meta: Arc<MetaLink>, stop: CancellationToken) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
         let task = Task { meta, queue };
-        tokio::spawn(async move { stop.run_until_cancelled(task.run()).await });
+        let until = stop.clone();
+        let run = async move { until.run_until_cancelled(task.run()).await };
+        tokio::spawn(isotherm_task::until("timestamps", stop, run));
         Self { waiting }
     }
 }

@@ -53,7 +53,8 @@ impl Connection {
         let stop = CancellationToken::new();
         let keeper = Keeper { options, to, address, up, down_since: down_since.clone() };
         let until = stop.clone();
-        tokio::spawn(async move { until.run_until_cancelled(keeper.run()).await });
+        let run = async move { until.run_until_cancelled(keeper.run()).await };
+        tokio::spawn(isotherm_task::until("link to a peer", stop.clone(), run));
         Self { started: Instant::now(), link, down_since, stop }
     }
 }

@@ -14,6 +14,7 @@ use crate::store::{RangeError, Store};
 use crate::type_config::Membership;
 use bytes::Bytes;
 use isotherm_storage::StateKind;
+use isotherm_task::guarded;
 use isotherm_types::{ReplicaId, ReplicaRole};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl Store {
         }
         let (store, replica) = (self.clone(), replica.clone());
         // An own task: a change of members can take as long as a node is away.
-        self.ctx.tasks.spawn(async move {
+        self.ctx.tasks.spawn(guarded("removal of a lossy replica", async move {
             let stop = replica.stop.clone();
             let tend = async {
                 if replica.abstains() {
@@ -79,7 +80,7 @@ impl Store {
                 store.dismiss_lost(&replica).await;
             };
             stop.run_until_cancelled(tend).await;
-        });
+        }));
     }
 
     async fn confess(&self, replica: &Arc<Replica>) {
