@@ -8,11 +8,11 @@
 use crate::flight::Flight;
 use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::{self as pb, GetRangesRequest};
-use isotherm_transport::MetaLink;
+use isotherm_transport::{MetaClient, MetaLink};
 use isotherm_types::limits::KEY_BYTES_MAX;
 use isotherm_types::{Key, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -96,6 +96,11 @@ impl Router {
         self.state.read().addresses.get(&node).cloned()
     }
 
+    /// Where all nodes are.
+    pub fn addresses(&self) -> HashSet<String> {
+        self.state.read().addresses.values().cloned().collect()
+    }
+
     /// Every node that is known.
     pub fn nodes(&self) -> Vec<NodeId> {
         self.state.read().addresses.keys().copied().collect()
@@ -177,26 +182,15 @@ impl Router {
         range_id: u64,
         limit: u32,
     ) -> Result<pb::GetRangesResponse, ClientError> {
-        let unreachable = |why: String| ClientError::new(ErrorKind::Unreachable, why);
-        let mut leader = self.meta.leader().await.map_err(|e| unreachable(e.0.message.clone()))?;
         let request = GetRangesRequest { span: span.map(Into::into), limit, range_id };
-        let asked = tokio::time::timeout(FETCH_TIMEOUT, leader.get_ranges(request)).await;
-        let answer = match asked {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => {
-                self.meta.forget_leader();
-                return Err(unreachable(format!("meta service: {}", status.message())));
-            }
-            Err(_) => {
-                self.meta.forget_leader();
-                return Err(unreachable("the meta service did not answer in time".to_owned()));
-            }
-        };
+        let ask = |mut leader: MetaClient| async move { leader.get_ranges(request).await };
+        let answer = self.meta.ask(FETCH_TIMEOUT, ask).await;
+        let answer =
+            answer.map_err(|e| ClientError::new(ErrorKind::Unreachable, e.0.message.clone()))?;
         self.meta.check(answer.error.clone())?;
-        let mut state = self.state.write();
-        for node in &answer.nodes {
-            state.addresses.insert(NodeId(node.id), node.address.clone());
-        }
+        // All nodes there are: those that are not among them are gone for good.
+        let addresses = answer.nodes.iter().map(|node| (NodeId(node.id), node.address.clone()));
+        self.state.write().addresses = addresses.collect();
         Ok(answer)
     }
 
