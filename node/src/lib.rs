@@ -14,6 +14,7 @@ mod error;
 mod heartbeat;
 mod loads;
 mod oracle;
+mod room;
 mod run;
 mod service;
 

@@ -6,10 +6,30 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_types::{KeyRange, RangeDescriptor, RangeId};
+use prost::Message;
 use std::time::Instant;
 
 /// Most ranges in one answer.
 const RANGES_MAX: usize = 10_000;
+
+/// Bytes of ranges in one answer, about. Whoever asked goes on behind the last of them.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// The first of `parts`, at least one, as many as have `bytes_max` bytes together.
+pub(super) fn first_within<M: Message>(
+    parts: impl IntoIterator<Item = M>,
+    bytes_max: usize,
+) -> Vec<M> {
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    for part in parts {
+        bytes += part.encoded_len();
+        if bytes > bytes_max && !first.is_empty() {
+            break;
+        }
+        first.push(part);
+    }
+    first
+}
 
 impl Meta {
     pub(super) fn get_ranges(
@@ -48,7 +68,8 @@ impl Meta {
             };
             match RangeId(request.range_id) {
                 RangeId::META => {
-                    machine.ranges().overlapping(&span).take(limit).map(locate).collect()
+                    let ranges = machine.ranges().overlapping(&span).take(limit).map(locate);
+                    first_within(ranges, ANSWER_BYTES_MAX)
                 }
                 id => {
                     let found = machine.ranges().get(id).map(locate);
