@@ -29,9 +29,9 @@ use isotherm_raftstore::{Store, StoreOptions};
 use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
-use isotherm_telemetry::{Health, MetricsHandle, build_info, serve_http};
-use isotherm_transport::MetaLink;
-use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
+use isotherm_task::until;
+use isotherm_telemetry::{Health, MetricsHandle, build_info, notify_service_manager, serve_http};
+use isotherm_transport::{MetaLink, Peers, PeersOptions, bind, health_service, raft_server, serve};
 use isotherm_types::{ClusterId, Incarnation, NodeId, RaftTiming, limits};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +39,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
+/// What the health service speaks for.
+const SERVICES: &[&str] = &[
+    <KvServer<KvGateway> as NamedService>::NAME,
+    <RangeServiceServer<RangeRpc> as NamedService>::NAME,
+];
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 const REGISTER_PAUSE: Duration = Duration::from_millis(100);
 const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -62,9 +68,7 @@ struct Registration {
 
 /// Runs a node until `stop`; returns after a clean end.
 pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), NodeError> {
-    if config.meta.is_empty() {
-        return Err(NodeError::Config("no address of the meta service is given".to_owned()));
-    }
+    config.check()?;
     let metrics = MetricsHandle::install();
     let (grpc, grpc_address) = listen(config.listen)?;
     let (http, http_address) = listen(config.http_addr())?;
@@ -78,10 +82,17 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let store_cell: Arc<OnceLock<Arc<Store>>> = Arc::default();
     let health = Arc::new(NodeHealth { state: state.clone(), store: store_cell.clone() });
     let servers = CancellationToken::new();
-    tokio::spawn(serve_http(http, health, metrics, servers.clone()));
+    let telling = notify_service_manager(health.clone(), stop.clone());
+    let telling = tokio::spawn(until("service manager", stop.clone(), telling));
+    let http = serve_http(http, health.clone(), metrics, servers.clone());
+    tokio::spawn(until("HTTP server", servers.clone(), http));
 
-    let registered = register(&config, &dir, &meta, &address, http_address);
-    let Some(registered) = stop.run_until_cancelled(registered).await else { return Ok(()) };
+    let http_address = config.http_address(http_address, &address);
+    let registered = register(&config, &dir, &meta, &address, &http_address);
+    let Some(registered) = stop.run_until_cancelled(registered).await else {
+        let _ = telling.await;
+        return Ok(());
+    };
     let Registration { identity, incarnation } = registered?;
     tracing::info!(
         node_id = %identity.node,
@@ -100,9 +111,10 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
     let gateway = gateway.map_err(|e| NodeError::Config(e.to_string()))?;
     let raft = raft_server(Arc::new(inbox.clone()), cluster, identity.node, servers.clone());
-    let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
-    let (until, ended) = (servers.clone(), CancellationToken::new());
-    let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
+    let health = health_service(SERVICES, move || health.ready().is_ok(), servers.clone());
+    let routes = routes(Routes::new(raft), &range_rpc, gateway)?.add_service(health);
+    let ended = CancellationToken::new();
+    let (served, when_ended) = (serve(grpc, routes, servers.clone()), ended.clone());
     let server = tokio::spawn(async move {
         let served = served.await;
         when_ended.cancel();
@@ -127,7 +139,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let reserve = config.tuning.disk_reserve_bytes;
     let path = dir.path().to_owned();
     let watch = disk::watch(watched.clone(), store.clone(), path, reserve, servers.clone());
-    tokio::spawn(watch);
+    tokio::spawn(until("watch of the disk", servers.clone(), watch));
     let heartbeat = Heartbeat {
         node: identity.node,
         incarnation,
@@ -138,12 +150,13 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         disk: watched,
         state: state.clone(),
     };
-    tokio::spawn(heartbeat.run(servers.clone()));
+    tokio::spawn(until("heartbeats", servers.clone(), heartbeat.run(servers.clone())));
 
     tokio::select! {
         () = stop.cancelled() => {}
         () = ended.cancelled() => {}
     }
+    let ended_early = !stop.is_cancelled();
     state.draining.store(true, Ordering::Release);
     let left = store.transfer_all_away(HAND_OVER_TIMEOUT).await;
     tracing::info!(leaderships_left = left, "stopping");
@@ -151,7 +164,11 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     store.shutdown().await;
     drop(store);
     blocking(move || log.close()).await?;
+    // It says that the process stops before that is over.
+    stop.cancel();
+    let _ = telling.await;
     match server.await {
+        Ok(Ok(())) if ended_early => Err(NodeError::Serve("it ended by itself".to_owned())),
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(NodeError::Serve(error.to_string())),
         Err(error) => Err(NodeError::Serve(error.to_string())),
@@ -165,7 +182,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
+fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -179,15 +196,12 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|e| NodeError::Serve(e.to_string()))?;
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<KvServer<KvGateway>>().await;
     Ok(raft
         .add_service(range)
         .add_service(replica)
         .add_service(merge)
         .add_service(kv)
-        .add_service(reflection)
-        .add_service(health))
+        .add_service(reflection))
 }
 
 async fn open_store(
@@ -230,7 +244,7 @@ async fn register(
     dir: &DataDir,
     meta: &MetaLink,
     address: &str,
-    http: SocketAddr,
+    http_address: &str,
 ) -> Result<Registration, NodeError> {
     let mut pause = REGISTER_PAUSE;
     let mut known = dir.identity();
@@ -242,7 +256,7 @@ async fn register(
             node_id,
             cluster_id: known.map_or(0, |i| i.cluster.get()),
             address: address.to_owned(),
-            http_address: http.to_string(),
+            http_address: http_address.to_owned(),
             labels: config.labels.clone().into_iter().collect(),
             version: build_info().version.to_owned(),
         };
