@@ -220,7 +220,7 @@ pub struct Meta {
     /// Where it serves health and metrics [default: the port + 1000]
     #[arg(long, env = "ISOTHERM_HTTP")]
     pub http: Option<SocketAddr>,
-    /// How others reach it, if not as it listens
+    /// How others reach it, if not as it listens; needed when it listens on a wildcard (0.0.0.0)
     #[arg(long, env = "ISOTHERM_ADVERTISE")]
     pub advertise: Option<String>,
     /// What it keeps on disk
@@ -297,7 +297,7 @@ pub struct Node {
     /// Where it serves health and metrics [default: the port + 1000]
     #[arg(long, env = "ISOTHERM_HTTP")]
     pub http: Option<SocketAddr>,
-    /// How others reach it, if not as it listens
+    /// How others reach it, if not as it listens; needed when it listens on a wildcard (0.0.0.0)
     #[arg(long, env = "ISOTHERM_ADVERTISE")]
     pub advertise: Option<String>,
     /// What it keeps on disk

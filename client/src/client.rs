@@ -6,6 +6,8 @@ use crate::retry::{Attempts, Budget, Next};
 use crate::router::{Route, Router};
 use crate::session::Session;
 use crate::{Admin, ClientError, ClientOptions, ErrorKind};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
@@ -20,8 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// What any node can answer is asked of a further one after this long.
+const NEXT_AFTER: Duration = Duration::from_millis(300);
+/// A node that did not answer is asked after all others for this long.
+const SILENT_FOR: Duration = Duration::from_secs(10);
 /// An operation that met a node that is gone waits no longer for news of it.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -37,6 +44,8 @@ pub(crate) struct Inner {
     pub router: Router,
     pub budget: Budget,
     links: Mutex<HashMap<NodeId, Arc<NodeLink>>>,
+    /// Nodes that did not answer, and when that was.
+    silent: Mutex<HashMap<NodeId, Instant>>,
     session: arc_swap::ArcSwapOption<Session>,
     opening: Flight,
     newest_ts: AtomicU64,
@@ -70,6 +79,7 @@ impl Client {
             meta,
             budget: Budget::new(),
             links: Mutex::default(),
+            silent: Mutex::default(),
             session: arc_swap::ArcSwapOption::empty(),
             opening: Flight::default(),
             newest_ts: AtomicU64::new(0),
@@ -147,6 +157,8 @@ impl Inner {
             return Ok(link.clone());
         }
         let link = Arc::new(NodeLink::start(address, self.router.cluster()));
+        // Those of nodes that are gone for good end here.
+        links.retain(|node, _| self.router.address(*node).is_some());
         links.insert(node, link.clone());
         Ok(link)
     }
@@ -266,7 +278,8 @@ impl Inner {
         Timestamp(self.newest_ts.load(Ordering::Relaxed))
     }
 
-    /// Some nodes to ask what any node can answer, in random order.
+    /// Some nodes to ask what any node can answer, in random order; those that did not answer lately
+    /// come last.
     async fn some_nodes(&self) -> Result<Vec<NodeId>, ClientError> {
         let mut nodes = self.router.nodes();
         if nodes.is_empty() {
@@ -274,6 +287,11 @@ impl Inner {
             nodes = self.router.nodes();
         }
         fastrand::shuffle(&mut nodes);
+        {
+            let mut silent = self.silent.lock();
+            silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+            nodes.sort_by_key(|node| silent.contains_key(node));
+        }
         if nodes.is_empty() {
             let message = "the cluster has no nodes yet";
             return Err(ClientError::new(ErrorKind::Unavailable, message));
@@ -281,23 +299,72 @@ impl Inner {
         Ok(nodes)
     }
 
-    pub async fn fetch_timestamp(&self) -> Result<Timestamp, ClientError> {
-        let mut last = None;
-        for node in self.some_nodes().await? {
-            let mut rpc = self.rpc(node).await?;
-            let asked = rpc.timestamp(RangeTimestampRequest { cluster_id: self.router.cluster() });
-            match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
-                Ok(Ok(answer)) => {
-                    let ts = Timestamp(answer.into_inner().ts);
-                    self.saw(ts);
-                    return Ok(ts);
-                }
-                Ok(Err(status)) => last = Some(status.message().to_owned()),
-                Err(_) => last = Some(format!("{node} did not answer in time")),
-            }
+    fn note_silence(&self, node: NodeId, is_silent: bool) {
+        let mut silent = self.silent.lock();
+        if is_silent {
+            silent.insert(node, Instant::now());
+        } else {
+            silent.remove(&node);
         }
-        let why = last.unwrap_or_default();
-        Err(ClientError::new(ErrorKind::Unavailable, format!("no timestamp: {why}")))
+    }
+
+    /// Asks nodes for what any of them can answer, one after the other; one that does not answer soon
+    /// is not waited for before the next one is asked.
+    async fn ask_any<T, F>(
+        &self,
+        what: &str,
+        ask: impl Fn(RangeServiceClient<Channel>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut nodes = self.some_nodes().await?.into_iter();
+        let mut asked = FuturesUnordered::new();
+        let one = |node: NodeId| {
+            let ask = &ask;
+            async move {
+                let rpc = self.rpc(node).await.map_err(|e| e.to_string())?;
+                let answer = tokio::time::timeout(SESSION_TIMEOUT, ask(rpc)).await;
+                let answer = match answer {
+                    Ok(Ok(answer)) => Ok(answer.into_inner()),
+                    Ok(Err(status)) => Err(status.message().to_owned()),
+                    Err(_) => Err(format!("{node} did not answer in time")),
+                };
+                self.note_silence(node, answer.is_err());
+                answer
+            }
+        };
+        let mut last = "no node was asked".to_owned();
+        let mut latest = nodes.next();
+        asked.extend(latest.map(&one));
+        loop {
+            let next = tokio::time::timeout(NEXT_AFTER, asked.next()).await;
+            match next {
+                Ok(Some(Ok(answer))) => return Ok(answer),
+                Ok(Some(Err(why))) => last = why,
+                Ok(None) => {
+                    let why = format!("{what}: {last}");
+                    return Err(ClientError::new(ErrorKind::Unavailable, why));
+                }
+                Err(_) => {
+                    if let Some(node) = latest {
+                        self.note_silence(node, true);
+                    }
+                }
+            }
+            latest = nodes.next();
+            asked.extend(latest.map(&one));
+        }
+    }
+
+    pub async fn fetch_timestamp(&self) -> Result<Timestamp, ClientError> {
+        let cluster_id = self.router.cluster();
+        let ask = |mut rpc: RangeServiceClient<Channel>| async move {
+            rpc.timestamp(RangeTimestampRequest { cluster_id }).await
+        };
+        let ts = Timestamp(self.ask_any("no timestamp", ask).await?.ts);
+        self.saw(ts);
+        Ok(ts)
     }
 
     /// The session of this client, opened by its first write.
@@ -312,24 +379,15 @@ impl Inner {
     }
 
     async fn open_session(&self) -> Result<(), ClientError> {
-        let mut last = None;
-        for node in self.some_nodes().await? {
-            let mut rpc = self.rpc(node).await?;
-            let asked = rpc.open_session(OpenSessionRequest { cluster_id: self.router.cluster() });
-            match tokio::time::timeout(SESSION_TIMEOUT, asked).await {
-                Ok(Ok(answer)) => {
-                    let answer = answer.into_inner();
-                    self.saw(Timestamp(answer.ts));
-                    let (issuer, number) = (answer.session_issuer, answer.session_number);
-                    let session = Session::new(SessionId { issuer, number });
-                    self.session.store(Some(Arc::new(session)));
-                    return Ok(());
-                }
-                Ok(Err(status)) => last = Some(status.message().to_owned()),
-                Err(_) => last = Some(format!("{node} did not answer in time")),
-            }
-        }
-        let why = last.unwrap_or_default();
-        Err(ClientError::new(ErrorKind::Unavailable, format!("no session could be opened: {why}")))
+        let cluster_id = self.router.cluster();
+        let ask = |mut rpc: RangeServiceClient<Channel>| async move {
+            rpc.open_session(OpenSessionRequest { cluster_id }).await
+        };
+        let answer = self.ask_any("no session could be opened", ask).await?;
+        self.saw(Timestamp(answer.ts));
+        let (issuer, number) = (answer.session_issuer, answer.session_number);
+        let session = Session::new(SessionId { issuer, number });
+        self.session.store(Some(Arc::new(session)));
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::{ClientError, ErrorKind};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb, GetRangesRequest};
-use isotherm_transport::MetaLink;
+use isotherm_transport::{MetaClient, MetaLink};
 use isotherm_types::limits::KEY_BYTES_MAX;
 use isotherm_types::{ClusterId, Key, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId};
 use parking_lot::{Mutex, RwLock};
@@ -134,6 +134,16 @@ impl Router {
     pub fn addresses(&self) -> Vec<(NodeId, String)> {
         let state = self.state.read();
         state.addresses.iter().map(|(node, (address, _))| (*node, address.clone())).collect()
+    }
+
+    /// Takes in where all nodes are, as meta says: those that are not among them are gone for good.
+    fn take_addresses(&self, nodes: &[pb::NodeAddress]) {
+        let said =
+            |node: &pb::NodeAddress| (NodeId(node.id), (node.address.clone(), node.incarnation));
+        let addresses: HashMap<_, _> = nodes.iter().map(said).collect();
+        let is_known = |at: &String| addresses.values().any(|(address, _)| address == at);
+        self.channels.lock().retain(|address, _| is_known(address));
+        self.state.write().addresses = addresses;
     }
 
     /// Takes in where nodes are. Meta knows; nodes may be behind.
@@ -265,30 +275,18 @@ impl Router {
         range_id: u64,
         limit: u32,
     ) -> Result<pb::GetRangesResponse, Asked> {
-        let leader = self.meta.leader().await;
-        let mut leader = leader.map_err(|e| Asked::Unreachable(e.0.message.clone()))?;
         let (span, cluster_id) = (span.map(Into::into), self.cluster());
         let request = GetRangesRequest { span, limit, range_id, cluster_id };
-        let asked = tokio::time::timeout(FETCH_TIMEOUT, leader.get_ranges(request)).await;
-        let answer = match asked {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => {
-                self.meta.forget_leader();
-                return Err(Asked::Unreachable(format!("meta service: {}", status.message())));
-            }
-            Err(_) => {
-                self.meta.forget_leader();
-                let why = "the meta service did not answer in time";
-                return Err(Asked::Unreachable(why.to_owned()));
-            }
-        };
+        let ask = |mut leader: MetaClient| async move { leader.get_ranges(request).await };
+        let answer = self.meta.ask(FETCH_TIMEOUT, ask).await;
+        let answer = answer.map_err(|e| Asked::Unreachable(e.0.message.clone()))?;
         self.meta.check(answer.error.clone()).map_err(Asked::Refused)?;
         if !self.is_our_cluster(answer.cluster_id) {
             let (ours, found) = (ClusterId(self.cluster()), ClusterId(answer.cluster_id));
             let why = format!("the meta service is of cluster {found} now, this client of {ours}");
             return Err(Asked::Refused(WireError::new(Code::Incompatible, why)));
         }
-        self.note_addresses(&answer.nodes, true);
+        self.take_addresses(&answer.nodes);
         Ok(answer)
     }
 

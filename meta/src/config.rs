@@ -1,6 +1,7 @@
 //! How one member is configured.
 
 use crate::MetaError;
+use isotherm_transport::check_reachable;
 use isotherm_types::NodeId;
 use isotherm_types::limits::BOOTSTRAP_RANGES_MAX;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,16 @@ impl MetaConfig {
         if self.peers.iter().any(|(_, address)| address.trim().is_empty()) {
             faults.push("peers: a member has no address".to_owned());
         }
+        for (id, address) in self.members().iter().filter(|(_, address)| !address.trim().is_empty())
+        {
+            if let Err(why) = check_reachable(address) {
+                faults.push(format!(
+                    "peers: member {id} is at {address}, and {why}: give the address under which the \
+                     other members, nodes and clients reach it, by --advertise HOST:PORT or in --join",
+                    id = id.get()
+                ));
+            }
+        }
         let BootstrapConfig { nodes, ranges, replicas } = self.bootstrap;
         if nodes == 0 {
             faults.push("bootstrap.nodes: at least 1 node is needed".to_owned());
@@ -136,6 +147,17 @@ mod tests {
         bad.bootstrap = BootstrapConfig { nodes: 0, ranges: 0, replicas: 99 };
         let MetaError::Config { faults } = bad.check().unwrap_err() else { panic!() };
         assert_eq!(faults.len(), 4);
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_connect_to_is_refused() {
+        let mut bad = config();
+        bad.listen = ([0, 0, 0, 0], 7001).into();
+        bad.peers[0].1 = "0.0.0.0:7001".into();
+        let MetaError::Config { faults } = bad.check().unwrap_err() else { panic!() };
+        assert!(faults.len() == 1 && faults[0].contains("--advertise HOST:PORT"), "{faults:?}");
+        bad.advertise = Some("meta-1.example:7001".into());
+        assert!(bad.check().is_ok());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! How one node is configured.
 
+use crate::NodeError;
 use isotherm_raftstore::StoreTuning;
+use isotherm_transport::check_reachable;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -95,9 +97,41 @@ impl NodeTuning {
 }
 
 impl NodeConfig {
+    /// What is wrong with it, before anything is touched.
+    pub(crate) fn check(&self) -> Result<(), NodeError> {
+        let wrong = |why: String| Err(NodeError::Config(why));
+        if self.meta.is_empty() {
+            return wrong("no address of the meta service is given".to_owned());
+        }
+        match &self.advertise {
+            None if self.listen.ip().is_unspecified() => wrong(format!(
+                "--listen {} takes connections on every address of this machine, but others need one \
+                 address to connect to: add --advertise HOST:PORT, under which all other nodes, the \
+                 meta service and clients reach this node",
+                self.listen
+            )),
+            None => Ok(()),
+            Some(given) => check_reachable(given).or_else(|why| {
+                wrong(format!(
+                    "--advertise {given}: {why}; give HOST:PORT under which all other nodes, the meta \
+                     service and clients reach this node"
+                ))
+            }),
+        }
+    }
+
     /// How others reach it.
     pub(crate) fn address(&self, listen: SocketAddr) -> String {
         self.advertise.clone().unwrap_or_else(|| listen.to_string())
+    }
+
+    /// How others reach its HTTP server, which was bound to `http`: if that is any address, on the host
+    /// of `address`.
+    pub(crate) fn http_address(&self, http: SocketAddr, address: &str) -> String {
+        match address.rsplit_once(':') {
+            Some((host, _)) if http.ip().is_unspecified() => format!("{host}:{}", http.port()),
+            _ => http.to_string(),
+        }
     }
 
     /// Where it serves HTTP. A gRPC port of 0 (any) means any HTTP port too.
@@ -106,5 +140,51 @@ impl NodeConfig {
             0 => self.listen,
             port => SocketAddr::new(self.listen.ip(), port.saturating_add(HTTP_PORT_OFFSET)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(listen: &str, advertise: Option<&str>) -> NodeConfig {
+        NodeConfig {
+            listen: listen.parse().unwrap(),
+            http: None,
+            advertise: advertise.map(str::to_owned),
+            data_dir: "data".into(),
+            meta: vec!["127.0.0.1:7001".to_owned()],
+            labels: BTreeMap::new(),
+            tuning: NodeTuning::default(),
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_connect_to_is_refused_with_what_to_do() {
+        for listen in ["0.0.0.0:7101", "[::]:7101", "0.0.0.0:0"] {
+            let refused = config(listen, None).check().unwrap_err().to_string();
+            assert!(
+                refused.contains(listen) && refused.contains("--advertise HOST:PORT"),
+                "{refused}"
+            );
+            config(listen, Some("db-1.example:7101")).check().unwrap();
+        }
+        for advertise in ["0.0.0.0:7101", "[::]:7101", "db-1.example", "10.0.0.1:0", ":7101", ""] {
+            let refused =
+                config("127.0.0.1:7101", Some(advertise)).check().unwrap_err().to_string();
+            assert!(refused.contains("HOST:PORT"), "{advertise}: {refused}");
+        }
+        config("127.0.0.1:0", None).check().unwrap();
+        config("[::1]:7101", Some("[2001:db8::1]:7101")).check().unwrap();
+    }
+
+    #[test]
+    fn the_http_server_is_reached_where_the_node_is() {
+        let config = config("0.0.0.0:7101", Some("db-1.example:7101"));
+        let http = config.http_addr();
+        assert_eq!(config.http_address(http, "db-1.example:7101"), "db-1.example:8101");
+        let local = SocketAddr::from(([127, 0, 0, 1], 8101));
+        assert_eq!(config.http_address(local, "db-1.example:7101"), "127.0.0.1:8101");
     }
 }

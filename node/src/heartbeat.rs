@@ -9,6 +9,7 @@ use crate::NodeError;
 use crate::disk::Disk;
 use crate::loads::{Loads, Measured};
 use crate::registration::{StartNote, is_final};
+use crate::room::Room;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
@@ -18,6 +19,7 @@ use isotherm_types::{
     ClusterId, ClusterVersion, Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId,
     ReplicaId, Timestamp,
 };
+use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +35,10 @@ const HOT_INTERVAL: Duration = Duration::from_millis(250);
 const GATHER: Duration = Duration::from_millis(5);
 /// Ranges in one heartbeat at most.
 const REPORTS_MAX: usize = 2000;
+/// Bytes of them, about: with the other parts they fit into a message.
+const REPORTS_BYTES_MAX: usize = 4 << 20;
+/// Ranges in one heartbeat that are gone.
+const GONE_MAX: usize = 10_000;
 /// Before the next one, if that was not all.
 const MORE_INTERVAL: Duration = Duration::from_millis(50);
 /// Sizes are looked up on every so many beats.
@@ -198,6 +204,7 @@ impl Heartbeat {
         let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
         let (mut more, mut spans) = (false, Vec::new());
+        let mut room = Room::new(REPORTS_BYTES_MAX);
         for (mark, status) in &seen {
             let now = Reported::from(status);
             let range = status.descriptor.id;
@@ -212,12 +219,12 @@ impl Heartbeat {
                     continue;
                 }
             }
-            if reports.len() >= REPORTS_MAX {
+            if reports.len() >= REPORTS_MAX || room.is_full() {
                 more = true;
                 continue;
             }
             let children = splits.get(&range);
-            reports.push(RangeReport {
+            let report = RangeReport {
                 descriptor: Some((&status.descriptor).into()),
                 is_leader: status.is_leader,
                 term: status.term,
@@ -225,7 +232,12 @@ impl Heartbeat {
                 live_replicas: status.live_replicas.iter().map(|id| id.get()).collect(),
                 size_bytes: 0,
                 replica_id: status.replica.get(),
-            });
+            };
+            if !room.take(report.encoded_len()) {
+                more = true;
+                continue;
+            }
+            reports.push(report);
             let sized = status.applied_index;
             acknowledged.push((range, Known { reported: now, mark: *mark, sized }));
             spans.push(status.is_leader.then(|| status.descriptor.span.clone()));
@@ -234,7 +246,7 @@ impl Heartbeat {
             report.size_bytes = size;
         }
         let is_gone = |range: &RangeId| self.store.replica(*range).is_none();
-        let gone: Vec<RangeId> = reported.keys().copied().filter(is_gone).collect();
+        let gone: Vec<RangeId> = reported.keys().copied().filter(is_gone).take(GONE_MAX).collect();
         let space = self.disk.space();
         let request = HeartbeatRequest {
             node_id: self.node.get(),
@@ -269,6 +281,8 @@ impl Heartbeat {
         let version = ClusterVersion::from_wire(answer.cluster_version);
         // Noted before it is used: a start without meta must not run software that is too old for it.
         self.learn_peers(&answer.nodes, version).await;
+        // Those that are not among them are gone for good: nobody calls them any more.
+        self.peers.keep_only(&answer.nodes.iter().map(|node| NodeId(node.id)).collect());
         let confirm = answer.settings.get("read.confirm").map(String::as_str);
         self.store.set_read_quorum(confirm == Some("quorum"));
         if let Some(idle) = answer.settings.get("range.hibernate_after") {

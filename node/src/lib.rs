@@ -16,6 +16,7 @@ mod heartbeat;
 mod loads;
 mod oracle;
 mod registration;
+mod room;
 mod run;
 mod service;
 

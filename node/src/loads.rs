@@ -1,10 +1,12 @@
 //! What ranges cost here, as it is reported: only what changed, and keys only of ranges that are
 //! warm.
 
+use crate::room::Room;
 use isotherm_proto::internal as pb;
-use isotherm_raftstore::{HeatMeter, HeatRates, RangeHeat, Store};
+use isotherm_raftstore::{HeatMeter, HeatRates, RangeHeat, SampledKey, Store};
 use isotherm_telemetry::{CpuMeter, cpu_capacity};
 use isotherm_types::RangeId;
+use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,17 @@ const CAPACITY_EVERY: Duration = Duration::from_secs(5);
 const LARGE_BYTES: u64 = 32 << 20;
 /// The middle of a large range is looked up again after this long.
 const MIDDLE_EVERY: Duration = Duration::from_secs(20);
+
+/// Bytes of loads in one report, about: with the other parts it fits into a message. Whatever does not
+/// fit comes first in the next one.
+const LOADS_BYTES_MAX: usize = 2 << 20;
+/// Bytes of the keys of one range in a report.
+const SAMPLE_BYTES_MAX: usize = 32 << 10;
+/// What is known of ranges that are not here any more is dropped this often.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How long all lookups of middle keys of one report may take: they wait behind the scans of clients,
+/// and a report must not.
+const MIDDLES_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// One measurement.
 #[derive(Debug, Clone, Default)]
@@ -41,11 +54,20 @@ pub struct Loads {
     cpu: CpuMeter,
     meter: HeatMeter,
     capacity: (Instant, f64),
-    reported: HashMap<RangeId, (u64, f64)>,
+    reported: HashMap<RangeId, Reported>,
     middles: HashMap<RangeId, (Instant, bytes::Bytes)>,
     /// Averaged over about a second.
     cores: f64,
     last: Instant,
+    pruned: Instant,
+}
+
+/// What meta was told last of a range.
+#[derive(Debug, Clone, Copy)]
+struct Reported {
+    term: u64,
+    cores: f64,
+    at: Instant,
 }
 
 impl Default for Loads {
@@ -59,6 +81,7 @@ impl Default for Loads {
             middles: HashMap::new(),
             cores: 0.0,
             last: now,
+            pruned: now,
         }
     }
 }
@@ -92,50 +115,86 @@ impl Loads {
         let hot = HOT_CORES * capacity_cores.min(1.0);
         let heats = self.meter.measure(store, cores);
         let mut measured = Measured { cores: self.cores, capacity_cores, ..Measured::default() };
+        let mut due = Vec::new();
         for heat in heats {
             measured.is_hot |= heat.fast.cores > hot;
             let is_warm = heat.fast.cores.max(heat.slow.cores) > hot * WARM;
             if is_warm || self.is_news(&heat) {
-                let middle = self.middle(store, heat.range).await;
-                measured.loads.push(report(store, &heat, is_warm, middle));
+                due.push((self.reported.get(&heat.range).map(|known| known.at), heat, is_warm));
             }
+        }
+        // Those that have not been reported for the longest time first, or never.
+        due.sort_by_key(|(at, heat, _)| (*at, heat.range));
+        let middles_until = Instant::now() + MIDDLES_TIMEOUT;
+        let mut room = Room::new(LOADS_BYTES_MAX);
+        for (_, heat, is_warm) in due {
+            let middle = self.middle(store, heat.range, middles_until).await;
+            let load = report(store, &heat, is_warm, middle);
+            if !room.take(load.encoded_len()) {
+                break;
+            }
+            measured.loads.push(load);
+        }
+        if self.pruned.elapsed() > PRUNE_EVERY {
+            self.pruned = Instant::now();
+            let is_here = |range: &RangeId| store.replica(*range).is_some();
+            self.reported.retain(|range, _| is_here(range));
+            self.middles.retain(|range, _| is_here(range));
         }
         measured
     }
 
     fn is_news(&self, heat: &RangeHeat) -> bool {
-        let (term, known) = self.reported.get(&heat.range).copied().unwrap_or_default();
-        let cores = heat.slow.cores;
-        let change = (cores - known).abs();
-        term != heat.term || change > CHANGE_CORES.max(CHANGE_SHARE * known)
+        let Some(known) = self.reported.get(&heat.range) else { return true };
+        let change = (heat.slow.cores - known.cores).abs();
+        known.term != heat.term || change > CHANGE_CORES.max(CHANGE_SHARE * known.cores)
     }
 
     /// Meta knows this.
     pub fn acknowledge(&mut self, measured: Measured) {
+        let at = Instant::now();
         for load in measured.loads {
             let cores = load.slow.map_or(0.0, |slow| slow.cores);
-            self.reported.insert(RangeId(load.range_id), (load.term, cores));
+            let reported = Reported { term: load.term, cores, at };
+            self.reported.insert(RangeId(load.range_id), reported);
         }
     }
 
-    /// A key that cuts a large range in halves.
-    async fn middle(&mut self, store: &Arc<Store>, range: RangeId) -> bytes::Bytes {
-        if let Some((at, known)) = self.middles.get(&range)
-            && at.elapsed() < MIDDLE_EVERY
-        {
-            return known.clone();
+    /// A key that cuts a large range in halves; what was found last if there is no answer in time.
+    async fn middle(&mut self, store: &Arc<Store>, range: RangeId, until: Instant) -> bytes::Bytes {
+        let known = self.middles.get(&range);
+        let last = known.map(|(_, known)| known.clone()).unwrap_or_default();
+        if known.is_some_and(|(at, _)| at.elapsed() < MIDDLE_EVERY) || Instant::now() >= until {
+            return last;
         }
         let Some(replica) = store.replica(range) else { return bytes::Bytes::new() };
         let span = replica.descriptor().span.clone();
-        let middle = store.middle(span, LARGE_BYTES).await.unwrap_or_default();
+        let looked_up = tokio::time::timeout_at(until.into(), store.middle(span, LARGE_BYTES));
+        let Ok(middle) = looked_up.await else { return last };
+        let middle = middle.unwrap_or_default();
         self.middles.insert(range, (Instant::now(), middle.clone()));
         middle
     }
 }
 
+/// As many of `sample`, drawn at random, as have `bytes_max` bytes of keys together.
+fn within_bytes(mut sample: Vec<SampledKey>, bytes_max: usize) -> Vec<SampledKey> {
+    let all: usize = sample.iter().map(|taken| taken.key.len()).sum();
+    if all > bytes_max {
+        fastrand::shuffle(&mut sample);
+        let mut bytes = 0;
+        sample.retain(|taken| {
+            bytes += taken.key.len();
+            bytes <= bytes_max
+        });
+    }
+    sample
+}
+
 fn report(store: &Store, heat: &RangeHeat, is_warm: bool, middle: bytes::Bytes) -> pb::RangeLoad {
     let sample = if is_warm { store.sampled_keys(heat.range) } else { Vec::new() };
-    let key = |s: isotherm_raftstore::SampledKey| pb::KeySample { key: s.key, weight: s.weight };
+    let sample = within_bytes(sample, SAMPLE_BYTES_MAX);
+    let key = |s: SampledKey| pb::KeySample { key: s.key, weight: s.weight };
     pb::RangeLoad {
         range_id: heat.range.get(),
         term: heat.term,
@@ -143,5 +202,26 @@ fn report(store: &Store, heat: &RangeHeat, is_warm: bool, middle: bytes::Bytes) 
         slow: Some(rates(&heat.slow)),
         sample: sample.into_iter().map(key).collect(),
         middle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_of_long_keys_is_cut_by_bytes_and_every_key_has_its_chance() {
+        let key = |n: usize| bytes::Bytes::from(format!("{n:04}").repeat(1024));
+        let sample: Vec<_> = (0..256).map(|n| SampledKey { key: key(n), weight: 1.0 }).collect();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..500 {
+            let kept = within_bytes(sample.clone(), SAMPLE_BYTES_MAX);
+            let bytes: usize = kept.iter().map(|taken| taken.key.len()).sum();
+            assert!(bytes <= SAMPLE_BYTES_MAX && kept.len() == SAMPLE_BYTES_MAX / 4096);
+            seen.extend(kept.into_iter().map(|taken| taken.key));
+        }
+        assert_eq!(seen.len(), 256);
+        let short = sample[..3].to_vec();
+        assert_eq!(within_bytes(short, SAMPLE_BYTES_MAX).len(), 3);
     }
 }

@@ -58,7 +58,9 @@ impl Oracle {
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
         let is_down = Arc::new(AtomicBool::new(!is_up));
         let task = Task { meta, cluster, queue, is_down: is_down.clone() };
-        tokio::spawn(async move { stop.run_until_cancelled(task.run()).await });
+        let until = stop.clone();
+        let run = async move { until.run_until_cancelled(task.run()).await };
+        tokio::spawn(isotherm_task::until("timestamps", stop, run));
         Self { waiting, is_down }
     }
 }

@@ -14,7 +14,6 @@ use isotherm_telemetry::build_info;
 use isotherm_transport::MetaLink;
 use isotherm_types::{ClusterId, ClusterVersion, Incarnation, NodeId, RaftTiming};
 use parking_lot::Mutex;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +54,7 @@ pub struct Registrar {
     pub meta: Arc<MetaLink>,
     /// How others reach this node.
     pub address: String,
-    pub http: SocketAddr,
+    pub http_address: String,
     pub note: Arc<StartNote>,
 }
 
@@ -108,7 +107,7 @@ impl Registrar {
                 node_id,
                 cluster_id: known.map_or(0, |i| i.cluster.get()),
                 address: self.address.clone(),
-                http_address: self.http.to_string(),
+                http_address: self.http_address.clone(),
                 labels: self.config.labels.clone().into_iter().collect(),
                 version: build_info().version.to_owned(),
                 supports_version: ClusterVersion::CURRENT.to_wire(),

@@ -29,9 +29,10 @@ use isotherm_raftstore::{Store, StoreOptions};
 use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
-use isotherm_telemetry::{Health, MetricsHandle, build_info, serve_http};
+use isotherm_task::{guarded, until};
+use isotherm_telemetry::{Health, MetricsHandle, build_info, notify_service_manager, serve_http};
 use isotherm_transport::{Incarnations, MetaLink};
-use isotherm_transport::{Peers, PeersOptions, bind, raft_server, serve};
+use isotherm_transport::{Peers, PeersOptions, bind, health_service, raft_server, serve};
 use isotherm_types::limits;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +40,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
+/// What the health service speaks for.
+const SERVICES: &[&str] = &[
+    <KvServer<KvGateway> as NamedService>::NAME,
+    <RangeServiceServer<RangeRpc> as NamedService>::NAME,
+];
 /// How long leaderships may take to be handed over on the way out.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,9 +60,7 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
 
 /// Runs a node until `stop`; returns after a clean end.
 pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), NodeError> {
-    if config.meta.is_empty() {
-        return Err(NodeError::Config("no address of the meta service is given".to_owned()));
-    }
+    config.check()?;
     let metrics = MetricsHandle::install();
     let (grpc, grpc_address) = listen(config.listen)?;
     let (http, http_address) = listen(config.http_addr())?;
@@ -69,17 +74,23 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let store_cell: Arc<OnceLock<Arc<Store>>> = Arc::default();
     let health = Arc::new(NodeHealth { state: state.clone(), store: store_cell.clone() });
     let servers = CancellationToken::new();
-    tokio::spawn(serve_http(http, health, metrics, servers.clone()));
+    let telling = notify_service_manager(health.clone(), stop.clone());
+    let telling = tokio::spawn(until("service manager", stop.clone(), telling));
+    let http = serve_http(http, health.clone(), metrics, servers.clone());
+    tokio::spawn(until("HTTP server", servers.clone(), http));
 
     let registrar = Registrar {
         config: config.clone(),
         dir: dir.clone(),
         meta: meta.clone(),
         address: address.clone(),
-        http: http_address,
+        http_address: config.http_address(http_address, &address),
         note: StartNote::new(dir.clone())?,
     };
-    let Some(begun) = stop.run_until_cancelled(registrar.begin()).await else { return Ok(()) };
+    let Some(begun) = stop.run_until_cancelled(registrar.begin()).await else {
+        let _ = telling.await;
+        return Ok(());
+    };
     let Begun { registration: Registration { identity, incarnation }, is_registered, peers: known } =
         begun?;
     tracing::info!(
@@ -120,9 +131,10 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     );
     let stream_idle = Duration::from_millis(config.tuning.stream_idle_ms);
     let gateway = KvGateway::new(gateway, stream_idle);
-    let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
-    let (until, ended) = (servers.clone(), CancellationToken::new());
-    let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
+    let health = health_service(SERVICES, move || health.ready().is_ok(), servers.clone());
+    let routes = routes(Routes::new(raft), &range_rpc, gateway)?.add_service(health);
+    let ended = CancellationToken::new();
+    let (served, when_ended) = (serve(grpc, routes, servers.clone()), ended.clone());
     let server = tokio::spawn(async move {
         let served = served.await;
         when_ended.cancel();
@@ -158,7 +170,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let reserve = config.tuning.disk_reserve_bytes;
     let path = dir.path().to_owned();
     let watch = disk::watch(watched.clone(), store.clone(), path, reserve, servers.clone());
-    tokio::spawn(watch);
+    tokio::spawn(until("watch of the disk", servers.clone(), watch));
     let mut heartbeat = Heartbeat {
         cluster: identity.cluster,
         node: identity.node,
@@ -172,18 +184,19 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         disk: watched,
         state: state.clone(),
     };
-    let until = servers.clone();
-    let mut reporting = tokio::spawn(async move {
+    let stopped = servers.clone();
+    // It may end, with a refusal of meta; a panic of it ends the process.
+    let mut reporting = tokio::spawn(guarded("heartbeats", async move {
         if !is_registered {
-            let late = until.run_until_cancelled(registrar.register_late()).await;
+            let late = stopped.run_until_cancelled(registrar.register_late()).await;
             let Some(late) = late else { return Ok(()) };
             heartbeat.incarnation = late?.incarnation;
             tracing::info!(incarnation = %heartbeat.incarnation, "node registered");
             incarnations.set_own(heartbeat.incarnation);
             let _ = registered.set(heartbeat.incarnation);
         }
-        heartbeat.run(until).await
-    });
+        heartbeat.run(stopped).await
+    }));
 
     let refused = tokio::select! {
         () = stop.cancelled() => None,
@@ -193,6 +206,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
             Err(failed) => Some(NodeError::Serve(format!("heartbeats: {failed}"))),
         },
     };
+    let ended_early = !stop.is_cancelled();
     state.draining.store(true, Ordering::Release);
     if let Some(error) = refused {
         tracing::error!(%error, "this node ends now");
@@ -208,7 +222,11 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     store.shutdown().await;
     drop(store);
     blocking(move || log.close()).await?;
+    // It says that the process stops before that is over.
+    stop.cancel();
+    let _ = telling.await;
     match server.await {
+        Ok(Ok(())) if ended_early => Err(NodeError::Serve("it ended by itself".to_owned())),
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(NodeError::Serve(error.to_string())),
         Err(error) => Err(NodeError::Serve(error.to_string())),
@@ -222,11 +240,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(
-    raft: Routes,
-    range_rpc: &RangeRpc,
-    gateway: KvGateway,
-) -> Result<Routes, NodeError> {
+fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: KvGateway) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -240,15 +254,12 @@ async fn routes(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|e| NodeError::Serve(e.to_string()))?;
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<KvServer<KvGateway>>().await;
     Ok(raft
         .add_service(range)
         .add_service(replica)
         .add_service(merge)
         .add_service(kv)
-        .add_service(reflection)
-        .add_service(health))
+        .add_service(reflection))
 }
 
 async fn open_store(

@@ -1,7 +1,9 @@
 //! Where the client asks.
 
-use crate::scripted::{Scripted, done, epoch_mismatch, found, not_leader, range};
+use crate::scripted::{Scripted, done, epoch_mismatch, error, found, not_leader, range};
 use isotherm_client::ErrorKind;
+use isotherm_proto::internal::error::Code;
+use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -75,4 +77,40 @@ async fn the_time_limit_holds_for_all_callers_while_meta_is_silent() {
     assert!(put.iter().all(|p| p.as_ref().is_err_and(|e| e.is_definite())));
     let limit = cluster.client.timeout();
     assert!(started.elapsed() < limit + Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+/// What any node can answer is asked of any of them; one takes connections and never answers.
+#[tokio::test]
+async fn a_node_that_hangs_is_not_waited_for() {
+    let cluster = Scripted::start(vec![range(1, "", "", 1)], |_, _| found("v", 5)).await;
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    cluster.state.swap_address(2, &hung.local_addr().unwrap().to_string());
+    let (mut longest, started) = (Duration::ZERO, Instant::now());
+    for _ in 0..20 {
+        let begun = Instant::now();
+        cluster.client.timestamp().await.unwrap();
+        longest = longest.max(begun.elapsed());
+    }
+    assert!(longest < Duration::from_millis(900), "{longest:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "it is asked again and again");
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_from_the_map_is_asked_no_more() {
+    let cluster = Scripted::start(vec![range(1, "", "", 1)], |n, _| match n {
+        1 => error(Code::RangeNotFound),
+        _ => found("v", 5),
+    })
+    .await;
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    gone.set_nonblocking(true).unwrap();
+    cluster.state.swap_address(2, &gone.local_addr().unwrap().to_string());
+    cluster.client.get("k").await.unwrap();
+    cluster.state.remove_last_node();
+    cluster.client.get("k").await.unwrap();
+    assert_eq!(cluster.state.lookups.load(Ordering::SeqCst), 2);
+    for _ in 0..30 {
+        cluster.client.timestamp().await.unwrap();
+    }
+    assert!(gone.accept().is_err(), "it was asked");
 }

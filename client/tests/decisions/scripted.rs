@@ -107,6 +107,11 @@ impl State {
         self.aggregates.lock().unwrap().clone()
     }
 
+    /// Meta knows the last node no more.
+    pub fn remove_last_node(&self) {
+        self.addresses.lock().unwrap().pop();
+    }
+
     /// Changes where meta says that a node is; returns where that was.
     pub fn swap_address(&self, node: u64, address: &str) -> String {
         let addresses = &mut *self.addresses.lock().unwrap();

@@ -71,7 +71,7 @@ impl Pass<'_> {
             for b in set().skip(at + 1) {
                 let (a, b) = (&self.nodes[a as usize].labels, &self.nodes[b as usize].labels);
                 for (pairs, (a, b)) in pairs.iter_mut().zip(a.iter().zip(b)) {
-                    *pairs += u8::from(a != b);
+                    *pairs = pairs.saturating_add(u8::from(a != b));
                 }
             }
         }

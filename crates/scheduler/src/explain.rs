@@ -89,9 +89,9 @@ fn cold(pass: &Pass<'_>, i: usize) -> String {
     let own = pass.range(i).size_bytes;
     match sizes.min() {
         None => "cold, but it has no neighbour".to_owned(),
-        Some(least) if least + own >= pass.settings.merge_bytes => format!(
+        Some(least) if least.saturating_add(own) >= pass.settings.merge_bytes => format!(
             "cold, but with its smaller neighbour it would have {}, and {} is the limit",
-            Bytes(least + own),
+            Bytes(least.saturating_add(own)),
             Bytes(pass.settings.merge_bytes)
         ),
         Some(_) => "cold, but its neighbours are not, or not for long enough".to_owned(),

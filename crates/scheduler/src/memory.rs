@@ -71,7 +71,8 @@ impl Memory {
     /// Whether it saw its first view so lately that some nodes have not reported since: what they
     /// carry cannot be compared yet. For how long still.
     pub fn warms_up_ms(&self, now_ms: u64, settings: &Settings) -> u64 {
-        self.begun_ms.map_or(0, |begun| (begun + settings.settle_ms).saturating_sub(now_ms))
+        self.begun_ms
+            .map_or(0, |begun| begun.saturating_add(settings.settle_ms).saturating_sub(now_ms))
     }
 
     /// As if it had seen views for long.
@@ -94,7 +95,7 @@ impl Memory {
     /// Keeps other rules from moving replicas of `range`, which are being brought to the nodes of a
     /// neighbour.
     pub fn align(&mut self, range: RangeId, now_ms: u64) {
-        self.aligning.insert(range, now_ms + MERGE_MS);
+        self.aligning.insert(range, now_ms.saturating_add(MERGE_MS));
     }
 
     /// Whether it is being aligned with a neighbour.
@@ -134,7 +135,7 @@ impl Memory {
             self.orders.remove(&range);
             if let Some(past) = self.ranges.get_mut(&range) {
                 let times = past.failed.as_ref().map_or(0, |&(_, _, times)| times);
-                past.failed = Some((now_ms, why.to_owned(), times + 1));
+                past.failed = Some((now_ms, why.to_owned(), times.saturating_add(1)));
             }
         }
     }
@@ -146,7 +147,7 @@ impl Memory {
         let pieces = self.expected_pieces();
         let merged = self.expected_merges();
         let begun = *self.begun_ms.get_or_insert(now);
-        let warms_up = now < begun + settings.settle_ms;
+        let warms_up = now < begun.saturating_add(settings.settle_ms);
         let elapsed = self.last_ms.map(|last| now.saturating_sub(last));
         let follow = elapsed.map_or(1.0, |ms| 1.0 - (-(ms as f64) / BELIEF_MS).exp());
         let mut ordered = HashMap::new();
@@ -169,7 +170,7 @@ impl Memory {
             }
             // The first view of all shows what was there before, not what changed.
             if elapsed.is_some() && (is_new || past.version != version) {
-                past.settle_until_ms = now + settings.settle_ms;
+                past.settle_until_ms = now.saturating_add(settings.settle_ms);
                 past.cold_since_ms = None;
                 past.hot_since_ms = None;
                 if let Some((piece, cores)) = pieces.get(start) {
@@ -185,7 +186,7 @@ impl Memory {
             }
             if range.leader.is_some() && past.leader != range.leader {
                 if past.leader.is_some() {
-                    past.settle_until_ms = now + settings.settle_ms;
+                    past.settle_until_ms = now.saturating_add(settings.settle_ms);
                     past.leader_since_ms = Some(now);
                 }
                 past.leader = range.leader;

@@ -150,7 +150,7 @@ impl<'a> Pass<'a> {
             if let Some(stand) = self.nodes.get_mut(to as usize) {
                 stand.incoming += 1;
                 if range.descriptor.replica_on(stand.id()).is_none() {
-                    stand.used_bytes += range.size_bytes;
+                    stand.used_bytes = stand.used_bytes.saturating_add(range.size_bytes);
                 }
             }
             if let Some(stand) = self.nodes.get_mut(sender as usize) {
@@ -282,7 +282,7 @@ impl<'a> Pass<'a> {
                 let to = number(to);
                 self.shift_heat(leader, to, self.cores[i]);
                 if let Some(stand) = self.nodes.get_mut(leader as usize) {
-                    stand.leaders -= 1;
+                    stand.leaders = stand.leaders.saturating_sub(1);
                     stand.handing += 1;
                 }
                 if let Some(stand) = self.nodes.get_mut(to as usize) {
@@ -316,7 +316,7 @@ impl<'a> Pass<'a> {
         if let Some(stand) = self.nodes.get_mut(to as usize) {
             stand.replicas += 1;
             stand.incoming += 1;
-            stand.used_bytes += bytes;
+            stand.used_bytes = stand.used_bytes.saturating_add(bytes);
         }
         if let Some(stand) = self.nodes.get_mut(sender as usize) {
             stand.outgoing += 1;

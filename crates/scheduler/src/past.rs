@@ -43,7 +43,9 @@ impl Past {
     /// Until when nothing is ordered for it, because the last order failed.
     pub fn backoff_until_ms(&self, settings: &Settings) -> u64 {
         let wait = |&(at, _, times): &(u64, String, u32)| {
-            at + settings.settle_ms.max(100) * (1 << times.saturating_sub(1).min(4))
+            let pause =
+                settings.settle_ms.max(100).saturating_mul(1 << times.saturating_sub(1).min(4));
+            at.saturating_add(pause)
         };
         self.failed.as_ref().map_or(0, wait)
     }
@@ -98,5 +100,7 @@ impl Past {
 /// if that is less.
 pub(crate) fn threshold(range: &RangeView, view: &ClusterView, settings: &Settings) -> f64 {
     let leader = range.leader.and_then(|leader| view.nodes.get(&leader));
-    settings.hot_cores * leader.map_or(1.0, |node| node.capacity_cores.clamp(0.01, 1.0))
+    // What is no number is as little as can be: a comparison with it would say anything.
+    let capacity = leader.map_or(1.0, |node| node.capacity_cores.max(0.01));
+    settings.hot_cores * capacity.min(1.0)
 }

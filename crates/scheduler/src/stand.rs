@@ -72,7 +72,8 @@ impl<'a> Stand<'a> {
 
     /// Whether its disk has no room for `bytes` more.
     pub fn is_full_for(&self, bytes: u64, settings: &Settings) -> bool {
-        let then = (self.used_bytes + bytes) as f64 / self.view.disk_total_bytes.max(1) as f64;
+        let then =
+            self.used_bytes.saturating_add(bytes) as f64 / self.view.disk_total_bytes.max(1) as f64;
         then > settings.disk_full
     }
 

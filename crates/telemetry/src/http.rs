@@ -42,11 +42,11 @@ pub async fn serve_http(
 ) -> io::Result<()> {
     let upkeep = metrics.clone();
     let until = stop.clone();
-    tokio::spawn(async move {
+    tokio::spawn(isotherm_task::until("upkeep of metrics", stop.clone(), async move {
         while until.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
             upkeep.upkeep();
         }
-    });
+    }));
     let info = build_info();
     metrics::gauge!("isotherm_build_info", "version" => info.version).set(1.0);
     let shared = Arc::new(Shared { health, metrics });

@@ -12,6 +12,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::binary::isotherm_binary;
+use crate::cut_network::CutNetwork;
 use crate::logs::{LogAlarm, alarms_in, tail};
 use crate::ports::PortBlock;
 use crate::power_loss_disk::{PowerLossDisk, sweep_stale_disks};
@@ -61,6 +62,8 @@ pub struct ClusterOptions {
     pub data_parents: BTreeMap<Member, PathBuf>,
     /// Gives every member a [`PowerLossDisk`] of this size in MiB.
     pub disk_mib: Option<u64>,
+    /// Gives every member an address of its own on a [`CutNetwork`].
+    pub cut_network: bool,
     /// The binary; otherwise [`isotherm_binary`] finds it.
     pub binary: Option<PathBuf>,
 }
@@ -77,6 +80,7 @@ impl Default for ClusterOptions {
             member_args: BTreeMap::new(),
             data_parents: BTreeMap::new(),
             disk_mib: None,
+            cut_network: false,
             binary: None,
         }
     }
@@ -91,6 +95,7 @@ pub struct ProcessCluster {
     processes: BTreeMap<Member, Process>,
     spawner: Spawner,
     disks: BTreeMap<Member, PowerLossDisk>,
+    network: Option<CutNetwork>,
     _ports: PortBlock,
     dir: TempDir,
 }
@@ -107,13 +112,22 @@ impl ProcessCluster {
         let mut ports = PortBlock::take()?;
         let members = members_of(options);
         let mut addresses = BTreeMap::new();
+        let network = match options.cut_network {
+            true => Some(CutNetwork::create(ports.number(), &members)?),
+            false => None,
+        };
         for member in &members {
-            addresses.insert(*member, ports.next_address()?);
+            let mut address = ports.next_address()?;
+            if let Some(network) = &network {
+                address.set_ip(network.address(*member).into());
+            }
+            addresses.insert(*member, address);
         }
         let mut cluster = Self {
             processes: BTreeMap::new(),
             spawner: Spawner::start()?,
             disks: BTreeMap::new(),
+            network,
             _ports: ports,
             dir,
         };
@@ -154,6 +168,11 @@ impl ProcessCluster {
     /// The process of `member`; panics for a member that the cluster does not have.
     pub fn process_mut(&mut self, member: Member) -> &mut Process {
         self.processes.get_mut(&member).expect("members come from this cluster")
+    }
+
+    /// The network; panics without [`ClusterOptions::cut_network`].
+    pub fn network(&self) -> &CutNetwork {
+        self.network.as_ref().expect("the cluster was started with a network of its own")
     }
 
     /// Directory with the logs and, unless they lie elsewhere, the data directories.
@@ -282,15 +301,15 @@ impl ProcessCluster {
         let mut env = options.env.clone();
         env.extend(options.member_env.get(&member).cloned().unwrap_or_default());
         let log = self.dir.path().join(format!("{member}.log"));
-        ProcessSpec {
-            name: member.to_string(),
-            program: binary.to_owned(),
-            args,
-            env,
-            listen,
-            data_dir,
-            log,
+        let mut program = binary.to_owned();
+        if let Some(network) = &self.network {
+            // It becomes the program: the same process id.
+            let mut prefix = network.prefix(member);
+            let first = prefix.remove(0);
+            args = prefix.into_iter().chain([program.into()]).chain(args).collect();
+            program = first.into();
         }
+        ProcessSpec { name: member.to_string(), program, args, env, listen, data_dir, log }
     }
 }
 

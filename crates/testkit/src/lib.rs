@@ -8,6 +8,7 @@
 
 mod binary;
 mod cluster;
+mod cut_network;
 pub mod http;
 mod logs;
 mod ports;
@@ -17,6 +18,7 @@ mod spawner;
 
 pub use binary::{BINARY_ENV, isotherm_binary};
 pub use cluster::{ClusterOptions, Member, ProcessCluster};
+pub use cut_network::{CutNetwork, NetworkError};
 pub use logs::{LogAlarm, LogAlarmKind, alarms_in, tail};
 pub use ports::{PORTS_PER_BLOCK, PortBlock};
 pub use power_loss_disk::{DiskError, PowerLossDisk, sweep_stale_disks};

@@ -56,6 +56,11 @@ impl PortBlock {
         bail!("all {blocks} blocks of test ports are taken")
     }
 
+    /// A number that no other block has that is held at the same time.
+    pub fn number(&self) -> u16 {
+        (self.base - FIRST_PORT) / PORTS_PER_BLOCK
+    }
+
     /// The next address of the block whose port, and whose HTTP port, nobody listens on.
     pub fn next_address(&mut self) -> anyhow::Result<SocketAddr> {
         while self.used < PORTS_PER_BLOCK {

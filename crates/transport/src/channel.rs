@@ -1,6 +1,7 @@
 //! gRPC channels with the settings that all of our connections share.
 
 use crate::TransportError;
+use std::net::IpAddr;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -12,6 +13,25 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A machine that vanished without closing its connections is noticed after interval + timeout.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether others could connect to `address`: a host that is not the wildcard, and a port. The error
+/// says what is missing.
+pub fn check_reachable(address: &str) -> Result<(), &'static str> {
+    let Some((host, port)) = address.rsplit_once(':') else { return Err("it has no port") };
+    match port.parse::<u16>() {
+        Err(_) => return Err("its port is not a number up to 65535"),
+        Ok(0) => return Err("port 0 is no port to connect to"),
+        Ok(_) => {}
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if bare.is_empty() {
+        return Err("it has no host");
+    }
+    match bare.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => Err("nobody can connect to the wildcard address"),
+        _ => Ok(()),
+    }
+}
 
 fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
     let bad = |why: String| TransportError::Address { address: address.to_owned(), why };

@@ -7,7 +7,8 @@
 //! * [`MetaLink`]: the way to the meta service's leader, for nodes and clients;
 //! * [`bind`], [`serve`]: a gRPC server with the same settings.
 //!
-//! * [`gather()`]: what waits in a queue as messages of bounded size.
+//! * [`gather()`]: what waits in a queue as messages of bounded size;
+//! * [`health_service`]: `grpc.health.v1` that follows readiness.
 //!
 //! Payloads are opaque here.
 
@@ -16,6 +17,7 @@ mod channel;
 mod error;
 mod faults;
 mod gather;
+mod health;
 mod incarnations;
 mod link;
 mod meta_link;
@@ -27,9 +29,10 @@ mod session;
 mod tests;
 
 pub use accept::{FrameHandler, raft_server};
-pub use channel::{channel, connect};
+pub use channel::{channel, check_reachable, connect};
 pub use error::TransportError;
 pub use gather::gather;
+pub use health::health_service;
 pub use incarnations::Incarnations;
 pub use isotherm_proto::internal::Header;
 pub use meta_link::{MetaClient, MetaLink};

@@ -55,7 +55,8 @@ impl Connection {
         let (since, said) = (down_since.clone(), Mutex::default());
         let keeper = Keeper { options, to, address, up, down_since: since, said };
         let until = stop.clone();
-        tokio::spawn(async move { until.run_until_cancelled(keeper.run()).await });
+        let run = async move { until.run_until_cancelled(keeper.run()).await };
+        tokio::spawn(isotherm_task::until("link to a peer", stop.clone(), run));
         Self { started: Instant::now(), link, down_since, stop }
     }
 }

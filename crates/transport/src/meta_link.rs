@@ -1,6 +1,8 @@
 //! The way to the meta service's leader.
 
 use crate::channel::channel;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::meta_service_client::MetaServiceClient;
@@ -9,9 +11,14 @@ use isotherm_types::limits;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
+/// How long members may take to say who leads.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much longer the others may take once one has named a leader.
+const OTHERS_WAIT: Duration = Duration::from_millis(150);
 
 /// A client of one member.
 pub type MetaClient = MetaServiceClient<Channel>;
@@ -67,43 +74,133 @@ impl MetaLink {
         Err(error.into())
     }
 
-    /// A client of the leader, asking around if it is not known.
+    /// A client of the leader, asking all members at once if it is not known.
+    ///
+    /// The answer of the highest term counts: a member that is cut off from the others may still name
+    /// itself, or the leader of an earlier term. One that does not answer is not waited for once another
+    /// has.
     pub async fn leader(&self) -> Result<MetaClient, WireError> {
         let known = self.state.lock().leader.clone();
         if let Some(address) = known {
             return self.client(&address);
         }
+        let addresses = self.addresses();
+        let mut asked: FuturesUnordered<_> =
+            addresses.iter().map(|address| self.whom(address)).collect();
+        let mut best: Option<Told> = None;
+        let mut why_not = Vec::new();
+        let mut deadline = Instant::now() + MEMBERS_TIMEOUT;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, asked.next()).await {
+            let (address, told) = match answer {
+                Ok(told) => told,
+                Err(why) => {
+                    why_not.push(why);
+                    continue;
+                }
+            };
+            let Some(told) = told else {
+                why_not.push(format!("{address}: no leader is known"));
+                continue;
+            };
+            if best.as_ref().is_none_or(|best| best.rank() < told.rank()) {
+                best = Some(told);
+            }
+            deadline = deadline.min(Instant::now() + OTHERS_WAIT);
+        }
+        match best {
+            Some(Told { leader, .. }) => {
+                let client = self.client(&leader)?;
+                self.state.lock().leader = Some(leader);
+                Ok(client)
+            }
+            None => {
+                if why_not.is_empty() {
+                    why_not.push("no member answered in time".to_owned());
+                }
+                let why = format!("no leader of the meta service: {}", why_not.join("; "));
+                Err(WireError::new(Code::Unavailable, why))
+            }
+        }
+    }
+
+    /// Asks the leader, within `limit`. A leader that does not answer is forgotten, also when the caller
+    /// gives up before the limit: the next request looks for another one.
+    pub async fn ask<T, F>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce(MetaClient) -> F,
+    ) -> Result<T, WireError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+        let asking = async {
+            let client = self.leader().await?;
+            let mut guard = ForgetUnlessAnswered { link: self, has_answered: false };
+            let answer = call(client).await;
+            let answer =
+                answer.map_err(|s| unavailable(format!("meta service: {}", s.message())))?;
+            guard.has_answered = true;
+            Ok(answer.into_inner())
+        };
+        let late = |_| Err(unavailable("the meta service did not answer in time".to_owned()));
+        tokio::time::timeout(limit, asking).await.unwrap_or_else(late)
+    }
+
+    /// The seeds, and members that others named.
+    fn addresses(&self) -> Vec<String> {
         let mut addresses = self.seeds.clone();
         for (_, address) in &self.state.lock().members {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
             }
         }
-        let mut last = "no member was asked".to_owned();
-        for address in addresses {
-            let mut client = self.client(&address)?;
-            let asked = client.members(MembersRequest {});
-            let answer = match tokio::time::timeout(MEMBERS_TIMEOUT, asked).await {
-                Ok(Ok(answer)) => answer.into_inner(),
-                Ok(Err(status)) => {
-                    last = format!("{address}: {}", status.message());
-                    continue;
-                }
-                Err(_) => {
-                    last = format!("{address}: no answer in time");
-                    continue;
-                }
-            };
-            let members: Vec<_> = answer.members.into_iter().map(|m| (m.id, m.address)).collect();
-            let leader = members.iter().find(|(id, _)| *id == answer.leader);
-            let leader = leader.map(|(_, address)| address.clone());
+        addresses
+    }
+
+    /// What one member says of the leader, if it knows of one; its members are noted.
+    async fn whom<'a>(&self, address: &'a str) -> Result<(&'a str, Option<Told>), String> {
+        let mut client = self.client(address).map_err(|e| e.0.message)?;
+        let answer = client.members(MembersRequest {}).await;
+        let answer = answer.map_err(|status| format!("{address}: {}", status.message()))?;
+        let pb::MembersResponse { term, leader, members, .. } = answer.into_inner();
+        let members: Vec<_> = members.into_iter().map(|m| (m.id, m.address)).collect();
+        let named = members.iter().find(|(id, _)| *id == leader);
+        let told = named.map(|(_, address)| Told { term, id: leader, leader: address.clone() });
+        if !members.is_empty() {
             self.state.lock().members = members;
-            if let Some(leader) = leader {
-                self.state.lock().leader = Some(leader.clone());
-                return self.client(&leader);
-            }
-            last = format!("{address}: no leader is known");
         }
-        Err(WireError::new(Code::Unavailable, format!("no leader of the meta service: {last}")))
+        Ok((address, told))
     }
 }
+
+/// Forgets the leader when it is dropped before an answer has come.
+struct ForgetUnlessAnswered<'a> {
+    link: &'a MetaLink,
+    has_answered: bool,
+}
+
+impl Drop for ForgetUnlessAnswered<'_> {
+    fn drop(&mut self) {
+        if !self.has_answered {
+            self.link.forget_leader();
+        }
+    }
+}
+
+/// Who leads, as one member said.
+struct Told {
+    term: u64,
+    id: u64,
+    leader: String,
+}
+
+impl Told {
+    /// One term may have several leaders, each with a higher id than the one before.
+    fn rank(&self) -> (u64, u64) {
+        (self.term, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

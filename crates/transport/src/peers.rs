@@ -13,7 +13,7 @@ use isotherm_proto::internal::raft_service_client::RaftServiceClient;
 use isotherm_proto::internal::{Header, SnapshotChunk};
 use isotherm_types::{NodeId, limits};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +56,11 @@ impl Peers {
     pub fn addresses(&self) -> Vec<(NodeId, String)> {
         let book = self.book.lock();
         book.iter().map(|(node, entry)| (*node, entry.address.clone())).collect()
+    }
+
+    /// Forgets all others and drops their links.
+    pub fn keep_only(&self, nodes: &BTreeSet<NodeId>) {
+        self.book.lock().retain(|node, _| nodes.contains(node));
     }
 
     /// Forgets `node` and drops its link.

@@ -1,6 +1,6 @@
 //! What the RPCs and the tasks of a member share.
 
-use crate::machine::{Command, Founding, MetaMachine, Reply};
+use crate::machine::{Command, Founding, MetaMachine, NodeIntent, Reply};
 use crate::operations::Notes;
 use crate::oracle::Oracle;
 use crate::registry::{Holds, LIFETIME, Pool, Registry};
@@ -110,6 +110,10 @@ impl Meta {
             let other = leadership.leader.filter(|leader| *leader != self.me);
             return Err(not_leader(other));
         }
+        if !self.group.is_acknowledged() {
+            // Whoever asks looks for the one that the others may have elected meanwhile.
+            return Err(not_leader(None));
+        }
         if *self.serving.borrow() != leadership.term {
             let mut error =
                 WireError::new(Code::Unavailable, "this meta member is just taking over");
@@ -117,6 +121,12 @@ impl Meta {
             return Err(error);
         }
         Ok(leadership.term)
+    }
+
+    /// Who leads, as far as this member may say so: of itself only while a quorum acknowledges it.
+    pub(crate) fn known_leader(&self) -> Option<NodeId> {
+        let leadership = *self.group.leadership().borrow();
+        leadership.leader.filter(|_| !leadership.is_leader || self.group.is_acknowledged())
     }
 
     /// Like [`Meta::leading`], and confirmed by a quorum.
@@ -157,10 +167,11 @@ impl Meta {
         self.members.iter().map(member).collect()
     }
 
-    /// Where the nodes are.
+    /// Where the nodes are, all but those that are gone for good.
     pub(crate) fn node_addresses(&self) -> Vec<pb::NodeAddress> {
         let machine = self.group.machine().read();
-        let nodes = machine.nodes().iter();
+        let is_gone = |id| machine.intent(id) == NodeIntent::Decommissioned;
+        let nodes = machine.nodes().iter().filter(|(id, _)| !is_gone(**id));
         nodes
             .map(|(id, record)| pb::NodeAddress {
                 id: id.get(),

@@ -14,8 +14,11 @@ use isotherm_proto::DESCRIPTORS;
 use isotherm_proto::internal::meta_service_server::MetaServiceServer;
 use isotherm_raftstore::{Group, GroupOptions, Part};
 use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
-use isotherm_telemetry::{Health, MetricsHandle, serve_http};
-use isotherm_transport::{Incarnations, Peers, PeersOptions, bind, raft_server, serve};
+use isotherm_task::{guarded, until};
+use isotherm_telemetry::{Health, MetricsHandle, notify_service_manager, serve_http};
+use isotherm_transport::{
+    Incarnations, Peers, PeersOptions, bind, health_service, raft_server, serve,
+};
 use isotherm_types::limits::MESSAGE_BYTES_MAX;
 use isotherm_types::{ClusterId, NodeId, RaftTiming};
 use parking_lot::RwLock;
@@ -27,8 +30,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
+/// What the health service speaks for.
+const SERVICES: &[&str] = &[<MetaServiceServer<Service> as NamedService>::NAME];
 /// Entries from one snapshot of the machine to the next.
 const SNAPSHOT_EVERY: u64 = 5_000;
 /// The log is small: heartbeats do not enter it.
@@ -102,7 +108,8 @@ impl Member {
         let sender = Arc::new(Outbox(peers.clone()));
         let group = Group::open(options, log.clone(), machine, sender).await?;
         if part != Part::Votes {
-            tasks.spawn(begin(group.clone(), log.clone(), members.clone(), me, work.clone()));
+            let begin = begin(group.clone(), log.clone(), members.clone(), me, work.clone());
+            tasks.spawn(guarded("admission to the meta group", begin));
         }
         let oracle = Oracle::start(me, group.clone(), &tasks, work.clone());
         let founding = Founding {
@@ -111,7 +118,8 @@ impl Member {
             replicas: config.bootstrap.replicas,
         };
         let meta = Arc::new(Meta::new(me, members, founding, group, oracle, peers));
-        tasks.spawn(leader::run(meta.clone(), work.clone()));
+        let lead = leader::run(meta.clone(), work.clone());
+        tasks.spawn(until("meta leader", work.clone(), lead));
         let servers = CancellationToken::new();
         Ok(Self { meta, dir, log, cluster, tasks, work, servers })
     }
@@ -123,10 +131,12 @@ impl Member {
         http: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), MetaError> {
-        let until = self.servers.clone();
-        let mut grpc = tokio::spawn(serve(grpc, self.routes().await?, until.clone()));
+        let mut grpc = tokio::spawn(serve(grpc, self.routes()?, self.servers.clone()));
         let health = Arc::new(MemberHealth(self.meta.clone()));
-        let mut http = tokio::spawn(serve_http(http, health, MetricsHandle::install(), until));
+        let telling = notify_service_manager(health.clone(), self.work.clone());
+        let telling = tokio::spawn(until("service manager", self.work.clone(), telling));
+        let servers = self.servers.clone();
+        let mut http = tokio::spawn(serve_http(http, health, MetricsHandle::install(), servers));
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = &mut grpc => Err(server_ended("gRPC", ended)),
@@ -139,24 +149,25 @@ impl Member {
         if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
             tracing::warn!("leadership was not handed over in time");
         }
+        let _ = telling.await;
         self.servers.cancel();
         finish(grpc).await;
         finish(http).await;
         ended
     }
 
-    async fn routes(&self) -> Result<Routes, MetaError> {
-        let until = self.servers.clone();
+    fn routes(&self) -> Result<Routes, MetaError> {
         let service = Service::new(self.meta.clone(), self.work.clone());
         let service = MetaServiceServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let frames = Inbox::default();
         frames.open(self.meta.group.clone());
+        let servers = self.servers.clone();
         let (cluster, incarnations) = (self.cluster.clone(), Incarnations::default());
-        let links = raft_server(Arc::new(frames), cluster, self.meta.me, incarnations, until);
-        let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_serving::<MetaServiceServer<Service>>().await;
+        let links = raft_server(Arc::new(frames), cluster, self.meta.me, incarnations, servers);
+        let ready = MemberHealth(self.meta.clone());
+        let health = health_service(SERVICES, move || ready.ready().is_ok(), self.servers.clone());
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -332,7 +343,12 @@ impl Health for MemberHealth {
 
     /// Ready as soon as a leader is known: a cluster that waits for its first nodes is served.
     fn ready(&self) -> Result<(), String> {
-        let leader = self.0.group.leadership().borrow().leader;
-        leader.map(|_| ()).ok_or_else(|| "no leader of the meta service is known".to_owned())
+        match self.0.known_leader() {
+            Some(_) => Ok(()),
+            None if self.0.group.leadership().borrow().is_leader => {
+                Err("this member leads, but no quorum of the members answers it".to_owned())
+            }
+            None => Err("no leader of the meta service is known".to_owned()),
+        }
     }
 }

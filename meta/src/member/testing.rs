@@ -193,7 +193,8 @@ impl TestMember {
         });
         let members = members.into_iter().map(|id| (id, format!("meta:{}", id.get()))).collect();
         let meta = Arc::new(Meta::new(me, members, configured, group, oracle, peers));
-        tasks.spawn(leader::run(meta.clone(), stop.clone()));
+        let lead = leader::run(meta.clone(), stop.clone());
+        tasks.spawn(isotherm_task::until("meta leader", stop.clone(), lead));
         Self { meta, log, tasks, stop }
     }
 

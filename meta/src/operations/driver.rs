@@ -1,9 +1,11 @@
 //! The loop that drives operations, while this member leads.
 
+use super::ages::Ages;
 use super::plan::{Next, Step, leftover, next};
 use crate::machine::{Command, Operation, OperationCommand};
 use crate::member::Meta;
 use isotherm_proto::WireError;
+use isotherm_task::guarded;
 use isotherm_types::RangeDescriptor;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -35,7 +37,7 @@ impl Notes {
     }
 }
 
-/// The clock that operations are timed by.
+/// The time that operations are listed with. What is due is decided by [`Ages`]: this clock may jump.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -46,9 +48,10 @@ pub(crate) async fn drive(meta: Arc<Meta>, term: u64) {
     let mut running: JoinSet<(u64, Result<(), WireError>)> = JoinSet::new();
     // When an operation is looked at again; while a step of it runs, never.
     let mut asleep: HashMap<u64, Option<Instant>> = HashMap::new();
+    let mut ages = Ages::default();
     loop {
         asleep.retain(|_, until| until.is_none_or(|until| until > Instant::now()));
-        for (operation, d, next) in meta.due() {
+        for (operation, d, next) in meta.due(&mut ages) {
             if asleep.contains_key(&operation.id) {
                 continue;
             }
@@ -56,9 +59,9 @@ pub(crate) async fn drive(meta: Arc<Meta>, term: u64) {
             let Some(d) = d else { continue };
             asleep.insert(operation.id, None);
             let meta = meta.clone();
-            running.spawn(async move {
+            running.spawn(guarded("step of an operation", async move {
                 (operation.id, meta.carry_out(term, operation.id, &d, step).await)
-            });
+            }));
         }
         tokio::select! {
             Some(ended) = running.join_next(), if !running.is_empty() => {
@@ -74,15 +77,17 @@ pub(crate) async fn drive(meta: Arc<Meta>, term: u64) {
 
 impl Meta {
     /// What there is to do, by the map as it is.
-    fn due(&self) -> Vec<(Operation, Option<RangeDescriptor>, Next)> {
+    fn due(&self, ages: &mut Ages) -> Vec<(Operation, Option<RangeDescriptor>, Next)> {
         let machine = self.group.machine().read();
-        let now = now_ms();
+        let running = machine.operations().iter().filter(|o| !o.state.has_ended());
+        ages.keep_only(running.map(|operation| operation.id));
+        let now = Instant::now();
         let due = machine.operations().iter().filter_map(|operation| {
             let d = machine.ranges().get(operation.range);
             let next = if operation.state.has_ended() {
                 Next::Do(leftover(operation, d)?)
             } else {
-                next(operation, d, now)
+                next(operation, d, ages.clock(operation.id, operation.started_ms, now))
             };
             Some((operation.clone(), d.cloned(), next))
         });

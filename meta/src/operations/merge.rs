@@ -5,6 +5,7 @@
 //! other by then the merge is done after all, else the right range is thawed. Each round begins from the
 //! front: every step is safe to ask twice, and whoever leads next goes on the same way.
 
+use super::ages::Ages;
 use super::driver::now_ms;
 use super::step::detailed;
 use crate::machine::{Command, Merge, MergeCommand, OperationState, Undo};
@@ -13,6 +14,7 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::merge_service_client::MergeServiceClient;
+use isotherm_task::guarded;
 use isotherm_types::{NodeId, RangeDescriptor};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +26,8 @@ use tonic::{Response, Status};
 const TICK: Duration = Duration::from_millis(50);
 /// Before a round that met a refusal is begun again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A range stands still meanwhile: a node that does not answer soon makes the merge turn back.
+/// How long a node may take for one step. A range stands still meanwhile: one whose replicas do not say
+/// so that soon makes the merge turn back, and any other step is asked again.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A merge is undone after that long, unless its order says otherwise.
 pub(crate) const LIMIT_MS: u64 = 10_000;
@@ -85,17 +88,24 @@ pub(crate) async fn drive(meta: Arc<Meta>, term: u64) {
     let mut running: JoinSet<(u64, bool)> = JoinSet::new();
     // When a merge is looked at again; while a round of it runs, never.
     let mut asleep: HashMap<u64, Option<Instant>> = HashMap::new();
+    let mut ages = Ages::default();
     loop {
         asleep.retain(|_, until| until.is_none_or(|until| until > Instant::now()));
-        let due: Vec<Merge> = {
+        let due: Vec<(Merge, u64)> = {
             let machine = meta.group.machine().read();
-            let due = machine.merges().running().filter(|m| !asleep.contains_key(&m.id));
-            due.cloned().collect()
+            let running = || machine.merges().running();
+            ages.keep_only(running().map(|m| m.id));
+            let aged = running().map(|m| (m, ages.clock(m.id, m.started_ms, Instant::now())));
+            aged.filter(|(m, _)| !asleep.contains_key(&m.id))
+                .map(|(m, at)| (m.clone(), at))
+                .collect()
         };
-        for merge in due {
+        for (merge, clock) in due {
             asleep.insert(merge.id, None);
             let meta = meta.clone();
-            running.spawn(async move { (merge.id, meta.merge_round(term, &merge).await.is_ok()) });
+            let round =
+                async move { (merge.id, meta.merge_round(term, &merge, clock).await.is_ok()) };
+            running.spawn(guarded("round of a merge", round));
         }
         tokio::select! {
             Some(ended) = running.join_next(), if !running.is_empty() => {
@@ -110,14 +120,15 @@ pub(crate) async fn drive(meta: Arc<Meta>, term: u64) {
 }
 
 impl Meta {
-    async fn merge_round(&self, term: u64, merge: &Merge) -> Result<(), WireError> {
+    /// One round of a merge at `clock`, on the clock that its deadline is on.
+    async fn merge_round(&self, term: u64, merge: &Merge, clock: u64) -> Result<(), WireError> {
         let (left, right) = {
             let machine = self.group.machine().read();
             let get = |range| machine.ranges().get(range).cloned();
             (get(merge.left), get(merge.right))
         };
         let has_right = right.is_some();
-        let result = match (next(merge, has_right, now_ms()), left, right) {
+        let result = match (next(merge, has_right, clock), left, right) {
             (Next::End(state), ..) => Ok(Outcome::End(state)),
             (Next::Undo(why), ..) => Ok(Outcome::Undo(why)),
             (Next::Forward, Some(left), Some(right)) => {
@@ -205,7 +216,7 @@ impl Meta {
             epoch: Some(merge.left_epoch.into()),
             right: merge.right.get(),
         };
-        let fenced = self.ask_leader(left, |node| async move {
+        let fenced = self.ask_leader(left, TIMEOUT, |node| async move {
             answered(self.merges(node)?.fence(request).await)
         });
         let fenced = fenced.await?;
@@ -221,7 +232,7 @@ impl Meta {
             into: merge.left.get(),
             into_epoch: Some(merge.left_epoch.into()),
         };
-        let thawed = self.ask_leader(right, |node| async move {
+        let thawed = self.ask_leader(right, TIMEOUT, |node| async move {
             answered(self.merges(node)?.thaw(request).await)
         });
         self.learn(thawed.await?.descriptor.into_iter().collect());
@@ -239,7 +250,7 @@ impl Meta {
             into: merge.left.get(),
             into_epoch: Some(merge.left_epoch.into()),
         };
-        let frozen = self.ask_leader(right, |node| async move {
+        let frozen = self.ask_leader(right, TIMEOUT, |node| async move {
             answered(self.merges(node)?.freeze(request).await)
         });
         let frozen = frozen.await?.descriptor.map(RangeDescriptor::try_from);
@@ -270,7 +281,7 @@ impl Meta {
             epoch: Some(merge.left_epoch.into()),
             right: merge.right.get(),
         };
-        let absorbed = self.ask_leader(left, |node| async move {
+        let absorbed = self.ask_leader(left, TIMEOUT, |node| async move {
             answered(self.merges(node)?.absorb(request).await)
         });
         self.learn(absorbed.await?.descriptor.into_iter().collect());
@@ -295,6 +306,7 @@ fn answered(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::member::testing::{Net, TestMember, eventually};
     use isotherm_types::{RangeEpoch, RangeId};
 
     fn merge(state: OperationState) -> Merge {
@@ -332,6 +344,36 @@ mod tests {
             undone(&merge(OperationState::Undoing(Undo::Pointless))),
             OperationState::Failed(_)
         ));
+    }
+
+    /// All replicas are on a node that takes connections and never answers.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_hangs_holds_up_a_step_for_its_limit_at_most() {
+        let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = hung.local_addr().expect("bound").to_string();
+        let (net, dir) = (Arc::new(Net::default()), tempfile::tempdir().expect("a directory"));
+        let founding = crate::machine::Founding { nodes: 1, ranges: 2, replicas: 1 };
+        let member = TestMember::open(&net, 1, 1, dir.path(), founding).await;
+        eventually("it leads", || member.leads()).await;
+        let meta = member.meta.clone();
+        let details = crate::machine::NodeDetails { address, ..Default::default() };
+        let register = Command::RegisterNode { node: None, details };
+        meta.propose(register, None).await.expect("registered");
+        let spans = isotherm_types::KeyRange::all().split_at(&["k".into()]).expect("inside");
+        let ranges = spans.into_iter().map(|span| (span, vec![NodeId(1)])).collect();
+        meta.propose(Command::Bootstrap { ranges }, None).await.expect("bootstrapped");
+        let term = meta.leading().expect("it leads");
+        for state in [OperationState::Running, OperationState::Undoing(Undo::TimedOut)] {
+            let started = Instant::now();
+            meta.merge_round(term, &merge(state), 0).await.expect_err("nobody answers");
+            assert!(
+                started.elapsed() < TIMEOUT + Duration::from_secs(1),
+                "{:?}",
+                started.elapsed()
+            );
+        }
+        drop(meta);
+        member.close().await;
     }
 
     #[test]

@@ -10,7 +10,7 @@ use isotherm_proto::internal::replica_service_client::ReplicaServiceClient;
 use isotherm_transport::channel;
 use isotherm_types::{NodeId, RangeDescriptor};
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -29,28 +29,39 @@ impl Meta {
         range: &RangeDescriptor,
         step: &Step,
     ) -> Result<(), WireError> {
-        let after = self.ask_leader(range, |node| self.ask(node, range, step)).await?;
+        let after = self.ask_leader(range, TIMEOUT, |node| self.ask(node, range, step)).await?;
         self.learn(after);
         Ok(())
     }
 
-    /// Asks the leader of `range`, following what nodes say of who that is.
+    /// Asks the leader of `range`, following what nodes say of who that is. Each node has `limit` to
+    /// answer, and all of them together have twice as long.
     pub(super) async fn ask_leader<T, F>(
         &self,
         range: &RangeDescriptor,
+        limit: Duration,
         ask_node: impl Fn(NodeId) -> F,
     ) -> Result<T, WireError>
     where
         F: Future<Output = Result<T, WireError>>,
     {
-        let known = self.registry.lock().leader(range.id).map(|leader| leader.node);
-        let voters: Vec<NodeId> = range.voters().map(|r| r.node).collect();
+        let (known, voters) = {
+            let (registry, now) = (self.registry.lock(), Instant::now());
+            let is_alive = |node: &NodeId| registry.state(*node, now).counts_as_alive();
+            // What led it is not asked when it is down: it would be waited for.
+            let known = registry.leader(range.id).map(|leader| leader.node).filter(is_alive);
+            let mut voters: Vec<NodeId> = range.voters().map(|r| r.node).collect();
+            voters.sort_by_key(|node| !is_alive(node));
+            (known, voters)
+        };
+        let deadline = Instant::now() + limit * 2;
         let mut turn = voters.into_iter().cycle();
         let mut ask = known.or_else(|| turn.next());
         let mut last = WireError::new(Code::Unavailable, "the range has no voters");
         for _ in 0..HOPS_MAX {
-            let Some(node) = ask else { return Err(last) };
-            let asked = tokio::time::timeout(TIMEOUT, ask_node(node)).await;
+            let left = deadline.saturating_duration_since(Instant::now()).min(limit);
+            let Some(node) = ask.filter(|_| !left.is_zero()) else { return Err(last) };
+            let asked = tokio::time::timeout(left, ask_node(node)).await;
             let late = || WireError::new(Code::Indeterminate, "the node did not answer in time");
             match asked.unwrap_or_else(|_| Err(late())) {
                 Ok(answer) => return Ok(answer),

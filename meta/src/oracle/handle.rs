@@ -8,6 +8,7 @@ use crate::machine::MetaMachine;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_raftstore::{Group, GroupError};
+use isotherm_task::until;
 use isotherm_types::{NodeId, Timestamp};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -105,8 +106,9 @@ impl Oracle {
         });
         let (queue, requests) = mpsc::channel(QUEUE);
         let collector = rounds::collect(shared.clone(), requests, tasks.clone(), stop.clone());
-        tasks.spawn(collector);
-        tasks.spawn(extender::run(shared.clone(), stop));
+        tasks.spawn(until("oracle rounds", stop.clone(), collector));
+        let extend = extender::run(shared.clone(), stop.clone());
+        tasks.spawn(until("window of timestamps", stop, extend));
         Self { queue, shared }
     }
 

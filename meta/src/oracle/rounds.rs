@@ -5,6 +5,7 @@ use super::issuer::Short;
 use crate::machine::Reign;
 use crate::metrics as names;
 use isotherm_raftstore::GroupError;
+use isotherm_task::guarded;
 use isotherm_types::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -51,10 +52,10 @@ pub(super) async fn collect(
             let (issued, next) = oneshot::channel::<()>();
             let turn = std::mem::replace(&mut previous, next);
             let shared = shared.clone();
-            tasks.spawn(async move {
+            tasks.spawn(guarded("oracle round", async move {
                 shared.round(batch, turn).await;
                 drop((issued, permit));
-            });
+            }));
         }
     };
     stop.run_until_cancelled(collect).await;

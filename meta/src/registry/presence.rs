@@ -14,6 +14,9 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// How long a new leader says nothing about nodes that it has not heard of.
 pub const GRACE: Duration = Duration::from_secs(2);
+/// How long nodes have to find a leader again that could not hear them for a while, before their
+/// silence meanwhile counts.
+pub const EXCUSED_FOR: Duration = Duration::from_secs(30);
 /// A range that nobody has led for that long is unavailable, whatever its replicas could do: an
 /// election takes a second or two.
 pub const UNLED_AFTER: Duration = Duration::from_secs(5);
@@ -92,6 +95,10 @@ pub struct Presence {
     /// The newest heartbeat, and when it came.
     pub heartbeat: Option<(Instant, Heartbeat)>,
     registered: Instant,
+    /// The last heartbeat, of this start or, until there is one, the first registration after the last
+    /// heartbeat of an earlier start: one that starts again and again without getting anywhere is
+    /// silent since the first time.
+    heard: Instant,
     /// The ranges that it reported to this leader, as it has them.
     reported: HashMap<RangeId, Hosted>,
 }
@@ -135,6 +142,8 @@ impl LeaderReport {
 #[derive(Debug)]
 pub struct Registry {
     since: Instant,
+    /// When it began to hear, or began again.
+    hears_since: Instant,
     nodes: HashMap<NodeId, Presence>,
     leaders: HashMap<RangeId, LeaderReport>,
     /// Since when nobody has led a range, and the time of the last look.
@@ -148,6 +157,7 @@ impl Registry {
     pub fn new(now: Instant) -> Self {
         Self {
             since: now,
+            hears_since: now,
             nodes: HashMap::new(),
             leaders: HashMap::new(),
             unled: HashMap::new(),
@@ -158,13 +168,19 @@ impl Registry {
 
     /// Whether the leadership is so new that silence means nothing.
     pub fn is_in_grace(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < GRACE
+        now.saturating_duration_since(self.hears_since) < GRACE
     }
 
     /// A node started. What an earlier start of it said no longer holds.
     pub fn register(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
-        let presence =
-            Presence { incarnation, heartbeat: None, registered: now, reported: HashMap::new() };
+        let known = self.nodes.get(&node).filter(|known| known.heartbeat.is_none());
+        let presence = Presence {
+            incarnation,
+            heartbeat: None,
+            registered: now,
+            heard: known.map_or(now, |known| known.heard),
+            reported: HashMap::new(),
+        };
         self.nodes.insert(node, presence);
         self.leaders.retain(|_, leader| leader.node != node);
     }
@@ -182,6 +198,7 @@ impl Registry {
         }
         let presence = self.nodes.get_mut(&node).expect("it was put there just now");
         presence.heartbeat = Some((now, heartbeat));
+        presence.heard = now;
     }
 
     /// What `node` says of one range: that it leads it, or (`None`) that it does not.
@@ -254,10 +271,19 @@ impl Registry {
         self.loads.retain(exists);
     }
 
-    /// When the node was heard of last, or this leadership began.
-    pub fn silent_since(&self, node: NodeId) -> Instant {
-        let heartbeat = self.nodes.get(&node).and_then(|p| p.heartbeat);
-        heartbeat.map_or(self.since, |(at, _)| at)
+    /// Since when the node is silent: its last heartbeat, the start that has not led to one yet, or the
+    /// beginning of this leadership. While silence is excused, not before that.
+    pub fn silent_since(&self, node: NodeId, now: Instant) -> Instant {
+        let heard = self.nodes.get(&node).map_or(self.since, |presence| presence.heard);
+        let is_excused = now.saturating_duration_since(self.hears_since) < EXCUSED_FOR;
+        if is_excused { heard.max(self.hears_since) } else { heard }
+    }
+
+    /// This leadership has heard nothing for a while, and not because the nodes were silent: it stood
+    /// still, or had no quorum and refused them. Until they have had the time to find it again nothing
+    /// is concluded from that.
+    pub fn excuse_silence(&mut self, now: Instant) {
+        self.hears_since = now;
     }
 
     /// The replicas that `node` said it has.
@@ -326,6 +352,41 @@ mod tests {
         heartbeat.read_only = true;
         registry.heartbeat(N, Incarnation(1), heartbeat, at + DOWN_AFTER);
         assert_eq!(registry.state(N, at + DOWN_AFTER), NodeState::ReadOnly);
+    }
+
+    #[test]
+    fn a_node_that_restarts_is_silent_since_it_registered() {
+        let elected = Instant::now();
+        let mut registry = Registry::new(elected);
+        registry.heartbeat(N, Incarnation(1), Heartbeat::default(), elected + HEARTBEAT);
+        let (day, second) = (Duration::from_secs(86_400), Duration::from_secs(1));
+        let restarted = elected + day;
+        registry.heartbeat(N, Incarnation(1), Heartbeat::default(), restarted - second);
+        registry.register(N, Incarnation(2), restarted);
+        // Its start takes longer than that.
+        let later = restarted + DOWN_AFTER + second;
+        assert_eq!(registry.state(N, later), NodeState::Down);
+        assert_eq!(registry.silent_since(N, later), restarted);
+        // It ends before it sends a heartbeat, and starts again.
+        registry.register(N, Incarnation(3), later);
+        assert_eq!(registry.silent_since(N, later), restarted, "starts alone are no sign of life");
+        registry.heartbeat(N, Incarnation(3), Heartbeat::default(), later + second);
+        registry.register(N, Incarnation(4), later + second * 2);
+        let again = later + second * 2;
+        assert_eq!(registry.silent_since(N, again), again);
+    }
+
+    #[test]
+    fn silence_that_was_not_the_nodes_fault_is_excused() {
+        let elected = Instant::now();
+        let mut registry = Registry::new(elected);
+        registry.heartbeat(N, Incarnation(1), Heartbeat::default(), elected);
+        let later = elected + DOWN_AFTER * 100;
+        assert_eq!(registry.silent_since(N, later), elected);
+        registry.excuse_silence(later);
+        assert_eq!((registry.silent_since(N, later), registry.is_in_grace(later)), (later, true));
+        // It does not come back: then it is dead since it was heard last.
+        assert_eq!(registry.silent_since(N, later + EXCUSED_FOR), elected);
     }
 
     #[test]

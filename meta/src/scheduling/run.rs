@@ -6,6 +6,7 @@ use crate::member::Meta;
 use crate::settings;
 use isotherm_proto::WireError;
 use isotherm_scheduler::{Action, ClusterView, Scheduler};
+use isotherm_task::guarded;
 use isotherm_types::NodeId;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use tokio::task::JoinSet;
 /// Between two looks at the cluster while something is warm or under way, and otherwise.
 const TICK: Duration = Duration::from_millis(250);
 const TICK_IDLE: Duration = Duration::from_secs(1);
+/// A look that comes that late: this process stood still, and what nodes sent meanwhile is yet to be
+/// read.
+const STOOD_STILL_AFTER: Duration = Duration::from_secs(5);
 /// From this many cores on a range is worth a closer look.
 const WARM_CORES: f64 = 0.005;
 
@@ -25,6 +29,8 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
     let mut ordered: JoinSet<Ordered> = JoinSet::new();
     *meta.scheduler.lock() = Scheduler::new(meta.scheduler_settings());
     *meta.seen.lock() = None;
+    // Whether nodes could be heard at the last look, and when that was.
+    let (mut heard, mut looked) = (true, Instant::now());
     loop {
         let pause = if meta.is_calm() && ordered.is_empty() { TICK_IDLE } else { TICK };
         tokio::select! {
@@ -33,15 +39,24 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
             }
             () = tokio::time::sleep(pause) => {
                 let now = Instant::now();
+                let hears = meta.group.is_acknowledged();
+                if hears && (!heard || now.duration_since(looked) > STOOD_STILL_AFTER) {
+                    meta.registry.lock().excuse_silence(now);
+                }
+                (heard, looked) = (hears, now);
+                // Without a quorum nothing can be ordered, and nodes are heard elsewhere.
+                if !hears {
+                    continue;
+                }
                 if let Some(view) = views.view(&meta, now) {
                     let unled = view.ranges.iter().filter(|range| range.leader.is_none());
                     meta.registry.lock().look(unled.map(|r| r.descriptor.id), now);
                     for action in meta.schedule(&view) {
                         let meta = meta.clone();
-                        ordered.spawn(async move {
+                        ordered.spawn(guarded("decided action", async move {
                             let result = meta.order(term, &action).await;
                             (action, result)
-                        });
+                        }));
                     }
                     meta.finish_decommissions(term, &view).await;
                     *meta.seen.lock() = Some(view);

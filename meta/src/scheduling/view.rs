@@ -45,7 +45,7 @@ impl Views {
         let clock = self.clock(now);
         let nodes =
             machine.nodes().keys().filter(|id| machine.intent(**id) != NodeIntent::Decommissioned);
-        let nodes = nodes.map(|id| (*id, self.node(*id, &machine, &registry, states[id])));
+        let nodes = nodes.map(|id| (*id, self.node(*id, &machine, &registry, states[id], now)));
         let nodes = nodes.collect();
         let wanted = machine.replicas_wanted();
         let ranges = machine.ranges().iter();
@@ -83,6 +83,7 @@ impl Views {
         machine: &MetaMachine,
         registry: &Registry,
         state: NodeState,
+        now: Instant,
     ) -> NodeView {
         let said = registry.presence(id).and_then(|p| p.heartbeat).map(|(_, h)| h);
         let heartbeat = said.unwrap_or_default();
@@ -94,7 +95,7 @@ impl Views {
                 NodeState::Up | NodeState::ReadOnly if heartbeat.draining => Liveness::Unknown,
                 NodeState::Up | NodeState::ReadOnly => Liveness::Up,
                 NodeState::Down => {
-                    Liveness::Down { since_ms: self.clock(registry.silent_since(id)) }
+                    Liveness::Down { since_ms: self.clock(registry.silent_since(id, now)) }
                 }
                 NodeState::Joining | NodeState::Unknown => Liveness::Unknown,
             },

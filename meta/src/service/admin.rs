@@ -25,7 +25,7 @@ impl Meta {
         let leadership = *self.group.leadership().borrow();
         pb::MembersResponse {
             cluster_id: self.group.machine().read().cluster().map_or(0, ClusterId::get),
-            leader: leadership.leader.map_or(0, NodeId::get),
+            leader: self.known_leader().map_or(0, NodeId::get),
             term: leadership.term,
             members: self.member_list(),
             answered_by: self.me.get(),

@@ -1,5 +1,6 @@
 //! A node reports what it hosts, and learns what it should do.
 
+use super::ranges::first_within;
 use super::upgrade::check_supported;
 use crate::machine::SEED_NUMBER;
 use crate::member::Meta;
@@ -11,6 +12,9 @@ use isotherm_types::{
     ClusterVersion, Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId,
 };
 use std::time::Instant;
+
+/// Bytes of descriptors that prove something removed, in one answer, about.
+const REMOVED_BYTES_MAX: usize = 2 << 20;
 
 /// A report whose descriptors were checked.
 struct Report {
@@ -159,6 +163,9 @@ impl Meta {
         // One range may have absorbed several.
         proofs.sort_by_key(|d| d.id);
         proofs.dedup_by_key(|d| d.id);
-        proofs.into_iter().map(Into::into).collect()
+        // The rest is said later: not always the same come first.
+        let count = proofs.len();
+        proofs.rotate_left(fastrand::usize(..count.max(1)).min(count));
+        first_within(proofs.into_iter().map(pb::Descriptor::from), REMOVED_BYTES_MAX)
     }
 }

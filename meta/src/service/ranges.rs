@@ -6,23 +6,28 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_types::{ClusterId, KeyRange, RangeDescriptor, RangeId};
+use prost::Message;
 use std::time::Instant;
 
 /// Most ranges in one answer.
 const RANGES_MAX: usize = 10_000;
-/// Bytes of their keys in one answer: with long keys it has fewer ranges.
-const KEYS_BYTES_MAX: usize = 4 << 20;
+/// Bytes of ranges in one answer, about. Whoever asked goes on behind the last of them.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// The first ranges whose keys fit into one answer; at least one. The caller asks for the rest.
-fn fitting<'a>(
-    ranges: impl Iterator<Item = &'a RangeDescriptor>,
-) -> impl Iterator<Item = &'a RangeDescriptor> {
-    let mut bytes = 0;
-    ranges.take_while(move |range| {
-        let is_first = bytes == 0;
-        bytes += 1 + range.span.start().len() + range.span.end().len();
-        is_first || bytes <= KEYS_BYTES_MAX
-    })
+/// The first of `parts`, at least one, as many as have `bytes_max` bytes together.
+pub(super) fn first_within<M: Message>(
+    parts: impl IntoIterator<Item = M>,
+    bytes_max: usize,
+) -> Vec<M> {
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    for part in parts {
+        bytes += part.encoded_len();
+        if bytes > bytes_max && !first.is_empty() {
+            break;
+        }
+        first.push(part);
+    }
+    first
 }
 
 impl Meta {
@@ -63,8 +68,8 @@ impl Meta {
             };
             match RangeId(request.range_id) {
                 RangeId::META => {
-                    let ranges = machine.ranges().overlapping(&span).take(limit);
-                    fitting(ranges).map(locate).collect()
+                    let ranges = machine.ranges().overlapping(&span).take(limit).map(locate);
+                    first_within(ranges, ANSWER_BYTES_MAX)
                 }
                 id => {
                     let found = machine.ranges().get(id).map(locate);
@@ -98,8 +103,12 @@ mod tests {
             let span = KeyRange::new(vec![b'a'; 4_000], vec![b'b'; 4_000]).expect("ordered");
             RangeDescriptor::first(RangeId(n), span, &[NodeId(1)])
         };
-        let ranges: Vec<_> = (1..=2_000).map(range).collect();
-        assert_eq!(fitting(ranges.iter()).count(), 524, "of 8,001 bytes each");
-        assert_eq!(fitting(ranges.iter().take(1)).count(), 1);
+        let located = |n| pb::RangeLocation {
+            descriptor: Some((&range(n)).into()),
+            ..pb::RangeLocation::default()
+        };
+        let first = first_within((1..=2_000).map(located), ANSWER_BYTES_MAX);
+        assert_eq!(first.len(), ANSWER_BYTES_MAX / located(1).encoded_len());
+        assert_eq!(first_within((1..=2_000).map(located), 1).len(), 1, "one at least");
     }
 }

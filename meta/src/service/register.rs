@@ -7,6 +7,7 @@ use crate::member::Meta;
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
+use isotherm_transport::check_reachable;
 use isotherm_types::{ClusterVersion, NodeId};
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ const LABEL_BYTES_MAX: usize = 256;
 fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
     let invalid = |why: &str| Err(WireError::new(Code::Invalid, why));
     let address = &request.address;
-    if address.len() > ADDRESS_BYTES_MAX || !address.contains(':') {
+    if address.len() > ADDRESS_BYTES_MAX || check_reachable(address).is_err() {
         return invalid("a node needs an address such as host:port under which others reach it");
     }
     if request.labels.len() > LABELS_MAX {

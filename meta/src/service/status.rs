@@ -98,14 +98,15 @@ impl View<'_> {
 
     fn node_problems(&self) -> impl Iterator<Item = String> {
         let since = |id: &NodeId| {
-            let heartbeat = self.registry.presence(*id).and_then(|p| p.heartbeat);
-            heartbeat.map_or_else(
-                || "not heard of since this meta leader took over".to_owned(),
-                |(at, _)| {
-                    let silent = self.now.saturating_duration_since(at).as_secs();
-                    format!("no heartbeat for {silent} s")
-                },
-            )
+            let secs = |at: Instant| self.now.saturating_duration_since(at).as_secs();
+            match self.registry.presence(*id).map(|presence| presence.heartbeat) {
+                None => "not heard of since this meta leader took over".to_owned(),
+                Some(Some((at, _))) => format!("no heartbeat for {} s", secs(at)),
+                Some(None) => {
+                    let started = secs(self.registry.silent_since(*id, self.now));
+                    format!("it started {started} s ago and has not sent a heartbeat yet")
+                }
+            }
         };
         self.in_state(NodeState::Down)
             .into_iter()

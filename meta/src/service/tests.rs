@@ -366,6 +366,37 @@ async fn a_member_that_does_not_lead_names_the_leader_and_a_new_leader_asks_for_
     }
 }
 
+/// It does not hear of its successor: what it still says would keep nodes and clients with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_names_nobody_and_takes_no_heartbeats() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Arc::new(Net::default());
+    let mut members = Vec::new();
+    for me in 1..=3 {
+        let dir = dir.path().join(me.to_string());
+        members.push(TestMember::open(&net, me, 3, &dir, FOUNDING).await);
+    }
+    eventually("a leader", || members.iter().any(TestMember::leads)).await;
+    let leader = members.iter().position(TestMember::leads).unwrap();
+    let meta = &members[leader].meta;
+    let node = register(meta, 0, "node:1").await;
+    meta.heartbeat(beat(&node)).unwrap();
+    assert_eq!(meta.answer_members().leader, meta.me.get());
+    net.set_cut(meta.me, true);
+    let others = || members.iter().filter(|m| m.meta.me != meta.me);
+    eventually("another leader", || others().any(TestMember::leads)).await;
+    eventually("it names nobody", || meta.answer_members().leader == 0).await;
+    assert!(meta.group.leadership().borrow().is_leader, "it knows of no other");
+    let refused = meta.heartbeat(beat(&node)).unwrap_err();
+    assert_eq!((refused.code(), refused.0.leader_node), (Code::NotLeader, 0));
+    net.set_cut(meta.me, false);
+    let next = others().find(|m| m.leads()).unwrap().meta.me.get();
+    eventually("it names the other", || meta.answer_members().leader == next).await;
+    for member in members {
+        member.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_told_which_of_its_replicas_the_map_no_longer_names_until_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();

@@ -127,13 +127,13 @@ impl<M: Machine> Group<M> {
         }
         let until = Instant::now() + self.timing.vote_hold();
         let (raft, group) = (raft.clone(), self.clone());
-        self.tasks.spawn(async move {
+        self.tasks.spawn(isotherm_task::guarded("vote hold of meta", async move {
             let hold = tokio::time::sleep_until(until.into());
             let is_over = group.stop.run_until_cancelled(hold).await.is_some();
             if is_over && group.votes() {
                 raft.runtime_config().elect(true);
             }
-        });
+        }));
         Some(until)
     }
 }

@@ -7,10 +7,12 @@ use crate::sender::PeerSender;
 use arc_swap::ArcSwapOption;
 use isotherm_storage::{LogEngine, ReplicaKey};
 use isotherm_types::{NodeId, RaftTiming, RangeId, ReplicaId};
+use openraft::Instant;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,7 +100,8 @@ impl<M: Machine> Group<M> {
         group.load().await?;
         group.build_instance().await?;
         let supervised = group.clone();
-        group.tasks.spawn(async move { supervised.supervise().await });
+        let stop = group.stop.clone();
+        group.tasks.spawn(isotherm_task::until("meta consensus", stop, supervised.supervise()));
         Ok(group)
     }
 
@@ -132,6 +135,24 @@ impl<M: Machine> Group<M> {
 
     pub(super) fn votes(&self) -> bool {
         *self.part.borrow() == Part::Votes
+    }
+
+    /// Whether a quorum acknowledged this member as the leader lately: by what it sent within two of
+    /// the longest election timeouts. A leader that is cut off from the others does not hear of its
+    /// successor, and goes on to take itself for the leader.
+    pub fn is_acknowledged(&self) -> bool {
+        let Some(instance) = self.instance.load_full() else { return false };
+        let metrics = instance.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if !metrics.state.is_leader() {
+            return false;
+        }
+        let membership = metrics.membership_config.membership();
+        if membership.voter_ids().eq([self.member.get()]) {
+            return true;
+        }
+        let lately = Duration::from_millis(self.timing.election_max_ms * 2);
+        metrics.last_quorum_acked.is_some_and(|acked| acked.into_inner().elapsed() < lately)
     }
 
     /// Where its log ends; 0 if it is not running.

@@ -3,6 +3,7 @@
 use super::{Instance, Replica};
 use crate::store::RangeError;
 use crate::type_config::CommittedLeaderId;
+use isotherm_task::guarded;
 use openraft::LinearizerOption;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -43,7 +44,8 @@ impl Replica {
         };
         if start {
             let replica = self.clone();
-            self.ctx.tasks.spawn(async move { replica.run_confirmations().await });
+            let run = async move { replica.run_confirmations().await };
+            self.ctx.tasks.spawn(guarded("confirmations of a range", run));
         }
         confirmed.await.unwrap_or_else(|_| Err(RangeError::Unavailable("stopping".into())))
     }

@@ -19,6 +19,7 @@ use crate::replica::{AppliedState, Frozen, InstallMarker, Replica};
 use isotherm_storage::{
     DataBatch, Done, LocalKey, LogOp, ReplicaKey, StateKind, StorageError, codec,
 };
+use isotherm_task::guarded;
 use isotherm_types::{RangeDescriptor, RangeId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -101,12 +102,12 @@ impl Store {
                 removed.filter(|replica| self.is_removed(replica, &descriptor)).collect();
             for replica in removed {
                 let (store, descriptor) = (self.clone(), descriptor.clone());
-                self.ctx.tasks.spawn(async move {
+                self.ctx.tasks.spawn(guarded("destruction of a replica", async move {
                     let range = replica.range;
                     if let Err(error) = store.destroy(range, &descriptor).await {
                         tracing::error!(range_id = %range, error = %error, "a removed replica cannot be destroyed: a restart of this node tries again");
                     }
-                });
+                }));
             }
         }
     }

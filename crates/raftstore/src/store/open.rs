@@ -79,23 +79,26 @@ impl Store {
 
     fn spawn_tasks(self: &Arc<Self>, mut born: mpsc::UnboundedReceiver<Birth>) {
         let (store, stop) = (self.clone(), self.ctx.stop.clone());
-        self.ctx.tasks.spawn(async move {
+        self.spawn_until_stop("children of splits", async move {
             while let Some(Some(birth)) = stop.run_until_cancelled(born.recv()).await {
                 store.start_children(birth).await;
             }
         });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_flushes().await });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_tending().await });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_collection().await });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_liveness().await });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_hibernation().await });
-        let store = self.clone();
-        self.ctx.tasks.spawn(async move { store.run_raises().await });
+        self.spawn_until_stop("flushes", self.clone().run_flushes());
+        self.spawn_until_stop("tending of ranges", self.clone().run_tending());
+        self.spawn_until_stop("collection of history", self.clone().run_collection());
+        self.spawn_until_stop("signs of life", self.clone().run_liveness());
+        self.spawn_until_stop("hibernation", self.clone().run_hibernation());
+        self.spawn_until_stop("raising of ranges", self.clone().run_raises());
+    }
+
+    /// Spawns a task that lasts as long as the store; without it the process ends.
+    fn spawn_until_stop(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.ctx.tasks.spawn(isotherm_task::until(name, self.ctx.stop.clone(), task));
     }
 
     /// Starts ranges from nothing, as meta's bootstrap orders. Those that are there already, or are just

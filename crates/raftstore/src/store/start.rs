@@ -7,6 +7,7 @@ use crate::network::Factory;
 use crate::replica::{Core, Instance, Proposal, RangeMachine, Replica, Sequencer, SnapshotSource};
 use crate::type_config::Raft;
 use isotherm_storage::{LogOp, StateKind};
+use isotherm_task::guarded;
 use isotherm_types::{RaftTiming, ReplicaId};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
@@ -89,12 +90,12 @@ impl Store {
         // Whoever ends a replica waits until nobody supervises it.
         build_instance(replica, many < MANY).await.inspect_err(|_| replica.ended.cancel())?;
         let sequencer = Sequencer::new(replica.clone(), queue);
-        self.ctx.tasks.spawn(sequencer.run());
+        self.ctx.tasks.spawn(guarded("proposals of a range", sequencer.run()));
         let supervised = replica.clone();
-        self.ctx.tasks.spawn(async move {
+        self.ctx.tasks.spawn(guarded("supervision of a replica", async move {
             let _ended = supervised.ended.clone().drop_guard();
             supervise(supervised).await;
-        });
+        }));
         Ok(())
     }
 

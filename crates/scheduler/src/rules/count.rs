@@ -177,7 +177,7 @@ fn replicas(pass: &mut Pass<'_>, domain: Option<&Vec<u32>>) {
             }
             if !move_away(pass, i as usize, from, fair, domain, misses == 0) {
                 misses += 1;
-                misses_left -= 1;
+                misses_left = misses_left.saturating_sub(1);
             }
         }
     }

@@ -26,7 +26,7 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
         if !is_cold(pass, left) || !is_cold(pass, right) {
             continue;
         }
-        let together = pass.range(left).size_bytes + pass.range(right).size_bytes;
+        let together = pass.range(left).size_bytes.saturating_add(pass.range(right).size_bytes);
         if together >= pass.settings.merge_bytes {
             continue;
         }
@@ -45,7 +45,8 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
             continue;
         }
         let was_aligning = pass.is_aligning(left) || pass.is_aligning(right);
-        let has_place = if was_aligning { aligning_places > 0 } else { places > 0 };
+        // What aligns already has counted half before: it needs no further place of its own.
+        let has_place = aligning_places > 0 && (was_aligning || places > 0);
         if !has_place {
             decline(pass, left, |_| {
                 format!(
@@ -55,8 +56,8 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
             continue;
         }
         if merge(pass, left, right) {
-            spare -= 1;
-            aligning_places -= 1;
+            spare = spare.saturating_sub(1);
+            aligning_places = aligning_places.saturating_sub(1);
             places = places.saturating_sub(usize::from(!was_aligning));
             i += 1;
         }

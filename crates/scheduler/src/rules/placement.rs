@@ -69,7 +69,7 @@ fn look(pass: &mut Pass<'_>, i: usize) {
     // The leader last: taking it away costs a hand-over.
     let (leader, mut order) = (pass.leaders[i], members.clone());
     order.sort_by_key(|&n| (n == leader, n));
-    for from in order {
+    for from in order.into_iter().filter(|&n| n != NOWHERE) {
         match pass.destination(i, from, Spread::Better, by_count, |_| true) {
             Ok(to) => {
                 let after = pass.diversity(&members, from, to);
@@ -101,8 +101,9 @@ fn ideal(pass: &Pass<'_>, replicas: usize) -> Diversity {
     for (pairs, &values) in pairs.iter_mut().zip(&pass.label_values) {
         let (each, more) = (replicas / values.max(1), replicas % values.max(1));
         let same = |n: usize| n * n.saturating_sub(1) / 2;
-        let equal = more * same(each + 1) + (values - more) * same(each);
-        *pairs = (same(replicas) - equal) as u8;
+        let equal = more * same(each + 1) + values.saturating_sub(more) * same(each);
+        // As the pairs are counted: no more than fit into their byte.
+        *pairs = u8::try_from(same(replicas).saturating_sub(equal)).unwrap_or(u8::MAX);
     }
     u64::from_be_bytes(pairs)
 }

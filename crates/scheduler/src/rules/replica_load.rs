@@ -9,7 +9,7 @@
 
 use crate::destination::Spread;
 use crate::figures::{Bytes, Percent};
-use crate::pass::Pass;
+use crate::pass::{NOWHERE, Pass};
 use crate::rules::leader_load::led_by;
 use crate::stand::Stand;
 use crate::{Action, Rule};
@@ -22,7 +22,7 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     let mean = pass.mean_heat();
     let band = pass.band(mean);
     // Hand-overs may be enough, one after the other: they are given some time.
-    let (now, patience) = (pass.view.now_ms, 3 * pass.settings.settle_ms);
+    let (now, patience) = (pass.view.now_ms, pass.settings.settle_ms.saturating_mul(3));
     let mut over = Vec::new();
     for (n, stand) in (0u32..).zip(&pass.nodes) {
         let is_over = stand.may_lead && stand.heat() > mean + band;
@@ -74,7 +74,8 @@ fn look(pass: &mut Pass<'_>, i: usize, from: u32, mean: f64, band: f64) {
         return;
     }
     // A follower makes room, the one on the hottest node first.
-    let mut followers: Vec<_> = pass.members(i).iter().copied().filter(|&n| n != from).collect();
+    let mut followers: Vec<_> =
+        pass.members(i).iter().copied().filter(|&n| n != from && n != NOWHERE).collect();
     followers.sort_by(|&a, &b| {
         let heat = |n: u32| pass.node(n).map_or(0.0, Stand::heat);
         heat(b).total_cmp(&heat(a)).then(a.cmp(&b))

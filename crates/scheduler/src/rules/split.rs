@@ -33,7 +33,7 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     let mean = cores / nodes.max(1) as f64;
     let mut under_way =
         pass.memory.orders().filter(|(_, o)| matches!(o.action, Action::Split { .. })).count();
-    let most = nodes.max(1) * pass.settings.splits_per_node;
+    let most = nodes.max(1).saturating_mul(pass.settings.splits_per_node);
     // The hottest first: they get the places if there are more than may be cut at once.
     let is_due = |&i: &usize| {
         let range = pass.range(i);
@@ -151,11 +151,12 @@ fn heat(pass: &Pass<'_>, i: usize, nodes: usize, mean: f64) -> Result<Plan, Opti
     }
     if let Some(past) = past.filter(|past| past.is_settling(now)) {
         let wait = Seconds(past.settle_until_ms.saturating_sub(now));
-        let what = if past.split_ms.is_some_and(|at| at + pass.settings.settle_ms > now) {
-            "its bounds"
-        } else {
-            "its leader"
-        };
+        let what =
+            if past.split_ms.is_some_and(|at| now.saturating_sub(at) < pass.settings.settle_ms) {
+                "its bounds"
+            } else {
+                "its leader"
+            };
         return Err(Some(format!(
             "{figures}, but {what} changed lately: settling for another {wait}"
         )));
@@ -229,10 +230,10 @@ fn size(pass: &Pass<'_>, i: usize) -> Result<Plan, String> {
     let (range, past, now) = (pass.range(i), pass.past(i), pass.view.now_ms);
     let figures =
         format!("{}, large is {}", Bytes(range.size_bytes), Bytes(pass.settings.split_bytes));
-    let settle = 3 * pass.settings.settle_ms;
+    let settle = pass.settings.settle_ms.saturating_mul(3);
     let age = past.and_then(|past| past.split_ms).map(|at| now.saturating_sub(at));
     if let Some(age) = age.filter(|&age| age < settle) {
-        let (age, wait) = (Seconds(age), Seconds(settle - age));
+        let (age, wait) = (Seconds(age), Seconds(settle.saturating_sub(age)));
         return Err(format!("{figures}, but it was cut {age} ago: its size is believed in {wait}"));
     }
     let span = &range.descriptor.span;

@@ -163,3 +163,45 @@ fn few_merges_run_at_once() {
         "#,
     );
 }
+
+/// Ranges 2 and 3 are being brought together; then their neighbours on the outer sides get cold, and
+/// both merge the other way, each counted as one that aligns.
+#[test]
+fn ranges_that_align_and_merge_with_other_neighbours_leave_no_room_for_more() {
+    let mut world = World::new(4);
+    let starts = ["", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    for (n, start) in starts.into_iter().enumerate() {
+        world.range(start, if n < 2 { &[1, 2, 3] } else { &[1, 2, 4] });
+    }
+    for range in (1..=12).filter(|range| ![2, 3].contains(range)) {
+        world.cores(range, 0.5);
+    }
+    world.decide();
+    world.wait(COLD - 30_000);
+    for range in 1..=12 {
+        world.cores(range, 0.0);
+    }
+    world.decide();
+    world.wait(30_000);
+    expect(
+        &world.asked(Rule::Merge),
+        r#"
+         Merge: move r3 from n4 to n3: both below 0.01 cores for 300 s; 1 MiB and 1 MiB are below 64 MiB together; first their replicas come to the same nodes
+        "#,
+    );
+    // It comes to nothing; meanwhile all of them have been cold for long.
+    let action = Action::Move { range: RangeId(3), from: 4.into(), to: 3.into() };
+    let now = world.view.now_ms;
+    world.scheduler.note_result(&action, now, Err("refused"));
+    world.scheduler.set(Settings { merge_after_ms: COLD - 240_000, ..Settings::default() });
+    world.wait(30_000);
+    let merges = |world: &mut World| {
+        let decisions = world.decide().into_iter();
+        let merge = |d: crate::Decision| match d.action {
+            Some(Action::Merge { left, .. }) => Some(left.get()),
+            _ => None,
+        };
+        decisions.filter_map(merge).collect::<Vec<_>>()
+    };
+    assert_eq!(merges(&mut world), [1, 3, 5, 7], "four at once, as many as may be");
+}

@@ -6,4 +6,5 @@ mod memory;
 mod merges;
 mod runs;
 mod splits;
+mod views;
 mod world;

@@ -54,7 +54,7 @@ impl RocksLog {
         };
         let writer = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || writer.run())?;
+            .spawn(move || isotherm_task::guarded_thread("log writer", || writer.run()))?;
         Ok(Self { db, pending, queue, sync_delay_us, writer: Mutex::new(Some(writer)) })
     }
 

@@ -22,6 +22,7 @@ use crate::store::{RangeError, Store};
 use crate::type_config::Membership;
 use bytes::Bytes;
 use isotherm_storage::{LogOp, StateKind};
+use isotherm_task::guarded;
 use isotherm_types::{ReplicaDescriptor, ReplicaId, ReplicaRole};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ impl Store {
         }
         let (store, replica) = (self.clone(), replica.clone());
         // An own task: a change of members can take as long as a node is away.
-        self.ctx.tasks.spawn(async move {
+        self.ctx.tasks.spawn(guarded("removal of a lossy replica", async move {
             let stop = replica.stop.clone();
             let tend = async {
                 if replica.abstains() {
@@ -90,7 +91,7 @@ impl Store {
                 store.dismiss_lost(&replica).await;
             };
             stop.run_until_cancelled(tend).await;
-        });
+        }));
     }
 
     async fn confess(self: &Arc<Self>, replica: &Arc<Replica>) {

@@ -11,6 +11,9 @@ use crate::store::{RangeError, Store};
 use isotherm_types::{Key, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
 use tokio::sync::oneshot;
 
+/// Keys of one split: parent and children are reported in one message, with two keys each.
+const SPLIT_KEYS_MAX: usize = 256;
+
 impl Store {
     /// Cuts `range` at `keys`; `children` are fresh range ids, one per key. Returns parent and
     /// children as they are after the split.
@@ -28,6 +31,10 @@ impl Store {
         }
         if keys.is_empty() || keys.len() != children.len() {
             return Err(RangeError::Invalid("a split needs one new range id per key".into()));
+        }
+        if keys.len() > SPLIT_KEYS_MAX {
+            let why = format!("a range is cut at {SPLIT_KEYS_MAX} keys at once, at most");
+            return Err(RangeError::Invalid(why));
         }
         if descriptor.span.split_at(&keys).is_none() {
             let why = "every split key must lie strictly inside the range, in ascending order";
