@@ -1,5 +1,5 @@
 //! What a small request can make a cluster produce is bounded: on real processes, through every door.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The meta service is away, founded again, or knows better than a node that it should run.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
