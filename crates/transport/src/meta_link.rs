@@ -158,6 +158,18 @@ impl MetaLink {
         addresses
     }
 
+    /// Takes note of who the members are; connections to those of the past end.
+    fn take_members(&self, members: Vec<(u64, String)>) {
+        let mut state = self.state.lock();
+        let State { channels, leader, .. } = &mut *state;
+        channels.retain(|address, _| {
+            self.seeds.contains(address)
+                || leader.as_ref() == Some(address)
+                || members.iter().any(|(_, of)| of == address)
+        });
+        state.members = members;
+    }
+
     /// What one member says of the leader, if it knows of one; its members are noted.
     async fn whom<'a>(&self, address: &'a str) -> Result<(&'a str, Option<Told>), String> {
         let mut client = self.client(address).map_err(|e| e.0.message)?;
@@ -168,7 +180,7 @@ impl MetaLink {
         let named = members.iter().find(|(id, _)| *id == leader);
         let told = named.map(|(_, address)| Told { term, id: leader, leader: address.clone() });
         if !members.is_empty() {
-            self.state.lock().members = members;
+            self.take_members(members);
         }
         Ok((address, told))
     }
