@@ -30,7 +30,9 @@ use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
 use isotherm_task::{guarded, until};
-use isotherm_telemetry::{Health, MetricsHandle, build_info, notify_service_manager, serve_http};
+use isotherm_telemetry::{
+    FileLimit, Health, MetricsHandle, build_info, notify_service_manager, serve_http,
+};
 use isotherm_transport::{Incarnations, MetaLink};
 use isotherm_transport::{Peers, PeersOptions, bind, health_service, raft_server, serve};
 use isotherm_types::limits;
@@ -134,7 +136,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let health = health_service(SERVICES, move || health.ready().is_ok(), servers.clone());
     let routes = routes(Routes::new(raft), &range_rpc, gateway)?.add_service(health);
     let ended = CancellationToken::new();
-    let (served, when_ended) = (serve(grpc, routes, servers.clone()), ended.clone());
+    let connections_max = FileLimit::now().connections_max();
+    let served = serve(grpc, routes, connections_max, servers.clone());
+    let when_ended = ended.clone();
     let server = tokio::spawn(async move {
         let served = served.await;
         when_ended.cancel();

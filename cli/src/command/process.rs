@@ -4,7 +4,7 @@ use crate::args::{Global, Meta, Node};
 use crate::failure::{Failure, REFUSED, UNEXPECTED, USAGE};
 use isotherm_meta::{BootstrapConfig, MetaConfig};
 use isotherm_node::{NodeConfig, NodeError, NodeTuning};
-use isotherm_telemetry::{LogFormat, init_logs};
+use isotherm_telemetry::{LogFormat, init_logs, raise_file_limit};
 use std::collections::BTreeMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,7 @@ pub fn stop_signal() -> Result<CancellationToken, Failure> {
 
 pub async fn meta(global: &Global, args: Meta) -> Result<(), Failure> {
     start_logs(global)?;
+    raise_file_limit();
     let own = args.advertise.clone().unwrap_or_else(|| args.listen.to_string());
     let peers = if args.join.is_empty() { vec![(args.id, own)] } else { members(&args.join)? };
     let config = MetaConfig {
@@ -80,6 +81,7 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         ));
     };
     start_logs(global)?;
+    raise_file_limit();
     let defaults = NodeTuning::default();
     let tuning = NodeTuning {
         block_cache_bytes: args.block_cache_bytes.unwrap_or(defaults.block_cache_bytes),

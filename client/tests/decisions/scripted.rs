@@ -212,7 +212,7 @@ impl Scripted {
         let start = |routes: Routes| {
             let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            tokio::spawn(serve(listener, routes, stop.clone()));
+            tokio::spawn(serve(listener, routes, 1000, stop.clone()));
             address
         };
         for node in 1..=2 {

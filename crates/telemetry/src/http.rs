@@ -1,5 +1,6 @@
 //! `/health`, `/ready` and `/metrics`.
 
+use crate::bounded::Bounded;
 use crate::{MetricsHandle, build_info};
 use axum::Router;
 use axum::extract::State;
@@ -61,7 +62,7 @@ pub async fn serve_http(
         )
         .route("/metrics", get(|State(s): State<Arc<Shared>>| async move { s.metrics.render() }))
         .with_state(shared);
-    let server = axum::serve(listener, routes);
+    let server = axum::serve(Bounded::new(listener), routes);
     match stop.run_until_cancelled(async move { server.await }).await {
         Some(served) => served,
         None => Ok(()),

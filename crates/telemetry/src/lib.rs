@@ -1,5 +1,6 @@
 //! What every Isotherm process shows of itself: logs, metrics, health, build information.
 
+mod bounded;
 mod build_info;
 mod cpu;
 mod http;
@@ -13,4 +14,5 @@ pub use cpu::{CpuMeter, cpu_capacity};
 pub use http::{Health, serve_http};
 pub use logs::{LogFormat, init_logs};
 pub use metrics::MetricsHandle;
+pub use process::{FileLimit, raise_file_limit};
 pub use service_manager::notify_service_manager;

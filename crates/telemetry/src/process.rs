@@ -1,6 +1,42 @@
 //! What the kernel says of this process.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
+
+/// How many files the process may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileLimit(u64);
+
+/// Of those not counted.
+const FILES_WITHOUT_LIMIT: u64 = 1 << 20;
+const CONNECTIONS_MIN: u64 = 64;
+const CONNECTIONS_MAX: u64 = 16 << 10;
+
+impl FileLimit {
+    /// As it is now.
+    pub fn now() -> Self {
+        Self(getrlimit(Resource::Nofile).current.unwrap_or(FILES_WITHOUT_LIMIT))
+    }
+
+    /// Connections that a server may take: databases may have half of the files, and beside the
+    /// connections of others there are those that this process makes itself.
+    pub fn connections_max(self) -> usize {
+        (self.0 / 4).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX) as usize
+    }
+}
+
+/// Lets the process have as many files as the system allows it: the limit that a process starts with
+/// (1,024 on many systems) is there for programs that cannot have more. Returns the limit from now on.
+pub fn raise_file_limit() -> FileLimit {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let now = FileLimit::now();
+    tracing::debug!(files = now.0, "limit of open files");
+    now
+}
 
 /// Records memory, CPU time and open files as metrics. What cannot be read is left out.
 pub(crate) fn record() {
@@ -9,6 +45,9 @@ pub(crate) fn record() {
     }
     if let Some(seconds) = cpu_seconds() {
         metrics::gauge!("process_cpu_seconds_total").set(seconds);
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current {
+        metrics::gauge!("process_max_fds").set(files as f64);
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(files.count() as f64);
@@ -33,7 +72,21 @@ fn cpu_seconds() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn as_many_files_as_the_system_allows() {
+        let before = getrlimit(Resource::Nofile);
+        let low = Rlimit { current: Some(256), ..before };
+        setrlimit(Resource::Nofile, low).unwrap();
+        assert_eq!(FileLimit::now(), FileLimit(256));
+        assert_eq!(FileLimit(256).connections_max(), 64);
+        let raised = raise_file_limit();
+        assert_eq!(Some(raised.0), before.maximum.or(Some(FILES_WITHOUT_LIMIT)));
+        assert!(raised.connections_max() >= 64);
+        setrlimit(Resource::Nofile, before).unwrap();
+    }
 
     #[test]
     fn the_kernel_knows_this_process() {

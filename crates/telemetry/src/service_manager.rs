@@ -24,9 +24,7 @@ pub async fn notify_service_manager(health: Arc<dyn Health>, stop: CancellationT
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return stop.cancelled().await;
     }
-    let mut watchdog_us = 0;
-    let watched = sd_notify::watchdog_enabled(false, &mut watchdog_us);
-    let watchdog = watched.then(|| Duration::from_micros(watchdog_us) / 3);
+    let watchdog = watchdog_interval().map(|interval| interval / 3);
     let every = watchdog.map_or(LOOK_EVERY, |watchdog| LOOK_EVERY.min(watchdog / 2));
     let mut teller = Teller { health, watchdog, is_ready: false, said: String::new(), beat: None };
     let mut extended: Option<tokio::time::Instant> = None;
@@ -40,6 +38,15 @@ pub async fn notify_service_manager(health: Arc<dyn Health>, stop: CancellationT
             return tell(&[NotifyState::Stopping]);
         }
     }
+}
+
+/// The interval within which the manager wants to hear of this process, as sd_watchdog_enabled(3) has it:
+/// `WATCHDOG_PID` counts only if it is set (the crate wants it to be).
+fn watchdog_interval() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().ok());
+    let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == Some(std::process::id().into()));
+    let interval = number("WATCHDOG_USEC").flatten().filter(|us| *us > 0 && is_meant)?;
+    Some(Duration::from_micros(interval))
 }
 
 /// What was told.

@@ -19,6 +19,7 @@ mod faults;
 mod gather;
 mod health;
 mod incarnations;
+mod incoming;
 mod link;
 mod meta_link;
 mod options;

@@ -3,6 +3,7 @@
 use crate::channel::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
+use crate::incoming::incoming;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// How long calls that are being answered may take once the server is told to stop. Long-lived
 /// streams never end by themselves, so this is short.
@@ -28,14 +28,15 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `routes` until `stop`; what is being answered then gets a moment to finish.
+/// Serves `routes` on at most `connections_max` connections at a time until `stop`; what is being answered then gets a moment to finish.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
+    connections_max: usize,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    // Set on the incoming connections: `Server::tcp_nodelay` is ignored for a given listener.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    // It sets TCP_NODELAY itself: `Server::tcp_nodelay` is ignored for a given listener.
+    let incoming = incoming(listener, connections_max);
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

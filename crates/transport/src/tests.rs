@@ -65,7 +65,7 @@ async fn server_as(address: &str, incarnations: Incarnations) -> (SocketAddr, Ca
     let stop = CancellationToken::new();
     let cluster = Arc::new(AtomicU64::new(7));
     let service = raft_server(Arc::new(Echo), cluster, NodeId(2), incarnations, stop.clone());
-    let served = serve(listener, Routes::new(service), stop.clone());
+    let served = serve(listener, Routes::new(service), 1000, stop.clone());
     tokio::spawn(async move { served.await.unwrap() });
     (address, stop)
 }

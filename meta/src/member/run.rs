@@ -15,7 +15,7 @@ use isotherm_proto::internal::meta_service_server::MetaServiceServer;
 use isotherm_raftstore::{Group, GroupOptions, Part};
 use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
 use isotherm_task::{guarded, until};
-use isotherm_telemetry::{Health, MetricsHandle, notify_service_manager, serve_http};
+use isotherm_telemetry::{FileLimit, Health, MetricsHandle, notify_service_manager, serve_http};
 use isotherm_transport::{
     Incarnations, Peers, PeersOptions, bind, health_service, raft_server, serve,
 };
@@ -131,7 +131,9 @@ impl Member {
         http: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), MetaError> {
-        let mut grpc = tokio::spawn(serve(grpc, self.routes()?, self.servers.clone()));
+        let connections_max = FileLimit::now().connections_max();
+        let served = serve(grpc, self.routes()?, connections_max, self.servers.clone());
+        let mut grpc = tokio::spawn(served);
         let health = Arc::new(MemberHealth(self.meta.clone()));
         let telling = notify_service_manager(health.clone(), self.work.clone());
         let telling = tokio::spawn(until("service manager", self.work.clone(), telling));

@@ -107,7 +107,7 @@ impl Service {
             all.push(listener.local_addr().unwrap().to_string());
             let member = Member { id, says: says.clone(), addresses: addresses.clone() };
             let routes = Routes::new(MetaServiceServer::new(member));
-            tokio::spawn(serve(listener, routes, stop.clone()));
+            tokio::spawn(serve(listener, routes, 100, stop.clone()));
         }
         *addresses.lock() = all.clone();
         Self { link: MetaLink::new(all), says, _hung: hung, _stop: stop.drop_guard() }

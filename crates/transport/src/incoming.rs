@@ -1,0 +1,140 @@
+//! Connections of a server: so many at a time, and no more than the process has files for.
+
+use futures::Stream;
+use futures::stream;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Between two attempts while the process or the machine has no file, or no memory, for a connection.
+/// The listener stays ready all that time: without a pause this would take a whole core.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A connection that counts until it is dropped.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    _counted: OwnedSemaphorePermit,
+}
+
+/// The connections of `listener`, at most `connections_max` at a time. Those beyond are closed at once,
+/// so that whoever asked tries another process instead of waiting here.
+pub(crate) fn incoming(
+    listener: TcpListener,
+    connections_max: usize,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let room = Arc::new(Semaphore::new(connections_max));
+    stream::unfold((listener, room), |(listener, room)| async move {
+        let mut pause = PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => match room.clone().try_acquire_owned() {
+                    Ok(counted) => {
+                        // A connection that is gone already says so when it is read.
+                        let _ = stream.set_nodelay(true);
+                        let connection = Connection { stream, _counted: counted };
+                        return Some((Ok(connection), (listener, room)));
+                    }
+                    Err(_) => metrics::counter!("isotherm_connections_refused_total").increment(1),
+                },
+                // Whoever knocked is gone again.
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if pause == PAUSE {
+                        tracing::warn!(%error, "no connection can be accepted: trying on");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    })
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_are_closed_until_there_is_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = Box::pin(incoming(listener, 1));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut served = connections.next().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let next = tokio::spawn(async move { connections.next().await.unwrap().unwrap() });
+        // Closed by the other side, without a word.
+        assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0);
+        assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
+        first.write_all(b"x").await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'x');
+        drop(served);
+        let mut fourth = TcpStream::connect(address).await.unwrap();
+        fourth.write_all(b"y").await.unwrap();
+        assert_eq!(next.await.unwrap().read_u8().await.unwrap(), b'y');
+    }
+}
