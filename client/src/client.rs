@@ -92,7 +92,7 @@ impl Client {
         Admin::new(self)
     }
 
-    /// Talks to this cluster only, whoever answers first.
+    /// Talks to this cluster only, instead of to the cluster that answers first.
     pub fn pin(&self, cluster: ClusterId) {
         // It is the first that is said.
         let _ = self.inner.router.is_our_cluster(cluster.get());

@@ -69,7 +69,7 @@ pub(super) struct Coordinator {
     pub text: QueryText,
     pub query: Arc<Query>,
     pub at: Timestamp,
-    /// What nobody is asked for at the moment.
+    /// Spans that are part of no request at the moment.
     pub open: Vec<KeyRange>,
     pub requests: HashMap<u64, Request>,
     pub streams: JoinSet<()>,
