@@ -103,14 +103,17 @@ async fn large_documents_under_a_long_condition_starve_nobody() {
     }
     assert!(reading.is_finished(), "it does not end");
     reading.await.unwrap().unwrap();
-    eprintln!("{DOCUMENTS} documents in {:?}; 7 rows beside them {longest:?}", begun.elapsed());
+    let whole = begun.elapsed();
+    eprintln!("{DOCUMENTS} documents in {whole:?}; 7 rows beside them {longest:?}");
     assert!(longest < Duration::from_secs(2), "7 rows took {longest:?}");
 
-    // Callers that go away leave the threads to others.
+    // Callers that go away, early in an answer, leave the threads to others.
+    let mut gone = 0;
     for _ in 0..4 {
         let asked = thin.aggregate(request.clone());
-        assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
+        gone += u32::from(tokio::time::timeout(whole / 8, asked).await.is_err());
     }
+    assert!(gone > 0, "every answer was there within an eighth of {whole:?}");
     let after = small().await;
     eprintln!("7 rows after 4 callers that went away: {after:?}");
     assert!(after < Duration::from_secs(1), "{after:?}");
