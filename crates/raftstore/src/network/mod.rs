@@ -22,6 +22,8 @@ mod method;
 mod promises;
 mod serve;
 mod snapshot;
+#[cfg(test)]
+mod window_tests;
 
 pub use factory::Factory;
 pub use method::Method;
