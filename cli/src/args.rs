@@ -328,6 +328,9 @@ pub struct Node {
     /// Confirm every read by a quorum round instead of a lease
     #[arg(long, env = "ISOTHERM_READ_QUORUM", help_heading = "Tuning")]
     pub read_quorum: bool,
+    /// Memory for requests and answers, in bytes; what does not fit is refused as busy [default: 256 MiB]
+    #[arg(long, env = "ISOTHERM_REQUEST_MEMORY_BYTES", help_heading = "Tuning")]
+    pub request_memory_bytes: Option<usize>,
 }
 
 /// `delete`

@@ -57,6 +57,9 @@ pub struct NodeTuning {
     pub disk_reserve_bytes: Option<u64>,
     /// Confirm every read by a quorum round instead of a lease.
     pub read_quorum: bool,
+    /// Memory for requests that are being answered and for answers; what does not fit is refused as
+    /// busy.
+    pub request_memory_bytes: usize,
 }
 
 impl Default for NodeTuning {
@@ -72,6 +75,7 @@ impl Default for NodeTuning {
             log_sync_delay_us: 0,
             disk_reserve_bytes: None,
             read_quorum: store.read_quorum,
+            request_memory_bytes: 256 << 20,
         }
     }
 }

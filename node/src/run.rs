@@ -14,7 +14,7 @@
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
-use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc};
+use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc, RequestMemory};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
 use isotherm_links::{Inbox, Outbox};
@@ -100,7 +100,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         Client::connect(ClientOptions { meta: config.meta.clone(), ..ClientOptions::default() });
     let gateway = gateway.map_err(|e| NodeError::Config(e.to_string()))?;
     let raft = raft_server(Arc::new(inbox.clone()), cluster, identity.node, servers.clone());
-    let routes = routes(Routes::new(raft), &range_rpc, gateway).await?;
+    let memory = RequestMemory::new(config.tuning.request_memory_bytes);
+    let routes = routes(Routes::new(raft), &range_rpc, gateway, &memory).await?;
     let (until, ended) = (servers.clone(), CancellationToken::new());
     let (served, when_ended) = (serve(grpc, routes, until), ended.clone());
     let server = tokio::spawn(async move {
@@ -121,6 +122,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         incarnation,
         sessions: AtomicU64::new(0),
         aggregates: Arc::default(),
+        memory,
     };
     let _ = range_rpc.0.set(ready);
     let watched = Arc::new(Disk::default());
@@ -165,7 +167,12 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<Routes, NodeError> {
+async fn routes(
+    raft: Routes,
+    range_rpc: &RangeRpc,
+    gateway: Client,
+    memory: &RequestMemory,
+) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -185,7 +192,7 @@ async fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: Client) -> Result<R
         .add_service(range)
         .add_service(replica)
         .add_service(merge)
-        .add_service(kv)
+        .add_service(memory.admit(kv))
         .add_service(reflection)
         .add_service(health))
 }

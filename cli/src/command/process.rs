@@ -95,6 +95,7 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         log_sync_delay_us: args.log_sync_delay.map_or(0, |d| d.as_micros() as u64),
         disk_reserve_bytes: args.disk_reserve_bytes,
         read_quorum: args.read_quorum,
+        request_memory_bytes: args.request_memory_bytes.unwrap_or(defaults.request_memory_bytes),
     };
     let config = NodeConfig {
         listen: args.listen,

@@ -4,6 +4,7 @@
 //! * `aggregate`: what the rows of ranges that this node leads come to;
 //! * `replica`: changes of a range's members, which the meta service asks of its leader;
 //! * `merge`: the steps of merges, likewise;
+//! * `request_memory`: how much memory requests and answers take;
 //! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `convert`: messages to what the store takes, and back.
 
@@ -14,8 +15,10 @@ mod merge;
 mod range;
 mod range_stream;
 mod replica;
+mod request_memory;
 
 pub use kv::KvGateway;
 pub use merge::MergeRpc;
 pub use range::{RangeRpc, Ready};
 pub use replica::ReplicaRpc;
+pub use request_memory::RequestMemory;

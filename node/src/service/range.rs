@@ -2,7 +2,10 @@
 
 use super::aggregate::{Admission, Aggregate};
 use super::convert::{check_key, wire_error};
-use super::range_stream;
+use super::range_stream::{self, Outgoing};
+use super::request_memory::RequestMemory;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeService;
@@ -20,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages of answers that wait for the wire.
-const ANSWERS_WAITING_MAX: usize = 64;
+const ANSWERS_WAITING_MAX: usize = 16;
 /// Partial aggregates that wait for the wire; reading waits then.
 const PARTIALS_WAITING_MAX: usize = 2;
 
@@ -35,6 +38,8 @@ pub struct Ready {
     pub sessions: AtomicU64,
     /// How many aggregates are read at a time.
     pub aggregates: Arc<Admission>,
+    /// Memory of requests and answers.
+    pub memory: RequestMemory,
 }
 
 impl Ready {
@@ -94,17 +99,19 @@ fn prost_bytes(wire: &WireError) -> bytes::Bytes {
 
 #[tonic::async_trait]
 impl RangeService for RangeRpc {
-    type StreamStream = ReceiverStream<Result<pb::RangeResponses, Status>>;
+    type StreamStream = BoxStream<'static, Result<pb::RangeResponses, Status>>;
     type AggregateStream = ReceiverStream<Result<pb::AggregateResponse, Status>>;
 
     async fn stream(
         &self,
         request: Request<Streaming<pb::RangeRequests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let store = self.ready()?.store.clone();
+        let ready = self.ready()?;
+        let (store, memory) = (ready.store.clone(), ready.memory.stream());
         let (outbound, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
-        tokio::spawn(range_stream::serve(store, request.into_inner(), outbound));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        tokio::spawn(range_stream::serve(store, memory, request.into_inner(), outbound));
+        let messages = ReceiverStream::new(answers).map(|outgoing: Outgoing| outgoing.message);
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn aggregate(

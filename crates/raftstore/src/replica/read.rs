@@ -50,8 +50,12 @@ pub struct Page {
     pub rows: Vec<(Key, Row)>,
 }
 
+/// Values after which a read of several keys stops, in bytes; one alone may have more.
+const READ_BYTES_MAX: usize = 1 << 20;
+
 impl Replica {
-    /// Reads several keys; all at their newest or each at its own timestamp.
+    /// Reads several keys; all at their newest or each at its own timestamp. Returns the rows of all of
+    /// them, or of the first ones, at least one, if their values are many bytes.
     pub async fn read_many(
         self: &Arc<Self>,
         version: u64,
@@ -76,10 +80,17 @@ impl Replica {
         );
         let snapshot = snapshot.await?;
         let internal = |e: isotherm_storage::StorageError| RangeError::Internal(e.to_string());
-        let rows = reads.iter().map(|r| snapshot.get(&r.key, r.at).map_err(internal));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let (mut rows, mut bytes) = (Vec::with_capacity(reads.len()), 0);
+        for read in reads {
+            let row = snapshot.get(&read.key, read.at).map_err(internal)?;
+            bytes += row.as_ref().map_or(0, |row: &Row| row.value.len());
+            rows.push(row);
+            if bytes >= READ_BYTES_MAX {
+                break;
+            }
+        }
+        let reads = &reads[..rows.len()];
         reads.iter().filter_map(|r| r.at).try_for_each(|at| self.ctx.check_safe_point(at))?;
-        let bytes = rows.iter().flatten().map(|row: &Row| row.value.len()).sum();
         self.heat.note_reads(reads.iter().map(|read| &read.key), bytes);
         Ok(rows)
     }

@@ -11,16 +11,17 @@ fn late<T>(_: T) -> RangeError {
 }
 
 impl Store {
-    /// Reads several keys of one range under one confirmation of leadership.
+    /// Reads several keys of one range under one confirmation of leadership. Returns the rows of all of
+    /// them, or of the first ones, at least one, if their values are many bytes.
     pub async fn read_many(
         &self,
         range: RangeId,
         version: u64,
-        reads: Vec<PointRead>,
+        reads: &[PointRead],
         timeout: Duration,
     ) -> Result<Vec<Option<Row>>, RangeError> {
         let replica = self.find(range)?;
-        let read = tokio::time::timeout(timeout, replica.read_many(version, &reads)).await;
+        let read = tokio::time::timeout(timeout, replica.read_many(version, reads)).await;
         read.map_err(late)?.map_err(|e| self.with_neighbours(e))
     }
 
@@ -32,7 +33,7 @@ impl Store {
         read: PointRead,
         timeout: Duration,
     ) -> Result<Option<Row>, RangeError> {
-        let mut rows = self.read_many(range, version, vec![read], timeout).await?;
+        let mut rows = self.read_many(range, version, &[read], timeout).await?;
         Ok(rows.pop().flatten())
     }
 
