@@ -156,7 +156,10 @@ impl Inner {
             None => {
                 let made = channel(&address)
                     .map_err(|e| ClientError::new(ErrorKind::Unreachable, e.to_string()))?;
-                self.channels.lock().insert(address, made.clone());
+                let mut channels = self.channels.lock();
+                // Those to where no node is any more end.
+                channels.retain(|address, _| self.router.is_address(address));
+                channels.insert(address, made.clone());
                 made
             }
         };

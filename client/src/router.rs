@@ -96,6 +96,11 @@ impl Router {
         self.state.read().addresses.get(&node).cloned()
     }
 
+    /// Whether some node is there, as far as is known.
+    pub fn is_address(&self, address: &str) -> bool {
+        self.state.read().addresses.values().any(|known| known == address)
+    }
+
     /// Every node that is known.
     pub fn nodes(&self) -> Vec<NodeId> {
         self.state.read().addresses.keys().copied().collect()

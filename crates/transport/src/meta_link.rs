@@ -67,6 +67,18 @@ impl MetaLink {
         Err(error.into())
     }
 
+    /// Takes note of who the members are; connections to those of the past end.
+    fn take_members(&self, members: Vec<(u64, String)>) {
+        let mut state = self.state.lock();
+        let State { channels, leader, .. } = &mut *state;
+        channels.retain(|address, _| {
+            self.seeds.contains(address)
+                || leader.as_ref() == Some(address)
+                || members.iter().any(|(_, of)| of == address)
+        });
+        state.members = members;
+    }
+
     /// A client of the leader, asking around if it is not known.
     pub async fn leader(&self) -> Result<MetaClient, WireError> {
         let known = self.state.lock().leader.clone();
@@ -97,7 +109,7 @@ impl MetaLink {
             let members: Vec<_> = answer.members.into_iter().map(|m| (m.id, m.address)).collect();
             let leader = members.iter().find(|(id, _)| *id == answer.leader);
             let leader = leader.map(|(_, address)| address.clone());
-            self.state.lock().members = members;
+            self.take_members(members);
             if let Some(leader) = leader {
                 self.state.lock().leader = Some(leader.clone());
                 return self.client(&leader);

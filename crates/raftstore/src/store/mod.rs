@@ -10,6 +10,7 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+mod forget;
 mod hibernate;
 #[cfg(test)]
 mod hibernation_tests;

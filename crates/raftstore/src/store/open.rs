@@ -90,6 +90,8 @@ impl Store {
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_collection().await });
         let store = self.clone();
+        self.ctx.tasks.spawn(async move { store.run_forgetting().await });
+        let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_liveness().await });
         let store = self.clone();
         self.ctx.tasks.spawn(async move { store.run_hibernation().await });
