@@ -110,6 +110,9 @@ impl Loads {
         self.cores += (cores - self.cores) * share;
         if self.capacity.0.elapsed() > CAPACITY_EVERY {
             self.capacity = (Instant::now(), cpu_capacity());
+            // Of ranges that are not here any more.
+            self.reported.retain(|range, _| store.replica(*range).is_some());
+            self.middles.retain(|range, _| store.replica(*range).is_some());
         }
         let capacity_cores = self.capacity.1;
         let hot = HOT_CORES * capacity_cores.min(1.0);

@@ -74,6 +74,18 @@ impl MetaLink {
         Err(error.into())
     }
 
+    /// Takes note of who the members are; connections to those of the past end.
+    fn take_members(&self, members: Vec<(u64, String)>) {
+        let mut state = self.state.lock();
+        let State { channels, leader, .. } = &mut *state;
+        channels.retain(|address, _| {
+            self.seeds.contains(address)
+                || leader.as_ref() == Some(address)
+                || members.iter().any(|(_, of)| of == address)
+        });
+        state.members = members;
+    }
+
     /// A client of the leader, asking all members at once if it is not known.
     ///
     /// The answer of the highest term counts: a member that is cut off from the others may still name
@@ -168,7 +180,7 @@ impl MetaLink {
         let named = members.iter().find(|(id, _)| *id == leader);
         let told = named.map(|(_, address)| Told { term, id: leader, leader: address.clone() });
         if !members.is_empty() {
-            self.state.lock().members = members;
+            self.take_members(members);
         }
         Ok((address, told))
     }

@@ -7,7 +7,7 @@ use super::apply::refused;
 use super::command::Reply;
 use super::nodes::NodeIntent;
 use super::state::MetaMachine;
-use isotherm_types::{NodeId, RangeDescriptor, RangeId, ReplicaId, ReplicaRole};
+use isotherm_types::{NodeId, RangeDescriptor, RangeId, RangeMap, ReplicaId, ReplicaRole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -153,6 +153,19 @@ impl Operations {
         self.given
     }
 
+    /// How many ranges it keeps ids of.
+    #[cfg(test)]
+    pub(super) fn ids_kept(&self) -> usize {
+        self.replica_ids.len()
+    }
+
+    /// Forgets the ids of ranges that are gone, and those that the range's descriptor has passed: what is
+    /// given next is the same without them.
+    fn forget_ids(&mut self, ranges: &RangeMap) {
+        self.replica_ids
+            .retain(|range, next| ranges.get(*range).is_some_and(|d| d.next_replica_id < *next));
+    }
+
     fn forget_old(&mut self) {
         let ended = |o: &&Operation| o.state.has_ended();
         let count = self.by_id.values().filter(ended).count();
@@ -200,6 +213,7 @@ impl MetaMachine {
                 if let Some(operation) = found.filter(|o| !o.state.has_ended()) {
                     (operation.state, operation.ended_ms) = (state, now_ms);
                     self.operations.forget_old();
+                    self.operations.forget_ids(&self.ranges);
                 }
                 Reply::Operation { id }
             }

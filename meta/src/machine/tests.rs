@@ -325,6 +325,38 @@ fn ranges_on_different_nodes_are_not_merged() {
 }
 
 #[test]
+fn replica_ids_are_kept_only_until_the_range_knows_better() {
+    let mut machine = bootstrapped();
+    register(&mut machine, None, "n4");
+    order(&mut machine, 1, 3, 4);
+    order(&mut machine, 2, 3, 4);
+    // The first came to be a replica, the second never did.
+    let mut moved = machine.ranges().get(RangeId(1)).unwrap().clone();
+    moved.next_replica_id = isotherm_types::ReplicaId(5);
+    moved.epoch.conf_ver += 1;
+    machine.apply_command(1, Command::TakeDescriptors { changes: vec![vec![moved]] });
+    end(&mut machine, 1, OperationState::Done);
+    end(&mut machine, 2, OperationState::Failed("a test".into()));
+    assert_eq!(machine.operations().ids_kept(), 1);
+    for (range, id) in [(1, 3), (2, 4)] {
+        assert_eq!(order(&mut machine, range, 3, 4), Reply::Operation { id });
+        assert_eq!(machine.operations().get(id).unwrap().added.get(), 5, "never given twice");
+        end(&mut machine, id, OperationState::Failed("a test".into()));
+    }
+    // Both ranges become part of their neighbour.
+    let wide = machine.ranges().get(RangeId(1)).unwrap().clone();
+    let last = machine.ranges().get(RangeId(2)).unwrap().clone();
+    let span = isotherm_types::KeyRange::new(wide.span.start().clone(), last.span.end().clone());
+    let mut wide = RangeDescriptor { span: span.unwrap(), ..wide };
+    wide.epoch.version = last.epoch.version + 1;
+    machine.apply_command(1, Command::TakeDescriptors { changes: vec![vec![wide]] });
+    assert_eq!(machine.ranges().get(RangeId(2)), None);
+    order(&mut machine, 3, 3, 4);
+    end(&mut machine, 5, OperationState::Failed("a test".into()));
+    assert_eq!(machine.operations().ids_kept(), 2, "of ranges 1 and 3");
+}
+
+#[test]
 fn only_so_many_ended_operations_are_listed() {
     let mut machine = bootstrapped();
     register(&mut machine, None, "n4");

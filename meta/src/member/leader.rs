@@ -106,7 +106,9 @@ impl Meta {
         };
         {
             let machine = self.group.machine().read();
-            self.registry.lock().forget_ranges(|range| machine.ranges().get(range).is_some());
+            let mut registry = self.registry.lock();
+            registry.forget_ranges(|range| machine.ranges().get(range).is_some());
+            registry.forget_nodes(|node| machine.nodes().contains_key(&node));
         }
         metrics::gauge!(names::RANGES).set(ranges as f64);
         metrics::gauge!(names::NODES).set(nodes as f64);

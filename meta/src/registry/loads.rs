@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 const SPEAKS_WITHIN: Duration = Duration::from_secs(10);
 /// Keys of one range that are kept.
 const SAMPLE_MAX: usize = 512;
+/// Bytes of the keys of all ranges together. What does not fit is not kept: the scheduler then cuts
+/// such a range in the middle of its rows.
+const KEYS_BYTES_MAX: usize = 64 << 20;
+/// What a key in memory costs beside its bytes, about.
+const KEY_BYTES: usize = 64;
 
 /// The load of one range.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,9 +42,19 @@ impl From<pb::RangeLoad> for Load {
         let (fast, slow) = (rates(said.fast.as_ref()), rates(said.slow.as_ref()));
         let fits = |key: &Key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX;
         let keys = said.sample.into_iter().filter(|s| fits(&s.key) && s.weight > 0.0);
-        let sample = keys.take(SAMPLE_MAX).map(|s| KeySample { key: s.key, weight: s.weight });
+        // Copies: what came with the message shares all of its memory.
+        let own = |key: Key| Key::copy_from_slice(&key);
+        let keys = keys.take(SAMPLE_MAX);
+        let sample = keys.map(|s| KeySample { key: own(s.key), weight: s.weight });
         let load = RangeLoad { fast, slow, sample: sample.collect() };
-        Self { load, middle: Some(said.middle).filter(fits) }
+        Self { load, middle: Some(said.middle).filter(fits).map(own) }
+    }
+}
+
+impl Load {
+    fn keys_bytes(&self) -> usize {
+        let keys = self.load.sample.iter().map(|s| &s.key).chain(&self.middle);
+        keys.map(|key| key.len() + KEY_BYTES).sum()
     }
 }
 
@@ -75,14 +90,38 @@ struct Said {
 #[derive(Debug, Default)]
 pub struct Loads {
     by_range: HashMap<RangeId, Said>,
+    /// Of the keys in it.
+    keys_bytes: usize,
 }
 
 impl Loads {
     /// Who leads `range` in `term` says so. An older term says nothing.
-    pub fn note(&mut self, range: RangeId, term: u64, load: Load) {
-        if self.by_range.get(&range).is_none_or(|known| known.term <= term) {
-            self.by_range.insert(range, Said { term, load, superseded: None });
+    pub fn note(&mut self, range: RangeId, term: u64, mut load: Load) {
+        let known = self.by_range.get(&range);
+        if known.is_some_and(|known| known.term > term) {
+            return;
         }
+        self.keys_bytes -= known.map_or(0, |known| known.load.keys_bytes());
+        if self.keys_bytes + load.keys_bytes() > KEYS_BYTES_MAX {
+            load.load.sample = Vec::new();
+            load.middle = None;
+        }
+        self.keys_bytes += load.keys_bytes();
+        self.by_range.insert(range, Said { term, load, superseded: None });
+    }
+
+    /// Bytes of the keys that are kept.
+    pub fn keys_bytes(&self) -> usize {
+        self.keys_bytes
+    }
+
+    fn keep(&mut self, mut keeps: impl FnMut(RangeId, &mut Said) -> bool) {
+        let keys_bytes = &mut self.keys_bytes;
+        self.by_range.retain(|range, said| {
+            let kept = keeps(*range, said);
+            *keys_bytes -= if kept { 0 } else { said.load.keys_bytes() };
+            kept
+        });
     }
 
     /// The load of `range`; what an earlier leader said counts until the new one speaks.
@@ -93,8 +132,8 @@ impl Loads {
     /// Forgets what earlier leaders said of ranges whose leaders, in the terms that `led_in` knows,
     /// have had [`SPEAKS_WITHIN`] to say something: they had nothing to say.
     pub fn expire(&mut self, led_in: impl Fn(RangeId) -> Option<u64>, now: Instant) {
-        self.by_range.retain(|range, said| {
-            if led_in(*range).is_none_or(|term| term <= said.term) {
+        self.keep(|range, said| {
+            if led_in(range).is_none_or(|term| term <= said.term) {
                 said.superseded = None;
                 return true;
             }
@@ -110,7 +149,7 @@ impl Loads {
 
     /// Forgets the ranges that are not there any more.
     pub fn retain(&mut self, exists: impl Fn(RangeId) -> bool) {
-        self.by_range.retain(|range, _| exists(*range));
+        self.keep(|range, _| exists(range));
     }
 }
 
@@ -123,6 +162,36 @@ mod tests {
     fn warm(cores: f64) -> Load {
         let fast = Rates { cores, ..Rates::default() };
         Load { load: RangeLoad { fast, ..RangeLoad::default() }, middle: None }
+    }
+
+    fn sampled(keys: impl IntoIterator<Item = Key>) -> pb::RangeLoad {
+        let sample = keys.into_iter().map(|key| pb::KeySample { key, weight: 1.0 }).collect();
+        pb::RangeLoad { range_id: R.get(), sample, ..pb::RangeLoad::default() }
+    }
+
+    #[test]
+    fn a_load_does_not_keep_the_message_that_it_came_with() {
+        let message = Key::from(vec![7; 1 << 20]);
+        let said = pb::RangeLoad { middle: message.slice(9..20), ..sampled([message.slice(..8)]) };
+        let load = Load::from(said);
+        assert_eq!(load.load.sample[0].key, message[..8]);
+        assert!(message.is_unique(), "nobody else holds the megabyte");
+    }
+
+    #[test]
+    fn the_keys_of_all_ranges_are_bounded() {
+        let mut loads = Loads::default();
+        let large = || Load::from(sampled((0..512).map(|_| Key::from(vec![7; 4096]))));
+        for range in 0..100 {
+            loads.note(RangeId(range), 1, large());
+            loads.note(RangeId(range), 2, large());
+        }
+        assert!(loads.keys_bytes() <= KEYS_BYTES_MAX, "{}", loads.keys_bytes());
+        assert!(loads.of(RangeId(99)).is_some(), "its figures are kept");
+        loads.retain(|range| range.get() % 2 == 0);
+        loads.expire(|_| Some(3), Instant::now());
+        loads.expire(|_| Some(3), Instant::now() + SPEAKS_WITHIN);
+        assert_eq!(loads.keys_bytes(), 0);
     }
 
     #[test]

@@ -266,9 +266,22 @@ impl Registry {
         since.is_some_and(|&at| self.looked.saturating_duration_since(at) >= UNLED_AFTER)
     }
 
-    /// Forgets what was said of ranges that are not there any more.
+    /// Forgets what was said of ranges that are not there any more. One of which the map has not heard
+    /// yet is there as long as a node reports it: its leader need not say again that it leads.
     pub fn forget_ranges(&mut self, exists: impl Fn(RangeId) -> bool) {
-        self.loads.retain(exists);
+        self.loads.retain(&exists);
+        let nodes = &self.nodes;
+        let is_reported = |range: &RangeId| nodes.values().any(|p| p.reported.contains_key(range));
+        self.leaders.retain(|range, _| exists(*range) || is_reported(range));
+        let reported: usize = nodes.values().map(|p| p.reported.len()).sum();
+        metrics::gauge!("isotherm_meta_reported_replicas").set(reported as f64);
+        metrics::gauge!("isotherm_meta_reported_leaders").set(self.leaders.len() as f64);
+        metrics::gauge!("isotherm_meta_load_keys_bytes").set(self.loads.keys_bytes() as f64);
+    }
+
+    /// Forgets the nodes that are not registered any more.
+    pub fn forget_nodes(&mut self, is_registered: impl Fn(NodeId) -> bool) {
+        self.nodes.retain(|node, _| is_registered(*node));
     }
 
     /// Since when the node is silent: its last heartbeat, the start that has not led to one yet, or the
@@ -418,6 +431,24 @@ mod tests {
         assert!(!registry.lacks_reports(N));
         registry.heartbeat(N, Incarnation(2), heartbeat, now);
         assert!(registry.lacks_reports(N));
+    }
+
+    #[test]
+    fn a_range_that_is_gone_has_no_leader_and_one_that_the_map_lacks_keeps_its() {
+        let now = Instant::now();
+        let (child, gone) = (RangeId(6), RangeId(7));
+        let mut registry = Registry::new(now);
+        registry.heartbeat(N, Incarnation(1), Heartbeat::default(), now);
+        for range in [R, child, gone] {
+            registry.report(N, range, 4, led(1, 4));
+            registry.note_replica(N, range, Some(Hosted::default()));
+        }
+        registry.note_replica(N, gone, None);
+        registry.forget_ranges(|range| range == R);
+        let led = [R, child, gone].map(|range| registry.leader(range).is_some());
+        assert_eq!(led, [true, true, false]);
+        registry.forget_nodes(|_| false);
+        assert!(registry.presence(N).is_none());
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Heat {
             let mut highest = self.highest.lock();
             for key in keys.clone().filter(|key| **key > *highest).collect::<Vec<_>>() {
                 if *key > *highest {
-                    *highest = key.clone();
+                    // A copy: it would keep the whole message of a request.
+                    *highest = Key::copy_from_slice(key);
                     appends += 1;
                 }
             }
@@ -140,5 +141,18 @@ impl Counted {
     /// What was refused or waits would have cost; taken for writes, which are what queues.
     pub fn unserved_units(&self, queued: u64) -> f64 {
         (self.refused + queued) as f64 * cost::WRITE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_key_does_not_keep_the_request_that_it_came_with() {
+        let (request, heat) = (bytes::Bytes::from(vec![7; 1 << 20]), Heat::default());
+        heat.note_proposed([&request.slice(..8)].into_iter());
+        assert_eq!(heat.counted().appends, 1);
+        assert!(request.is_unique(), "nobody else holds the megabyte");
     }
 }

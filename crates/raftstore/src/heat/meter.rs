@@ -126,6 +126,7 @@ impl HeatMeter {
             let delta = counted.since(&known.map(|k| k.counted).unwrap_or_default());
             let was_hot = known.is_some_and(|k| k.slow.cores > NOTHING_CORES);
             if delta == Counted::default() && !was_hot {
+                replica.heat.sampler.expire();
                 continue;
             }
             let leads = replica.leads();

@@ -47,7 +47,9 @@ impl Sampler {
                 if taken.len() == KEPT_MAX {
                     taken.pop_front();
                 }
-                taken.push_back((Instant::now(), SampledKey { key: key.clone(), weight }));
+                // A copy: what came with a request shares the memory of its whole message.
+                let key = Key::copy_from_slice(key);
+                taken.push_back((Instant::now(), SampledKey { key, weight }));
             }
         }
     }
@@ -56,6 +58,16 @@ impl Sampler {
     pub fn follow(&self, operations_per_second: f64) {
         let share = PER_SECOND / operations_per_second.max(PER_SECOND);
         self.chance.store((share * f64::from(u32::MAX)) as u32, Ordering::Relaxed);
+    }
+
+    /// Forgets what is too old to say anything; whoever is idle keeps nothing.
+    pub fn expire(&self) {
+        let mut taken = self.taken.lock();
+        let is_old = |(at, _): &mut (Instant, SampledKey)| at.elapsed() >= AGE_MAX;
+        while taken.pop_front_if(is_old).is_some() {}
+        if taken.is_empty() {
+            taken.shrink_to_fit();
+        }
     }
 
     /// What was taken lately.
@@ -69,6 +81,14 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sampled_key_does_not_keep_the_request_that_it_came_with() {
+        let (request, sampler) = (bytes::Bytes::from(vec![7; 1 << 20]), Sampler::default());
+        sampler.offer([&request.slice(..8)].into_iter(), 1.0);
+        assert_eq!(sampler.sample()[0].key, request[..8]);
+        assert!(request.is_unique(), "nobody else holds the megabyte");
+    }
 
     #[test]
     fn a_hot_key_is_as_frequent_in_the_sample_as_in_the_load() {

@@ -12,7 +12,11 @@ use crate::type_config::{LogId, StreamAppendResult, Vote};
 use isotherm_types::ReplicaId;
 use openraft::raft::StreamAppendError;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+
+/// Followers that are kept in mind: far more than a group has. Beyond it those with the lowest ids go,
+/// which were replaced long ago.
+const FOLLOWERS_MAX: usize = 64;
 
 /// Called with a follower that broke its promise.
 pub type OnBroken = Box<dyn Fn(ReplicaId) + Send + Sync>;
@@ -20,7 +24,7 @@ pub type OnBroken = Box<dyn Fn(ReplicaId) + Send + Sync>;
 /// What the followers of one consensus instance acknowledged to it, while it led.
 pub struct Promises {
     /// The last acknowledged entry, and under which leadership.
-    acknowledged: Mutex<HashMap<ReplicaId, (Vote, LogId)>>,
+    acknowledged: Mutex<BTreeMap<ReplicaId, (Vote, LogId)>>,
     on_broken: OnBroken,
 }
 
@@ -52,6 +56,9 @@ impl Promises {
                 let known = acknowledged.entry(follower).or_insert((*vote, *last));
                 if known.0 != *vote || known.1.index < last.index {
                     *known = (*vote, *last);
+                }
+                while acknowledged.len() > FOLLOWERS_MAX {
+                    acknowledged.pop_first();
                 }
             }
             Err(StreamAppendError::Conflict(_)) if covered => {

@@ -29,6 +29,17 @@ struct Layer {
     newest: Timestamp,
 }
 
+impl Layer {
+    /// Gives back the memory of a time when there was much more to remember.
+    fn shrink(&mut self) {
+        let enough = self.results.len() * 2 + 64;
+        if self.results.capacity() > enough * 4 {
+            self.results.shrink_to(enough);
+            self.by_age.shrink_to(enough);
+        }
+    }
+}
+
 impl Sessions {
     /// The remembered result of `(session, seq)`.
     pub fn get(&self, session: SessionId, seq: u64) -> Option<&WriteOutcome> {
@@ -56,7 +67,20 @@ impl Sessions {
             // A later entry cannot hold the same (session, seq): it would have been answered.
             self.own.results.remove(&(session, seq));
         }
+        self.own.shrink();
         self.frozen.retain(|layer| layer.newest > floor);
+    }
+
+    /// How many results are remembered.
+    pub fn count(&self) -> usize {
+        let frozen: usize = self.frozen.iter().map(|layer| layer.results.len()).sum();
+        self.own.results.len() + frozen
+    }
+
+    /// Timestamp of the newest one.
+    pub fn newest(&self) -> Timestamp {
+        let frozen = self.frozen.iter().map(|layer| layer.newest);
+        frozen.fold(self.own.newest, Timestamp::max)
     }
 
     /// Takes over what the range knew that was absorbed.

@@ -227,8 +227,10 @@ pub(super) fn finish_destructions(
     keys: &[ReplicaKey],
 ) -> Result<(), StorageError> {
     let mut erased = Vec::new();
+    let mut tombstones = 0_u32;
     for key in keys.iter().copied() {
         let Some(bytes) = ctx.log.state(key, StateKind::Tombstone)? else { continue };
+        tombstones += 1;
         let tombstone: Tombstone = codec::decode(&bytes)?;
         if tombstone.phase == Phase::Decided {
             tracing::info!(range_id = %key.range, replica_id = %key.replica, "finishing the destruction of a replica");
@@ -238,6 +240,8 @@ pub(super) fn finish_destructions(
             erased.push((key, tombstone.conf_ver));
         }
     }
+    // Some 30 bytes each, on disk only.
+    metrics::gauge!("isotherm_tombstones").set(tombstones);
     if erased.is_empty() {
         return Ok(());
     }

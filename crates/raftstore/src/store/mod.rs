@@ -10,6 +10,7 @@ mod create;
 mod destroy;
 mod error;
 mod flush;
+mod forget;
 #[cfg(test)]
 mod hand_over_tests;
 mod hibernate;

@@ -87,6 +87,7 @@ impl Store {
         self.spawn_until_stop("flushes", self.clone().run_flushes());
         self.spawn_until_stop("tending of ranges", self.clone().run_tending());
         self.spawn_until_stop("collection of history", self.clone().run_collection());
+        self.spawn_until_stop("forgetting of results", self.clone().run_forgetting());
         self.spawn_until_stop("signs of life", self.clone().run_liveness());
         self.spawn_until_stop("hibernation", self.clone().run_hibernation());
         self.spawn_until_stop("raising of ranges", self.clone().run_raises());
