@@ -336,6 +336,9 @@ pub struct Node {
     /// End a stream of answers of which nothing is read for so long [default: 60s]
     #[arg(long, env = "ISOTHERM_STREAM_IDLE", value_parser = duration, help_heading = "Tuning")]
     pub stream_idle: Option<Duration>,
+    /// Memory for requests and answers, in bytes; what does not fit is refused as busy [default: 256 MiB]
+    #[arg(long, env = "ISOTHERM_REQUEST_MEMORY_BYTES", help_heading = "Tuning")]
+    pub request_memory_bytes: Option<usize>,
 }
 
 /// `delete`

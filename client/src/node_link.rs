@@ -8,7 +8,9 @@
 use futures::{Stream, StreamExt, stream};
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{RangeRequest, RangeRequests, range_request, range_response};
-use isotherm_transport::{connect, gather};
+use isotherm_transport::{
+    ByteBudget, QueueError, QueueReceiver, QueueSender, connect, gather, queue,
+};
 use isotherm_types::limits;
 use parking_lot::Mutex;
 use prost::Message;
@@ -16,12 +18,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-/// Operations that wait for the wire; more wait before they are queued.
-const QUEUE_MAX: usize = 4096;
+/// Bytes of operations that wait for the wire; more wait before they are queued.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
 const SHARDS: usize = 8;
 
 /// What became of a request that a node did not answer.
@@ -81,7 +82,7 @@ impl Waiting {
 /// A stream to one node.
 pub(crate) struct NodeLink {
     pub address: String,
-    requests: mpsc::Sender<RangeRequest>,
+    requests: QueueSender<RangeRequest>,
     waiting: Arc<Waiting>,
     next: AtomicU64,
     is_down: Arc<AtomicBool>,
@@ -99,7 +100,7 @@ impl Drop for Forget<'_> {
 impl NodeLink {
     /// Starts to connect to `address`, meaning a node of `cluster` (0: of any).
     pub fn start(address: String, cluster: u64) -> Self {
-        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let (requests, queue) = queue(ByteBudget::new(QUEUE_BYTES_MAX));
         let (waiting, is_down) = (Arc::<Waiting>::default(), Arc::<AtomicBool>::default());
         let (to, table, down) = (address.clone(), waiting.clone(), is_down.clone());
         tokio::spawn(async move {
@@ -132,10 +133,11 @@ impl NodeLink {
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let request = RangeRequest { id, range_id, version, timeout_ms, body: Some(body) };
         let down = || LinkError::NotSent(format!("{}: the connection is down", self.address));
-        match self.requests.try_send(request) {
+        let bytes = request.encoded_len();
+        match self.requests.try_send(request, bytes) {
             Ok(()) => {}
-            Err(TrySendError::Full(request)) => {
-                match timeout_at(deadline, self.requests.send(request)).await {
+            Err(QueueError::Full(request)) => {
+                match timeout_at(deadline, self.requests.send(request, bytes)).await {
                     Ok(queued) => queued.map_err(|_| down())?,
                     Err(_) => {
                         let why = format!("{}: too many operations wait for it", self.address);
@@ -143,7 +145,7 @@ impl NodeLink {
                     }
                 }
             }
-            Err(TrySendError::Closed(_)) => return Err(down()),
+            Err(QueueError::Closed) => return Err(down()),
         }
         let unanswered = if self.is_down() {
             // Perhaps entered after the table was failed: nobody would answer.
@@ -165,12 +167,12 @@ impl NodeLink {
 
 /// What waits in `queue` as messages, once `opened`.
 fn messages(
-    queue: mpsc::Receiver<RangeRequest>,
+    queue: QueueReceiver<RangeRequest>,
     waiting: Arc<Waiting>,
     cluster_id: u64,
     opened: oneshot::Receiver<()>,
 ) -> impl Stream<Item = RangeRequests> {
-    let gathered = gather(queue, Message::encoded_len).filter_map(move |mut requests| {
+    let gathered = gather(queue).filter_map(move |mut requests| {
         requests.retain(|request| waiting.send(request.id));
         std::future::ready((!requests.is_empty()).then_some(RangeRequests { requests, cluster_id }))
     });
@@ -182,7 +184,7 @@ fn messages(
 async fn run(
     address: &str,
     cluster: u64,
-    queue: mpsc::Receiver<RangeRequest>,
+    queue: QueueReceiver<RangeRequest>,
     waiting: &Arc<Waiting>,
 ) -> String {
     let channel = match connect(address).await {

@@ -61,6 +61,9 @@ pub struct NodeTuning {
     pub read_quorum: bool,
     /// A stream of answers of which nothing is read for so long is ended.
     pub stream_idle_ms: u64,
+    /// Memory for requests that are being answered and for answers; what does not fit is refused as
+    /// busy.
+    pub request_memory_bytes: usize,
 }
 
 impl Default for NodeTuning {
@@ -77,6 +80,7 @@ impl Default for NodeTuning {
             disk_reserve_bytes: None,
             read_quorum: store.read_quorum,
             stream_idle_ms: 60_000,
+            request_memory_bytes: 256 << 20,
         }
     }
 }

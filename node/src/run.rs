@@ -16,7 +16,7 @@ use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
 use crate::registration::{Begun, Registrar, Registration, StartNote};
-use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc};
+use crate::service::{KvGateway, MergeRpc, RangeRpc, Ready, ReplicaRpc, RequestMemory};
 use crate::{NodeConfig, NodeError};
 use isotherm_client::{Client, ClientOptions};
 use isotherm_links::{Inbox, Outbox};
@@ -134,7 +134,8 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     let stream_idle = Duration::from_millis(config.tuning.stream_idle_ms);
     let gateway = KvGateway::new(gateway, stream_idle);
     let health = health_service(SERVICES, move || health.ready().is_ok(), servers.clone());
-    let routes = routes(Routes::new(raft), &range_rpc, gateway)?.add_service(health);
+    let memory = RequestMemory::new(config.tuning.request_memory_bytes);
+    let routes = routes(Routes::new(raft), &range_rpc, gateway, &memory)?.add_service(health);
     let ended = CancellationToken::new();
     let connections_max = FileLimit::now().connections_max();
     let served = serve(grpc, routes, connections_max, servers.clone());
@@ -168,6 +169,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         sessions: AtomicU64::new(0),
         aggregates: Arc::default(),
         stream_idle,
+        memory,
     };
     let _ = range_rpc.0.set(ready);
     let watched = Arc::new(Disk::default());
@@ -244,7 +246,12 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Serve(e.to_string()))
 }
 
-fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: KvGateway) -> Result<Routes, NodeError> {
+fn routes(
+    raft: Routes,
+    range_rpc: &RangeRpc,
+    gateway: KvGateway,
+    memory: &RequestMemory,
+) -> Result<Routes, NodeError> {
     let range = RangeServiceServer::new(range_rpc.clone())
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -262,7 +269,7 @@ fn routes(raft: Routes, range_rpc: &RangeRpc, gateway: KvGateway) -> Result<Rout
         .add_service(range)
         .add_service(replica)
         .add_service(merge)
-        .add_service(kv)
+        .add_service(memory.admit(kv))
         .add_service(reflection))
 }
 

@@ -98,6 +98,7 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         disk_reserve_bytes: args.disk_reserve_bytes,
         read_quorum: args.read_quorum,
         stream_idle_ms: args.stream_idle.map_or(defaults.stream_idle_ms, |d| d.as_millis() as u64),
+        request_memory_bytes: args.request_memory_bytes.unwrap_or(defaults.request_memory_bytes),
     };
     let config = NodeConfig {
         listen: args.listen,

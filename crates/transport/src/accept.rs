@@ -1,8 +1,10 @@
 //! The answering side of a link.
 
+use crate::budget::{ByteBudget, BytesHeld};
 use crate::incarnations::Admitted;
-use crate::link::{QUEUE_FRAMES_MAX, check_size, outbound, refusal};
-use crate::session::{Sessions, StreamReceiver, StreamSender, frame, opening};
+use crate::link::{check_size, frame_queue, outbound, refusal};
+use crate::queue::QueueSender;
+use crate::session::{Sessions, StreamReceiver, StreamSender, frame, opening, own_payloads};
 use crate::{Incarnations, TransportError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,13 +17,19 @@ use isotherm_types::{NodeId, limits};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Calls of one lane that are being answered, by their payloads and [`CALL_BYTES`] for each: more are
+/// refused.
+const CALLS_BYTES_MAX: usize = 32 << 20;
+/// What a call that is being answered costs beside its payload, about.
+const CALL_BYTES: usize = 8 << 10;
+
 /// What a process does with what others send to it.
 pub trait FrameHandler: Send + Sync + 'static {
-    /// Answers one request, or says why not.
+    /// Answers one request, or says why not. Dropped when the caller's deadline has passed.
     fn call(&self, header: Header, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
     /// Serves a stream until it ends.
@@ -101,7 +109,9 @@ struct Reader {
     from: Admitted,
     handler: Arc<dyn FrameHandler>,
     sessions: Arc<Sessions>,
-    frames: mpsc::Sender<Frame>,
+    frames: QueueSender<Frame>,
+    /// Calls that are being answered.
+    calls: ByteBudget,
 }
 
 impl Drop for Reader {
@@ -118,32 +128,33 @@ impl Reader {
                 () = self.frames.closed() => return,
             };
             let Ok(Some(message)) = message else { return };
-            if let Err(why) = message.frames.into_iter().try_for_each(|frame| self.take(frame)) {
+            if let Err(why) = self.take_in(message).await {
                 tracing::warn!(why, "link ended");
                 return;
             }
         }
     }
 
+    async fn take_in(&mut self, message: Frames) -> Result<(), String> {
+        let is_ready = self.sessions.ready().await;
+        own_payloads(message).try_for_each(|frame| self.take(frame, is_ready))
+    }
+
     /// Takes one frame; an error ends the link.
-    fn take(&mut self, mut taken: Frame) -> Result<(), String> {
+    fn take(&mut self, mut taken: Frame, is_ready: bool) -> Result<(), String> {
         let (session, header) = (taken.session, taken.header.take());
         self.from.takes(header.as_ref().map_or(0, |header| header.from_incarnation))?;
         match (taken.kind(), header) {
             (Kind::Call, Some(header)) => {
-                let answer = self.handler.call(header, taken.payload);
-                let frames = self.frames.clone();
-                tokio::spawn(async move {
-                    let answer = answer.await.and_then(|payload| {
-                        check_size(&payload).map(|()| payload).map_err(|e| e.to_string())
-                    });
-                    let reply = match answer {
-                        Ok(payload) => frame(Kind::Reply, session, payload),
-                        Err(why) => refusal(session, &why),
-                    };
-                    // A link that is gone needs no answer.
-                    let _ = frames.send(reply).await;
-                });
+                match self.calls.try_take(CALL_BYTES + taken.payload.len()) {
+                    Some(held) => self.answer(session, header, taken.payload, held),
+                    None => {
+                        metrics::counter!("isotherm_link_calls_refused_total").increment(1);
+                        let busy = refusal(session, "too many calls are being answered");
+                        // Whoever does not read its answers learns it from the silence.
+                        let _ = self.frames.try_send(busy, 0);
+                    }
+                }
             }
             (Kind::Stream, Some(header)) => {
                 let inbound = self.sessions.open_stream(session);
@@ -151,11 +162,40 @@ impl Reader {
                 tokio::spawn(self.handler.stream(header, inbound, outbound));
             }
             (Kind::Call, None) => {
-                let _ = self.frames.try_send(refusal(session, "a call without a header"));
+                let _ = self.frames.try_send(refusal(session, "a call without a header"), 0);
             }
-            _ => self.sessions.deliver(taken),
+            _ => self.sessions.deliver(taken, is_ready),
         }
         Ok(())
+    }
+
+    /// Answers a call, until its deadline: then nobody waits for the answer.
+    fn answer(&self, session: u64, header: Header, payload: Bytes, held: BytesHeld) {
+        let deadline = Some(Duration::from_millis(header.timeout_ms.into()));
+        let deadline = deadline.filter(|deadline| !deadline.is_zero());
+        let answer = self.handler.call(header, payload);
+        let frames = self.frames.clone();
+        let answered = async move {
+            let _held = held;
+            let answer = answer.await.and_then(|payload| {
+                check_size(&payload).map(|()| payload).map_err(|e| e.to_string())
+            });
+            let (reply, bytes) = match answer {
+                Ok(payload) => {
+                    let bytes = payload.len();
+                    (frame(Kind::Reply, session, payload), bytes)
+                }
+                Err(why) => (refusal(session, &why), why.len()),
+            };
+            // A link that is gone needs no answer.
+            let _ = frames.send(reply, bytes).await;
+        };
+        tokio::spawn(async move {
+            let Some(deadline) = deadline else { return answered.await };
+            if tokio::time::timeout(deadline, answered).await.is_err() {
+                metrics::counter!("isotherm_link_calls_late_total").increment(1);
+            }
+        });
     }
 }
 
@@ -174,15 +214,16 @@ impl RaftService for Acceptor {
         let hello = taken.next().filter(|frame| frame.kind() == Kind::Hello);
         let header = hello.and_then(|frame| frame.header);
         let from = self.check(header.as_ref())?;
-        let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
+        let (frames, queue) = frame_queue();
         if self.incarnations.own().get() != 0 {
             let to = header.map_or(0, |header| header.from_node);
             // The queue is empty.
-            let _ = frames.try_send(self.hello(to));
+            let _ = frames.try_send(self.hello(to), 0);
         }
+        let calls = ByteBudget::new(CALLS_BYTES_MAX);
         let (handler, sessions) = (self.handler.clone(), Arc::default());
-        let mut reader = Reader { from, handler, sessions, frames };
-        let taken = taken.try_for_each(|frame| reader.take(frame));
+        let mut reader = Reader { from, handler, sessions, frames, calls };
+        let taken = taken.try_for_each(|frame| reader.take(frame, true));
         taken.map_err(Status::failed_precondition)?;
         let until = self.stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(reader.run(inbound)).await });

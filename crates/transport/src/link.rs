@@ -1,8 +1,15 @@
-//! One link: the frames of all sessions between two processes on one gRPC stream.
+//! One link: the frames of all sessions between two processes on one connection.
+//!
+//! It has two lanes, a gRPC stream each, so that what must come in time does not queue behind bulk:
+//! calls (votes, heartbeats, signs of life, hand-overs) travel on one, streams (log entries) and large
+//! calls on the other. What waits for each lane is bounded in bytes. Order is kept within a stream; between
+//! calls there is none.
 
+use crate::budget::ByteBudget;
 use crate::channel::channel;
 use crate::gather::gather;
 use crate::incarnations::Admitted;
+use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::session::{Sessions, frame, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
@@ -15,11 +22,15 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tonic::transport::Channel;
 
-/// Frames that wait for the wire; when so many do, streams wait and calls are refused.
-pub(crate) const QUEUE_FRAMES_MAX: usize = 4096;
+/// Bytes that wait for the wire in one lane; when so many do, streams wait and calls are refused.
+pub(crate) const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// The largest payload of a call that has priority.
+pub(crate) const URGENT_BYTES_MAX: usize = 64 << 10;
 /// The largest payload of one frame: a message without its framing.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - 64 * 1024;
 
@@ -28,8 +39,27 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A link that is up.
 pub(crate) struct Link {
-    pub frames: mpsc::Sender<Frame>,
+    pub calls: Lane,
+    pub streams: Lane,
+}
+
+/// One gRPC stream of a link.
+pub(crate) struct Lane {
+    pub frames: QueueSender<Frame>,
     pub sessions: Arc<Sessions>,
+}
+
+impl Link {
+    /// The lane for a call with this payload, and whether it has priority there.
+    pub fn lane(&self, payload: &Bytes) -> (&Lane, bool) {
+        if payload.len() <= URGENT_BYTES_MAX { (&self.calls, true) } else { (&self.streams, false) }
+    }
+}
+
+/// A queue to the wire.
+pub(crate) fn frame_queue() -> (QueueSender<Frame>, QueueReceiver<Frame>) {
+    let gauge = metrics::gauge!("isotherm_link_queued_bytes");
+    queue(ByteBudget::with_gauge(QUEUE_BYTES_MAX, gauge))
 }
 
 /// The state of the connection to one process; its task runs until `stop`.
@@ -95,10 +125,27 @@ impl Keeper {
             Ok(channel) => channel,
             Err(error) => return error.to_string(),
         };
-        let mut client = RaftServiceClient::new(channel)
+        let opened = tokio::try_join!(self.open_lane(&channel), self.open_lane(&channel));
+        let ((calls, calls_in), (streams, streams_in)) = match opened {
+            Ok(opened) => opened,
+            Err(why) => return why,
+        };
+        let (of_calls, of_streams) = (calls.sessions.clone(), streams.sessions.clone());
+        let _fail = (FailAtEnd(of_calls.clone()), FailAtEnd(of_streams.clone()));
+        *self.down_since.lock() = None;
+        self.up.send_replace(Some(Arc::new(Link { calls, streams })));
+        tracing::debug!(to_node = %self.to, address = self.address, "link is up");
+        tokio::select! {
+            why = self.read_lane(&of_calls, calls_in) => why,
+            why = self.read_lane(&of_streams, streams_in) => why,
+        }
+    }
+
+    async fn open_lane(&self, channel: &Channel) -> Result<(Lane, Streaming<Frames>), String> {
+        let mut client = RaftServiceClient::new(channel.clone())
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-        let (frames, queue) = mpsc::channel(QUEUE_FRAMES_MAX);
+        let (frames, waiting) = frame_queue();
         let hello = Header {
             cluster_id: self.options.cluster.load(Ordering::Acquire),
             from_node: self.options.from.get(),
@@ -106,39 +153,49 @@ impl Keeper {
             to_node: self.to.get(),
             ..Header::default()
         };
-        if frames.try_send(opening(Kind::Hello, 0, hello, Bytes::new())).is_err() {
-            return "a new queue is full".to_owned();
+        if frames.push(opening(Kind::Hello, 0, hello.clone(), Bytes::new()), 0).is_err() {
+            return Err("a new queue is closed".to_owned());
         }
-        let mut inbound = match client.link(outbound(queue)).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return self.refused(&status),
-        };
-        let sessions = Arc::<Sessions>::default();
-        let _fail = FailAtEnd(sessions.clone());
-        *self.down_since.lock() = None;
-        self.up.send_replace(Some(Arc::new(Link { frames, sessions: sessions.clone() })));
-        tracing::debug!(to_node = %self.to, address = self.address, "link is up");
+        let (incarnations, mut said) = (self.options.incarnations.clone(), hello.from_incarnation);
+        let messages = outbound(waiting).map(move |mut message| {
+            // Calls on one lane make an earlier number a superseded one for the other lane.
+            let own = incarnations.own().get();
+            if own != said {
+                said = own;
+                let hello = Header { from_incarnation: own, ..hello.clone() };
+                message.frames.insert(0, opening(Kind::Hello, 0, hello, Bytes::new()));
+            }
+            message
+        });
+        match client.link(messages).await {
+            Ok(opened) => {
+                let lane = Lane { frames, sessions: Arc::default() };
+                Ok((lane, opened.into_inner()))
+            }
+            Err(status) => Err(self.refused(&status)),
+        }
+    }
+
+    /// Reads a lane until it breaks; why it did.
+    async fn read_lane(&self, sessions: &Sessions, mut inbound: Streaming<Frames>) -> String {
         let mut answers_as: Option<Admitted> = None;
         loop {
-            match inbound.message().await {
-                Ok(Some(message)) => {
-                    for frame in message.frames {
-                        if frame.kind() == Kind::Hello
-                            && let Some(hello) = &frame.header
-                        {
-                            match self.options.incarnations.admit(self.to, hello.from_incarnation) {
-                                Ok(admitted) => answers_as = Some(admitted),
-                                Err(why) => return why,
-                            }
-                        }
-                        if let Some(Err(why)) = answers_as.as_ref().map(Admitted::check) {
-                            return why;
-                        }
-                        sessions.deliver(frame);
-                    }
-                }
+            let message = match inbound.message().await {
+                Ok(Some(message)) => message,
                 Ok(None) => return "closed by the other side".to_owned(),
                 Err(status) => return status.message().to_owned(),
+            };
+            let check = |frame: &Frame| {
+                if frame.kind() == Kind::Hello
+                    && let Some(hello) = &frame.header
+                {
+                    let admitted = self.options.incarnations.admit(self.to, hello.from_incarnation);
+                    answers_as = Some(admitted?);
+                }
+                answers_as.as_ref().map_or(Ok(()), Admitted::check)
+            };
+            if let Err(why) = sessions.take_in(message, check).await {
+                return why;
             }
         }
     }
@@ -166,8 +223,8 @@ impl Drop for FailAtEnd {
 }
 
 /// Whatever waits becomes one message, or several if it is much.
-pub(crate) fn outbound(queue: mpsc::Receiver<Frame>) -> impl Stream<Item = Frames> {
-    gather(queue, |frame| frame.payload.len()).map(|frames| {
+pub(crate) fn outbound(queue: QueueReceiver<Frame>) -> impl Stream<Item = Frames> {
+    gather(queue).map(|frames| {
         metrics::counter!("isotherm_link_frames_total").increment(frames.len() as u64);
         metrics::counter!("isotherm_link_messages_total").increment(1);
         Frames { frames }

@@ -1,7 +1,7 @@
 //! The calling side of the links to all other processes.
 
 use crate::channel::channel;
-use crate::link::{Connection, Link, check_size, unreachable};
+use crate::link::{Connection, Lane, Link, check_size, unreachable};
 use crate::session::{StreamReceiver, StreamSender, opening};
 use crate::{PeersOptions, TransportError};
 use bytes::Bytes;
@@ -114,13 +114,25 @@ impl Peers {
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
         check_size(&payload)?;
+        let begun = Instant::now();
         let call = async {
             let link = self.link(to).await?;
-            let session = link.sessions.number();
-            let (answer, _forget) = link.sessions.open_call(session);
-            let header = self.complete(to, header);
-            let sent = link.frames.try_send(opening(Kind::Call, session, header, payload));
-            sent.map_err(|_| unreachable("the link is down or too much waits for it"))?;
+            let ((lane, is_urgent), bytes) = (link.lane(&payload), payload.len());
+            let session = lane.sessions.number();
+            let (answer, _forget) = lane.sessions.open_call(session);
+            let left = timeout.saturating_sub(begun.elapsed()).as_millis();
+            let timeout_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+            let header = Header { timeout_ms, ..self.complete(to, header) };
+            let call = opening(Kind::Call, session, header, payload);
+            let is_sent = if is_urgent {
+                // What came late would be of no use.
+                lane.frames.try_send(call, bytes).is_ok()
+            } else {
+                lane.frames.send(call, bytes).await.is_ok()
+            };
+            if !is_sent {
+                return Err(unreachable("the link is down or too much waits for it"));
+            }
             answer.await.unwrap_or_else(|_| Err(unreachable("the link broke")))
         };
         tokio::time::timeout(timeout, call).await.unwrap_or(Err(TransportError::TimedOut))
@@ -133,12 +145,13 @@ impl Peers {
         header: Header,
     ) -> Result<(StreamSender, StreamReceiver), TransportError> {
         let link = self.link(to).await?;
-        let session = link.sessions.number();
-        let receiver = link.sessions.open_stream(session);
+        let Lane { frames, sessions } = &link.streams;
+        let session = sessions.number();
+        let receiver = sessions.open_stream(session);
         let open = opening(Kind::Stream, session, self.complete(to, header), Bytes::new());
-        let sent = link.frames.send(open).await;
+        let sent = frames.send(open, 0).await;
         sent.map_err(|_| unreachable("the link broke"))?;
-        Ok((StreamSender::new(link.frames.clone(), session), receiver))
+        Ok((StreamSender::new(frames.clone(), session), receiver))
     }
 
     /// Sends chunks on a connection of their own, so that they delay nothing else.

@@ -9,31 +9,60 @@ use futures::{SinkExt, StreamExt};
 use isotherm_types::{Incarnation, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers with what it got; method 9 refuses.
-struct Echo;
+/// Answers with what it got; method 9 refuses, method 8 never answers, a stream of method 7 swallows.
+struct Echo {
+    /// Calls of method 8 that are being answered.
+    hanging: Arc<AtomicU64>,
+}
+
+/// Counts itself for as long as it lives.
+struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl FrameHandler for Echo {
     fn call(&self, header: Header, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
-        Box::pin(async move { if header.method == 9 { Err("no".into()) } else { Ok(payload) } })
+        let hanging = self.hanging.clone();
+        Box::pin(async move {
+            match header.method {
+                8 => {
+                    let _counted = Counted::new(&hanging);
+                    std::future::pending().await
+                }
+                9 => Err("no".into()),
+                _ => Ok(payload),
+            }
+        })
     }
 
     fn stream(
         &self,
-        _: Header,
+        header: Header,
         mut inbound: StreamReceiver,
         mut outbound: StreamSender,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             while let Some(Ok(payload)) = inbound.next().await {
-                if outbound.send(payload).await.is_err() {
+                if header.method != 7 && outbound.send(payload).await.is_err() {
                     return;
                 }
             }
@@ -55,22 +84,39 @@ impl FrameHandler for Echo {
     }
 }
 
-async fn server(address: &str) -> (SocketAddr, CancellationToken) {
+pub(crate) async fn server(address: &str) -> (SocketAddr, CancellationToken) {
     server_as(address, Incarnations::default()).await
 }
 
 async fn server_as(address: &str, incarnations: Incarnations) -> (SocketAddr, CancellationToken) {
+    let (address, stop, _) = serve_echo(address, incarnations).await;
+    (address, stop)
+}
+
+/// A server, and how many calls of method 8 it is answering.
+pub(crate) async fn server_that_hangs(
+    address: &str,
+) -> (SocketAddr, CancellationToken, Arc<AtomicU64>) {
+    serve_echo(address, Incarnations::default()).await
+}
+
+async fn serve_echo(
+    address: &str,
+    incarnations: Incarnations,
+) -> (SocketAddr, CancellationToken, Arc<AtomicU64>) {
+    let hanging = Arc::<AtomicU64>::default();
     let listener = bind(address.parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let cluster = Arc::new(AtomicU64::new(7));
-    let service = raft_server(Arc::new(Echo), cluster, NodeId(2), incarnations, stop.clone());
+    let handler = Arc::new(Echo { hanging: hanging.clone() });
+    let service = raft_server(handler, cluster, NodeId(2), incarnations, stop.clone());
     let served = serve(listener, Routes::new(service), 1000, stop.clone());
     tokio::spawn(async move { served.await.unwrap() });
-    (address, stop)
+    (address, stop, hanging)
 }
 
-fn peers(cluster: u64, address: SocketAddr) -> Peers {
+pub(crate) fn peers(cluster: u64, address: SocketAddr) -> Peers {
     peers_as(cluster, address, Incarnations::default())
 }
 

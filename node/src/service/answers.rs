@@ -5,6 +5,7 @@
 //! when they are full, and when nothing is taken for some time it ends with an error.
 
 use futures::Stream;
+use isotherm_transport::BytesHeld;
 use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ struct Item<T> {
     message: Result<T, Status>,
     _bytes: OwnedSemaphorePermit,
     _memory: Option<OwnedSemaphorePermit>,
+    /// Given back when the message goes to the wire.
+    _held: Option<BytesHeld>,
 }
 
 struct Queue<T> {
@@ -76,13 +79,18 @@ pub fn answers<T>(limits: StreamLimits) -> (AnswerSender<T>, Answers<T>) {
 impl<T> AnswerSender<T> {
     /// Sends a message of so many bytes as soon as there is room; whether the client still reads.
     pub async fn send(&self, message: T, bytes: usize) -> bool {
+        self.send_held(message, bytes, None).await
+    }
+
+    /// The same for one whose memory is accounted for until it is taken.
+    pub async fn send_held(&self, message: T, bytes: usize, held: Option<BytesHeld>) -> bool {
         tokio::select! {
-            is_sent = self.queue_up(message, bytes) => is_sent,
+            is_sent = self.queue_up(message, bytes, held) => is_sent,
             () = self.items.closed() => false,
         }
     }
 
-    async fn queue_up(&self, message: T, bytes: usize) -> bool {
+    async fn queue_up(&self, message: T, bytes: usize, held: Option<BytesHeld>) -> bool {
         let permits = |max: usize| u32::try_from(bytes.min(max)).unwrap_or(u32::MAX);
         let memory = match &self.limits.memory {
             None => None,
@@ -105,7 +113,12 @@ impl<T> AnswerSender<T> {
         };
         match self.while_read(room).await {
             Some(Some((bytes, place))) => {
-                place.send(Item { message: Ok(message), _bytes: bytes, _memory: memory });
+                place.send(Item {
+                    message: Ok(message),
+                    _bytes: bytes,
+                    _memory: memory,
+                    _held: held,
+                });
                 true
             }
             Some(None) => false,
@@ -138,7 +151,7 @@ impl<T> AnswerSender<T> {
     /// Sends a small message if there is room for it at once.
     pub fn try_send(&self, message: T) {
         if let Ok(bytes) = self.bytes.clone().try_acquire_many_owned(0) {
-            let item = Item { message: Ok(message), _bytes: bytes, _memory: None };
+            let item = Item { message: Ok(message), _bytes: bytes, _memory: None, _held: None };
             let _ = self.items.try_send(item);
         }
     }
@@ -147,7 +160,12 @@ impl<T> AnswerSender<T> {
     /// that does not read is freed.
     pub async fn fail(&self, error: Status) {
         let room = self.bytes.clone().try_acquire_many_owned(0).ok();
-        let item = room.map(|bytes| Item { message: Err(error), _bytes: bytes, _memory: None });
+        let item = room.map(|bytes| Item {
+            message: Err(error),
+            _bytes: bytes,
+            _memory: None,
+            _held: None,
+        });
         if let Some(item) = item
             && self.while_read(self.items.send(item)).await.is_none()
         {

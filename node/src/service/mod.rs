@@ -7,6 +7,8 @@
 //! * `merge`: the steps of merges, likewise;
 //! * `kv`, `groups`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `answers`: streams that are bounded in bytes, and end when they are not read;
+//! * `request_memory`: how much memory requests and answers take;
+//! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `convert`: messages to what the store takes, and back.
 
 mod aggregate;
@@ -19,9 +21,11 @@ mod merge;
 mod range;
 mod range_stream;
 mod replica;
+mod request_memory;
 mod routes;
 
 pub use kv::KvGateway;
 pub use merge::MergeRpc;
 pub use range::{RangeRpc, Ready};
 pub use replica::ReplicaRpc;
+pub use request_memory::RequestMemory;

@@ -4,6 +4,7 @@ use super::aggregate::{Admission, Aggregate};
 use super::answers::{Answers, StreamLimits, answers};
 use super::convert::{check_key, wire_error};
 use super::range_stream;
+use super::request_memory::RequestMemory;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeService;
@@ -44,6 +45,8 @@ pub struct Ready {
     pub aggregates: Arc<Admission>,
     /// How long a stream that is not read lasts.
     pub stream_idle: Duration,
+    /// Memory of requests and answers.
+    pub memory: RequestMemory,
 }
 
 impl Ready {
@@ -132,10 +135,11 @@ impl RangeService for RangeRpc {
         request: Request<Streaming<pb::RangeRequests>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let ready = self.ready()?;
-        let (store, cluster) = (ready.store.clone(), ready.cluster);
+        let (store, memory) = (ready.store.clone(), ready.memory.stream());
         let limits = ready.stream_limits(ANSWERS_WAITING_MAX, ANSWERS_WAITING_BYTES);
         let (outbound, answers) = answers(limits);
-        tokio::spawn(range_stream::serve(store, cluster, request.into_inner(), outbound));
+        let (cluster, requests) = (ready.cluster, request.into_inner());
+        tokio::spawn(range_stream::serve(store, memory, cluster, requests, outbound));
         Ok(Response::new(answers))
     }
 

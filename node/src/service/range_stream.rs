@@ -5,12 +5,19 @@
 //! all of its operations; point reads of one range that came in one message share a confirmation
 //! of leadership. Answers are made only as fast as they are read: reads of much are answered in
 //! parts, each when the one before it was taken.
+//!
+//! Memory is bounded in bytes over all streams of the node (`service/request_memory.rs`): a message is held
+//! until the last of its operations is done, an answer from when it is known until it goes to the
+//! wire. A message for which there is no room is refused as `Busy`; a read whose answer does not fit,
+//! too. A write whose answer does not fit was done all the same: it is `Indeterminate`, and its retry
+//! is answered from what the range remembers.
 
 use super::answers::AnswerSender;
 use super::convert::{
     page_read, page_result, point_read, point_result, wire_error, write_request, write_result,
 };
 use super::range::other_cluster;
+use super::request_memory::BUSY_PAUSE;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -18,17 +25,23 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal::{
     RangeRequest, RangeRequests, RangeResponse, RangeResponses, range_request, range_response,
 };
-use isotherm_raftstore::{PointRead, RangeError, Store};
+use isotherm_raftstore::{PointRead, RangeError, Store, WriteOp, WriteRequest};
+use isotherm_transport::{ByteBudget, BytesHeld};
 use isotherm_types::{ClusterId, RangeId, limits};
 use prost::Message;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 
 /// Operations of one stream at a time; more are refused as busy.
 const OPERATIONS_MAX: usize = 8192;
+/// What an operation costs beside its part of the message, about.
+const OPERATION_BYTES: usize = 512;
+/// An answer of this size is part of what the operation costs.
+const ANSWER_BYTES_FREE: usize = 512;
 /// Bytes after which a message is full; one answer alone may have more.
 const BYTES_MAX: usize = 1 << 20;
 /// Answers in one message.
@@ -45,13 +58,46 @@ type Operation = BoxFuture<'static, Answered>;
 /// Answers to some of what was asked.
 struct Answered {
     responses: Vec<RangeResponse>,
+    /// The memory that they take.
+    held: Option<BytesHeld>,
     /// Answers the rest. Begun once these were taken.
     rest: Option<Operation>,
 }
 
-impl Answered {
-    fn one(id: u64, body: Result<range_response::Body, RangeError>) -> Self {
-        Self { responses: vec![answer(id, body)], rest: None }
+/// What is common to the operations of one message.
+#[derive(Clone)]
+struct Context {
+    store: Arc<Store>,
+    /// Of this stream.
+    memory: ByteBudget,
+    /// The message that they share.
+    _message: Arc<BytesHeld>,
+}
+
+impl Context {
+    /// One answer, with the memory that it takes; `refused` instead if there is none.
+    fn account(
+        &self,
+        id: u64,
+        body: Result<range_response::Body, RangeError>,
+        refused: RangeError,
+    ) -> Answered {
+        self.account_all(vec![answer(id, body)], &refused)
+    }
+
+    fn account_all(&self, responses: Vec<RangeResponse>, refused: &RangeError) -> Answered {
+        let (bytes, free) = (bytes_of(&responses), responses.len() * ANSWER_BYTES_FREE);
+        if bytes <= free {
+            return Answered { responses, held: None, rest: None };
+        }
+        let held = self.memory.try_take(bytes);
+        if held.is_some() {
+            return Answered { responses, held, rest: None };
+        }
+        metrics::counter!("isotherm_answers_refused_total").increment(responses.len() as u64);
+        let refuse = |r: RangeResponse| answer(r.id, Err(refused.clone()));
+        let responses = responses.into_iter().map(refuse).collect();
+        Answered { responses, held: None, rest: None }
     }
 }
 
@@ -83,7 +129,11 @@ fn answer(id: u64, body: Result<range_response::Body, RangeError>) -> RangeRespo
     response
 }
 
-fn timeout(ms: u32) -> Duration {
+fn busy() -> RangeError {
+    RangeError::Busy { retry_after: BUSY_PAUSE }
+}
+
+fn time_of(ms: u32) -> Duration {
     if ms == 0 { TIMEOUT_MAX } else { Duration::from_millis(ms.into()).min(TIMEOUT_MAX) }
 }
 
@@ -100,6 +150,7 @@ type Reads = HashMap<(RangeId, u64), PointReads>;
 /// Serves one stream until the client closes it.
 pub async fn serve(
     store: Arc<Store>,
+    memory: ByteBudget,
     cluster: ClusterId,
     mut inbound: Streaming<RangeRequests>,
     outbound: AnswerSender<RangeResponses>,
@@ -115,11 +166,16 @@ pub async fn serve(
             message = inbound.message(), if is_open => match message {
                 Ok(Some(message)) => {
                     let refused = match message.cluster_id {
-                        0 => start(&store, message, &mut running),
-                        asked if asked == cluster.get() => start(&store, message, &mut running),
-                        asked => refuse_all(message, &other_cluster(cluster, ClusterId(asked))),
+                        asked if asked != 0 && asked != cluster.get() => {
+                            refuse_all(message, &other_cluster(cluster, ClusterId(asked)))
+                        }
+                        _ => start(&store, &memory, message, &mut running),
                     };
-                    if !refused.is_empty() && !send(&outbound, refused).await {
+                    if refused.is_empty() {
+                        continue;
+                    }
+                    let held = memory.take(bytes_of(&refused));
+                    if !send(&outbound, refused, Some(held)).await {
                         return;
                     }
                 }
@@ -130,6 +186,7 @@ pub async fn serve(
             Some(first) = running.operations.next(), if !running.operations.is_empty() => {
                 let mut bytes = bytes_of(&first.responses);
                 let (mut responses, mut rest) = (first.responses, Vec::from_iter(first.rest));
+                let mut held = first.held;
                 while responses.len() < ANSWERS_MAX
                     && bytes < BYTES_MAX
                     && let Some(Some(more)) = running.operations.next().now_or_never()
@@ -137,9 +194,13 @@ pub async fn serve(
                     bytes += bytes_of(&more.responses);
                     responses.extend(more.responses);
                     rest.extend(more.rest);
+                    match (&mut held, more.held) {
+                        (Some(held), Some(more)) => held.absorb(more),
+                        (held, more) => *held = held.take().or(more),
+                    }
                 }
                 running.unanswered -= responses.len();
-                if !send(&outbound, responses).await {
+                if !send(&outbound, responses, held).await {
                     return;
                 }
                 running.operations.extend(rest);
@@ -153,13 +214,18 @@ fn bytes_of(responses: &[RangeResponse]) -> usize {
 }
 
 /// Sends answers, in several messages if one would be too large; whether the client is there.
-async fn send(outbound: &AnswerSender<RangeResponses>, answers: Vec<RangeResponse>) -> bool {
+async fn send(
+    outbound: &AnswerSender<RangeResponses>,
+    answers: Vec<RangeResponse>,
+    mut held: Option<BytesHeld>,
+) -> bool {
     let (mut responses, mut bytes) = (Vec::with_capacity(answers.len()), 0);
     for answer in answers {
         let size = answer.encoded_len();
         if bytes + size > BYTES_MAX && !responses.is_empty() {
             let full = RangeResponses { responses: std::mem::take(&mut responses) };
-            if !outbound.send(full, bytes).await {
+            let part = held.as_mut().map(|held| held.split(bytes));
+            if !outbound.send_held(full, bytes, part).await {
                 return false;
             }
             bytes = 0;
@@ -167,7 +233,7 @@ async fn send(outbound: &AnswerSender<RangeResponses>, answers: Vec<RangeRespons
         bytes += size;
         responses.push(answer);
     }
-    outbound.send(RangeResponses { responses }, bytes).await
+    outbound.send_held(RangeResponses { responses }, bytes, held).await
 }
 
 /// Refuses everything that a message asks for.
@@ -180,17 +246,30 @@ fn refuse_all(message: RangeRequests, error: &WireError) -> Vec<RangeResponse> {
 }
 
 /// Starts what a message asks for; returns the answers to what is refused at once.
-fn start(store: &Arc<Store>, message: RangeRequests, running: &mut Running) -> Vec<RangeResponse> {
+fn start(
+    store: &Arc<Store>,
+    memory: &ByteBudget,
+    message: RangeRequests,
+    running: &mut Running,
+) -> Vec<RangeResponse> {
+    let bytes = message.encoded_len() + message.requests.len() * OPERATION_BYTES;
+    let Some(held) = memory.try_take(bytes) else {
+        metrics::counter!("isotherm_requests_refused_total", "reason" => "memory")
+            .increment(message.requests.len() as u64);
+        let refused = message.requests.into_iter().map(|request| answer(request.id, Err(busy())));
+        return refused.collect();
+    };
+    let (store, memory) = (store.clone(), memory.clone());
+    let context = Context { store, memory, _message: Arc::new(held) };
     let mut refused = Vec::new();
     let mut reads: Reads = HashMap::new();
     for request in message.requests {
         let id = request.id;
         if running.unanswered >= OPERATIONS_MAX {
-            let busy = RangeError::Busy { retry_after: Duration::from_millis(100) };
-            refused.push(answer(id, Err(busy)));
+            refused.push(answer(id, Err(busy())));
             continue;
         }
-        match operation(store, request, &mut reads, &running.scans) {
+        match operation(&context, request, &mut reads, &running.scans) {
             Ok(operation) => {
                 running.unanswered += 1;
                 running.operations.extend(operation);
@@ -200,14 +279,14 @@ fn start(store: &Arc<Store>, message: RangeRequests, running: &mut Running) -> V
     }
     for ((range, version), PointReads { reads, timeout }) in reads {
         let until = Instant::now() + timeout;
-        running.operations.push(read_points(store.clone(), range, version, reads, until));
+        running.operations.push(read_points(context.clone(), range, version, reads, until));
     }
     refused
 }
 
 /// Answers point reads of one range, as many at a time as the store answers together.
 fn read_points(
-    store: Arc<Store>,
+    context: Context,
     range: RangeId,
     version: u64,
     mut left: VecDeque<(u64, PointRead)>,
@@ -216,35 +295,52 @@ fn read_points(
     async move {
         let reads = left.iter().take(ANSWERS_MAX).map(|(_, read)| read.clone()).collect();
         let timeout = until.saturating_duration_since(Instant::now());
-        let rows = match store.read_many(range, version, reads, timeout).await {
+        let rows = match context.store.read_many(range, version, reads, timeout).await {
             Ok(rows) if !rows.is_empty() => rows,
             failed => {
                 let none = |_| RangeError::Internal("a read of some keys read none".into());
                 let error = failed.map_or_else(|error| error, none);
                 let refused = |(id, _)| answer(id, Err(error.clone()));
-                return Answered { responses: left.drain(..).map(refused).collect(), rest: None };
+                return context.account_all(left.drain(..).map(refused).collect(), &error);
             }
         };
         let answered = left.drain(..rows.len()).zip(rows);
         let read = |row| Ok(range_response::Body::Read(point_result(row)));
         let responses = answered.map(|((id, _), row)| answer(id, read(row))).collect();
         let is_done = left.is_empty();
-        let rest = (!is_done).then(|| read_points(store, range, version, left, until));
-        Answered { responses, rest }
+        let accounted = context.account_all(responses, &busy());
+        let rest = (!is_done).then(|| read_points(context, range, version, left, until));
+        Answered { rest, ..accounted }
     }
     .boxed()
 }
 
+/// Lets an operation go on while the stream waits for its client, so that its answer, which may be
+/// large, is accounted for as soon as it is known.
+async fn spawned(id: u64, operation: impl Future<Output = Answered> + Send + 'static) -> Answered {
+    let task = AbortOnDropHandle::new(tokio::spawn(operation));
+    task.await.unwrap_or_else(|_| Answered {
+        responses: vec![answer(id, Err(RangeError::Indeterminate))],
+        held: None,
+        rest: None,
+    })
+}
+
+/// Whether its answer may hold values.
+fn may_answer_values(write: &WriteRequest) -> bool {
+    write.ops.iter().any(|op| matches!(op, WriteOp::Cas { .. }))
+}
+
 /// What one request asks for. Newest point reads are gathered in `reads` instead.
 fn operation(
-    store: &Arc<Store>,
+    context: &Context,
     request: RangeRequest,
     reads: &mut Reads,
     scans: &Arc<Semaphore>,
 ) -> Result<Option<Operation>, RangeError> {
     let RangeRequest { id, range_id, version, timeout_ms, body } = request;
-    let (range, timeout) = (RangeId(range_id), timeout(timeout_ms));
-    let store = store.clone();
+    let (range, timeout) = (RangeId(range_id), time_of(timeout_ms));
+    let context = context.clone();
     match body {
         Some(range_request::Body::Read(read)) => {
             let read = point_read(read)?;
@@ -258,32 +354,37 @@ fn operation(
             // At a past timestamp: alone, because its errors are its own.
             Ok(Some(
                 async move {
-                    let row = store.read(range, version, read, timeout).await;
-                    Answered::one(id, row.map(|row| range_response::Body::Read(point_result(row))))
+                    let row = context.store.read(range, version, read, timeout).await;
+                    let body = row.map(|row| range_response::Body::Read(point_result(row)));
+                    context.account(id, body, busy())
                 }
                 .boxed(),
             ))
         }
         Some(range_request::Body::Write(batch)) => {
             let write = write_request(batch)?;
-            Ok(Some(
-                async move {
-                    let outcome = store.write(range, version, write, timeout).await;
-                    let body = outcome.map(|o| range_response::Body::Write(write_result(o)));
-                    Answered::one(id, body)
-                }
-                .boxed(),
-            ))
+            let may_be_large = may_answer_values(&write);
+            let operation = async move {
+                let outcome = context.store.write(range, version, write, timeout).await;
+                let body = outcome.map(|o| range_response::Body::Write(write_result(o)));
+                context.account(id, body, RangeError::Indeterminate)
+            };
+            Ok(Some(if may_be_large { spawned(id, operation).boxed() } else { operation.boxed() }))
         }
         Some(range_request::Body::Scan(read)) => {
             let (read, scans) = (page_read(read)?, scans.clone());
             Ok(Some(
                 async move {
                     let until = Instant::now() + timeout;
+                    // Until its page is taken: what is read ahead is bounded.
                     let _permit = scans.acquire_owned().await;
                     let timeout = until.saturating_duration_since(Instant::now());
-                    let page = store.scan(range, version, read, timeout).await;
-                    Answered::one(id, page.map(|p| range_response::Body::Scan(page_result(p))))
+                    let page = async move {
+                        let page = context.store.scan(range, version, read, timeout).await;
+                        let body = page.map(|p| range_response::Body::Scan(page_result(p)));
+                        context.account(id, body, busy())
+                    };
+                    spawned(id, page).await
                 }
                 .boxed(),
             ))

@@ -13,6 +13,9 @@
 //! next entries say the same, and one message less is sent, synced, answered and handled on both
 //! sides. For a client that writes one key after the other that is half of all messages. openraft
 //! matches answers by log id, not by number, so a request that was never sent needs none.
+//!
+//! Requests are taken while little is unanswered, in bytes: a follower that is slow, or was away, makes
+//! its leader wait instead of filling the link, which all groups share, and its own memory.
 
 use super::client::{malformed, rpc_error};
 use super::promises::Promises;
@@ -32,6 +35,12 @@ use tokio::time::Instant;
 /// The least silence after which a stream counts as stuck: a slow disk must not look like it.
 const SILENCE_MIN: Duration = Duration::from_secs(3);
 
+/// Nothing more is taken while this much is unanswered: less than a receiver of the transport may be
+/// behind, with one more request.
+pub(super) const UNANSWERED_BYTES_MAX: usize = 4 << 20;
+/// The same in requests.
+const UNANSWERED_MAX: usize = 256;
+
 /// How long news of a commit wait for entries to travel with.
 const COMMIT_HOLD: Duration = Duration::from_millis(20);
 
@@ -49,6 +58,8 @@ struct Asked {
     vote: Vote,
     /// Whether it builds on what the follower had acknowledged.
     covered: bool,
+    /// On the wire.
+    bytes: usize,
 }
 
 /// A replication stream. It is opened when the first request comes: openraft paces its attempts at
@@ -68,6 +79,7 @@ pub(super) struct AppendStream<I> {
     source: Option<FrameSource>,
     /// In the order in which they were sent, which is the order of the answers.
     unanswered: VecDeque<Asked>,
+    unanswered_bytes: usize,
     /// When something last moved.
     moved: Instant,
     silence_max: Duration,
@@ -97,6 +109,7 @@ where
             sink: None,
             source: None,
             unanswered: VecDeque::new(),
+            unanswered_bytes: 0,
             moved: Instant::now(),
             silence_max: (option.hard_ttl() * 10).max(SILENCE_MIN),
         }
@@ -139,14 +152,18 @@ where
         }
         let Peer { header, promises, .. } = &self.peer;
         let covered = promises.covers(header.to_replica, &request.vote, request.prev_log_id);
-        self.unanswered.push_back(Asked { vote: request.vote, covered });
-        self.waiting = Some(encode_append(request));
+        let message = encode_append(request);
+        let bytes = message.len();
+        self.unanswered.push_back(Asked { vote: request.vote, covered, bytes });
+        self.unanswered_bytes += bytes;
+        self.waiting = Some(message);
     }
 
     fn answered(&mut self, answer: &Bytes) -> Result<StreamAppendResult, RpcError> {
         self.moved = Instant::now();
         let answer = decode_message(answer).map_err(|e| malformed(&e))?;
-        if let Some(Asked { vote, covered }) = self.unanswered.pop_front() {
+        if let Some(Asked { vote, covered, bytes }) = self.unanswered.pop_front() {
+            self.unanswered_bytes -= bytes;
             let Peer { header, promises, .. } = &self.peer;
             promises.answered(header.to_replica, &vote, covered, &answer);
         }
@@ -204,6 +221,8 @@ where
 
     /// Waits for the next thing to happen. Safe to drop: nothing is taken without being returned.
     async fn step(&mut self) -> Step {
+        let has_room =
+            self.unanswered_bytes < UNANSWERED_BYTES_MAX && self.unanswered.len() < UNANSWERED_MAX;
         let Self { requests, held, waiting, sink, source, .. } = self;
         let Some(source) = source else { return Step::PeerClosed };
         let due = held.as_ref().filter(|_| waiting.is_none()).map(|(_, until)| *until);
@@ -217,7 +236,7 @@ where
             sent = send(sink, waiting), if waiting.is_some() => {
                 if sent { Step::Sent } else { Step::SinkClosed }
             }
-            request = next(requests), if waiting.is_none() && requests.is_some() => {
+            request = next(requests), if waiting.is_none() && requests.is_some() && has_room => {
                 Step::Request(request)
             }
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {

@@ -23,6 +23,8 @@ mod method;
 mod promises;
 mod serve;
 mod snapshot;
+#[cfg(test)]
+mod window_tests;
 
 pub use campaign::{CampaignOrder, campaign};
 pub use factory::Factory;

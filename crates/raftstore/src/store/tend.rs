@@ -55,7 +55,11 @@ pub(super) async fn receive(
         CAMPAIGN => Some(store.take_campaign_order(header, payload).await),
         ROOM => Some(store.promise_room(header)),
         CREATE => {
-            let created = store.create_replica(from, header, payload).await;
+            // Its caller's patience does not cut it off half done.
+            let (store, header, payload) = (store.clone(), *header, payload.clone());
+            let tasks = store.ctx.tasks.clone();
+            let create = async move { store.create_replica(from, &header, &payload).await };
+            let created = tasks.spawn(create).await.unwrap_or_else(|e| Err(e.to_string()));
             Some(created.map(|()| Bytes::new()))
         }
         _ => None,
