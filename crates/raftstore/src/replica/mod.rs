@@ -62,7 +62,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long housekeeping waits for a replica's turn.
@@ -115,6 +115,9 @@ pub struct Replica {
     pub(crate) proposals: mpsc::Sender<Proposal>,
     in_flight: Arc<InFlight>,
     pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
+    /// Held for reading by whoever receives a snapshot for it. Who ends it waits for that: what a snapshot
+    /// reserves is not to come after the replica has given everything back.
+    pub(crate) receiving: RwLock<()>,
     pub(crate) stop: CancellationToken,
     /// Set when nobody supervises it any more: no further instance of it will be built.
     pub(crate) ended: CancellationToken,
@@ -152,6 +155,7 @@ impl Replica {
             changing: AtomicBool::new(false),
             lost: Mutex::default(),
             abstains: AtomicBool::new(false),
+            receiving: RwLock::new(()),
             ended: CancellationToken::new(),
             proposals,
             in_flight: Arc::default(),

@@ -169,6 +169,7 @@ impl Replica {
     /// Ends everything that runs on it. Nothing of it is submitted to the log after this.
     pub(crate) async fn end(&self) {
         self.stop.cancel();
+        drop(self.receiving.write().await);
         self.ended.cancelled().await;
         self.generation.fetch_add(1, Ordering::AcqRel);
         if let Some(instance) = self.instance.swap(None) {

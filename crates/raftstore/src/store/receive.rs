@@ -85,7 +85,13 @@ impl FrameReceiver for Store {
             let (replica, instance) = self.addressee(&header)?;
             let room = self.rooms.take(header.range, Instant::now());
             let _room = room.ok_or("other snapshots are being received")?;
-            stage_snapshot::receive(&replica, &instance, chunks).await
+            let _receiving = replica.receiving.read().await;
+            if replica.stop.is_cancelled() {
+                return Err("the replica has ended".into());
+            }
+            let received = stage_snapshot::receive(&replica, &instance, chunks);
+            let received = replica.stop.run_until_cancelled(received).await;
+            received.unwrap_or_else(|| Err("the replica has ended".into()))
         })
     }
 }

@@ -122,3 +122,32 @@ async fn so_many_snapshots_leave_a_node_at_a_time_whoever_they_are_for() {
     cluster.assert_replicas_agree("a").await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_late_takes_no_place_for_a_replica_that_was_destroyed() {
+    const R: RangeId = RangeId(1);
+    let cluster = Cluster::start(4, tuning()).await;
+    cluster.seed_on(&[1, 2, 3], &[("", "")], 1).await;
+    let leader = cluster.leader(R).await;
+    outgrow_the_log(&cluster, leader, R, "k").await;
+    cluster.assert_replicas_agree("k").await;
+    let held = cluster.net.snapshot_gate.clone().write_owned().await;
+    let before = cluster.net.snapshots.load(Ordering::Relaxed);
+    let learner = cluster.add_learner(R, 4).await;
+    let sent = || cluster.net.snapshots.load(Ordering::Relaxed) > before;
+    cluster.wait_for("a snapshot is on its way", sent).await;
+    let after =
+        cluster.step(R, async |store, d| store.remove_learner(R, d.epoch, learner).await).await;
+    cluster.remove_from(4, &after).await;
+    drop(held);
+    // Whatever comes of it has come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spans = &cluster.store(4).ctx.spans;
+    spans.reserve(RangeId(99), &after.span).unwrap();
+    spans.release(RangeId(99));
+    let again = cluster.add_learner(R, 4).await;
+    let learned = || cluster.store(4).replica(R).is_some_and(|r| r.applied_index() > 0);
+    cluster.wait_for("the next one has a snapshot", learned).await;
+    assert!(again > learner);
+    cluster.stop().await;
+}

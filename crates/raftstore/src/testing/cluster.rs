@@ -245,12 +245,27 @@ impl Cluster {
         found.max_by_key(|d| (d.epoch.version, d.epoch.conf_ver)).expect("the key space is covered")
     }
 
+    /// The range that holds `key`, and the node that leads it. Looked up together: one that is absorbed in
+    /// between is led by nobody any more.
+    async fn led(&self, key: &[u8]) -> (RangeDescriptor, u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let range = self.locate(key);
+            let leads =
+                |store: &Store| store.replica(range.id).is_some_and(|r| r.status().is_leader);
+            if let Some((node, _)) = self.stores().find(|(_, store)| leads(store)) {
+                return (range, node);
+            }
+            assert!(Instant::now() < deadline, "{} has no leader", range.id);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Writes under `id`, with retries as a client does them.
     pub async fn write_as(&self, id: WriteId, ops: Vec<WriteOp>) -> WriteOutcome {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let range = self.locate(ops[0].key());
-            let leader = self.leader(range.id).await;
+            let (range, leader) = self.led(ops[0].key()).await;
             let request = WriteRequest { id, ops: ops.clone() };
             let wait = Duration::from_secs(2);
             let version = range.epoch.version;
@@ -277,8 +292,7 @@ impl Cluster {
         let key = Key::from(key.to_owned());
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let range = self.locate(&key);
-            let leader = self.leader(range.id).await;
+            let (range, leader) = self.led(&key).await;
             let read = PointRead { key: key.clone(), at };
             let wait = Duration::from_secs(2);
             match self.store(leader).read(range.id, range.epoch.version, read, wait).await {

@@ -58,8 +58,18 @@ impl Cluster {
         wait: Duration,
     ) -> bool {
         for node in nodes {
-            let asked = self.store(*node).await_frozen(frozen.id, frozen.epoch.version);
-            if !matches!(tokio::time::timeout(wait, asked).await, Ok(Ok(()))) {
+            let asked = async {
+                loop {
+                    match self.store(*node).await_frozen(frozen.id, frozen.epoch.version).await {
+                        // A child of a split that this node has yet to apply.
+                        Err(RangeError::RangeNotFound(_)) => {
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                        }
+                        stands => return stands.is_ok(),
+                    }
+                }
+            };
+            if !matches!(tokio::time::timeout(wait, asked).await, Ok(true)) {
                 return false;
             }
         }

@@ -33,6 +33,8 @@ pub struct Net {
     frames: parking_lot::Mutex<HashMap<RangeId, u64>>,
     /// Snapshots that were sent.
     pub snapshots: AtomicU64,
+    /// While it is held for writing no chunk of a snapshot arrives.
+    pub snapshot_gate: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Net {
@@ -144,7 +146,15 @@ impl PeerSender for LocalSender {
         Box::pin(async move {
             let receiver = net.find(from, to)?.receiver;
             net.snapshots.fetch_add(1, Ordering::Relaxed);
-            let sent = receiver.snapshot(from, header, chunks.map(Ok).boxed());
+            let gate = net.snapshot_gate.clone();
+            let chunks = chunks.then(move |chunk| {
+                let gate = gate.clone();
+                async move {
+                    let _open = gate.read().await;
+                    Ok(chunk)
+                }
+            });
+            let sent = receiver.snapshot(from, header, chunks.boxed());
             sent.await.map_err(SendError::Refused)
         })
     }
