@@ -70,8 +70,8 @@ async fn a_client_that_takes_no_answers_costs_a_node_no_more_than_its_share() {
         cluster_id: 0,
         requests: (0..500).map(|i| read(n * 500 + i)).collect(),
     });
-    let requests = futures::stream::iter(messages.collect::<Vec<_>>());
-    let requests = futures::StreamExt::chain(requests, futures::stream::pending());
+    let (sender, requests) = futures::channel::mpsc::unbounded();
+    messages.for_each(|message| sender.unbounded_send(message).unwrap());
     let answers = raw.stream(requests).await.unwrap();
     let mut most = 0;
     for _ in 0..50 {
@@ -82,7 +82,8 @@ async fn a_client_that_takes_no_answers_costs_a_node_no_more_than_its_share() {
     // Others are served.
     client.put("small", "value").await.unwrap();
     assert_eq!(client.get("large").await.unwrap().unwrap().value.len(), MIB as usize);
-    drop((answers, raw));
+    // The connection ends only when its requests end too.
+    drop((sender, answers, raw));
     eventually(Duration::from_secs(20), async || {
         match metric(&cluster, "isotherm_request_bytes").await {
             Some(bytes) if bytes < 1000.0 => Ok(()),
