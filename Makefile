@@ -23,7 +23,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps env build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen negative-controls clean
+.PHONY: deps env build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen abuse negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself, and RocksDB's library.
 deps:
@@ -89,6 +89,10 @@ jepsen: build
 	$(CARGO) build $(ALL) --bins
 	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} $(CARGO_TARGET_DIR)/release/jepsen --workload $(WORKLOAD) \
 	  --nemesis $(NEMESIS) --seconds $(SECONDS) --seed $(SEED) $(if $(HISTORY),--history $(HISTORY))
+
+# Clients that do everything wrong on nodes that are killed, with the curve of every process's memory.
+abuse: build
+	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} ISOTHERM_ABUSE_SECONDS=$(SECONDS) $(CARGO) test $(ALL) --test abuse -- --nocapture
 
 # Builds without a rule must be caught: the check that cannot fail is no check. And an upgrade of a
 # running cluster, from the release to the build with `faults`, which supports a newer version.
