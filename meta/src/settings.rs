@@ -120,7 +120,8 @@ const DEFINITIONS: [Definition; 12] = [
         name: READ_CONFIRM,
         default: "lease",
         help: "How a leader confirms that it leads before a read: `lease` trusts that monotonic \
-               clocks drift by less than 20 %, `quorum` asks a quorum each time.",
+               clocks drift by less than 20 % and are not stopped with the machine, `quorum` asks a \
+               quorum each time: for virtual machines that their host pauses.",
         check: |value| one_of(value, &["lease", "quorum"]),
     },
     Definition {
