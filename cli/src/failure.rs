@@ -20,6 +20,9 @@ pub const UNKNOWN: u8 = 7;
 /// Refused: too large, overloaded, a full disk.
 pub const REFUSED: u8 = 8;
 
+/// Ended by Ctrl-C, as shells say it.
+pub const INTERRUPTED: u8 = 130;
+
 /// What a command ends with if not well.
 #[derive(Debug)]
 pub struct Failure {

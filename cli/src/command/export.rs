@@ -88,6 +88,10 @@ impl<W: Write> Rows<W> {
         if self.format == FileFormat::Tsv && text.contains(['\t', '\n', '\r']) {
             return Err(refuse("holds a tab or the end of a line: use csv, jsonl or --base64"));
         }
+        if self.format == FileFormat::Tsv && text.starts_with('\u{feff}') {
+            // At the beginning of a file it would be a byte order mark.
+            return Err(refuse("begins with a byte order mark: use csv, jsonl or --base64"));
+        }
         Ok(text)
     }
 
@@ -133,7 +137,7 @@ mod tests {
         drop(sender);
         std::iter::from_fn(|| queue.try_recv().ok())
             .map(|line| match line {
-                Line::Row(key, value) => (key.to_vec(), value.to_vec()),
+                Line::Row(_, key, value) => (key.to_vec(), value.to_vec()),
                 Line::Bad(number, why) => panic!("line {number}: {why}"),
             })
             .collect()

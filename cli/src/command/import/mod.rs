@@ -1,21 +1,25 @@
 //! Writing many rows from a file.
 //!
 //! Lines are read by one thread and written in batches, several at a time. A bad line is reported
-//! with its number; the rest goes on, and the command fails at the end.
+//! with its number; the rest goes on, and the command fails at the end. Of several lines of one key
+//! the last one wins (`lanes.rs`).
 
+mod file_lines;
+mod jsonl;
+mod lanes;
 pub(super) mod lines;
 mod presplit;
+mod separated;
 
 pub use presplit::presplit;
 
 use super::client;
 use crate::args::{Global, Import};
-use crate::failure::{Failure, UNEXPECTED};
+use crate::failure::{Failure, INTERRUPTED, UNEXPECTED};
 use crate::output::{self, Format};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use isotherm_client::{Client, Write};
+use isotherm_client::Client;
+use lanes::Lanes;
 use lines::{Columns, Line, by_name, read};
 use serde_json::json;
 use std::fs::File;
@@ -24,9 +28,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-const BATCH_ROWS: usize = 500;
-const BATCH_BYTES: usize = 512 << 10;
-const BATCHES_AT_ONCE: usize = 16;
+/// Lines that wait to be written.
+const LINES_WAITING: usize = 2000;
+/// Without a further line for so long, what was read is written though no batch is full.
+const PIPE_IDLE: Duration = Duration::from_millis(100);
 /// Bad lines that are reported one by one.
 const REPORTED_MAX: u64 = 20;
 
@@ -70,7 +75,7 @@ pub async fn run(global: &Global, args: Import) -> Result<(), Failure> {
         let open = File::open(&args.file);
         Box::new(open.map_err(|e| Failure::usage(format!("cannot read {shown}: {e}")))?)
     };
-    let (lines, mut queue) = mpsc::channel(4 * BATCH_ROWS);
+    let (lines, mut queue) = mpsc::channel(LINES_WAITING);
     let reader = std::thread::spawn(move || read(input, &columns, &lines));
     let mut sample = Vec::new();
     // What can be read once only is judged by its beginning.
@@ -81,12 +86,17 @@ pub async fn run(global: &Global, args: Import) -> Result<(), Failure> {
             sample.push(line);
         }
         let keys = sample.iter().filter_map(|line| match line {
-            Line::Row(key, _) => Some(key.clone()),
+            Line::Row(_, key, _) => Some(key.clone()),
             Line::Bad(..) => None,
         });
         presplit(&client, keys.collect(), pieces).await?;
     }
-    let (rows, bad, elapsed) = write_all(&client, sample, &mut queue).await?;
+    let Written { rows, bad, elapsed, interrupted } =
+        write_all(&client, sample, &mut queue).await?;
+    if let Some(line) = interrupted {
+        // The thread that reads may wait for its input: it ends with the process.
+        return Err(Failure::new(INTERRUPTED, format!("interrupted; {}", so_far(rows, line))));
+    }
     let read = reader.join().map_err(|_| Failure::new(UNEXPECTED, "reading the file failed"))?;
     read.map_err(|e| Failure::new(UNEXPECTED, format!("reading the file failed: {e}")))?;
     let per_s = rows as f64 / elapsed.as_secs_f64().max(1e-6);
@@ -107,55 +117,91 @@ pub async fn run(global: &Global, args: Import) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What became of the lines.
+struct Written {
+    rows: u64,
+    bad: u64,
+    elapsed: Duration,
+    /// Before the end of the input: the last line up to which everything is written.
+    interrupted: Option<u64>,
+}
+
+/// How far it came before it ended early.
+fn so_far(rows: u64, line: u64) -> String {
+    format!(
+        "{rows} rows were written, and all of the rows up to line {line}: repeat the same import, which \
+         ends with the same rows as one that was not interrupted"
+    )
+}
+
 async fn write_all(
     client: &Client,
     first: Vec<Line>,
     queue: &mut mpsc::Receiver<Line>,
-) -> Result<(u64, u64, Duration), Failure> {
+) -> Result<Written, Failure> {
     let started = Instant::now();
     let bar = bar(None, "rows");
-    let (mut rows, mut bad) = (0, 0);
-    let mut running = FuturesUnordered::new();
+    let mut bad = 0;
+    let mut lanes = Lanes::new(client.clone());
     let mut first = first.into_iter();
-    let mut open = true;
-    while open {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH_ROWS && bytes < BATCH_BYTES {
-            let line = match first.next() {
-                Some(line) => Some(line),
-                None => queue.recv().await,
-            };
-            match line {
-                Some(Line::Row(key, value)) => {
-                    bytes += key.len() + value.len();
-                    batch.push(Write::Put { key, value });
-                }
-                Some(Line::Bad(number, why)) => {
-                    bad += 1;
-                    if bad <= REPORTED_MAX {
-                        bar.suspend(|| eprintln!("line {number}: {why}"));
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = false;
+    let mut failed = None;
+    loop {
+        let line = match first.next() {
+            Some(line) => Some(line),
+            None => tokio::select! {
+                line = queue.recv() => line,
+                settled = lanes.settle_one(), if lanes.is_under_way() => {
+                    if let Err(error) = settled {
+                        failed = Some(error);
+                        break;
                     }
+                    bar.set_position(lanes.rows());
+                    continue;
                 }
-                None => {
-                    open = false;
+                // Whoever feeds a pipe slowly sees the rows arrive all the same.
+                () = tokio::time::sleep(PIPE_IDLE), if lanes.is_waiting() => {
+                    lanes.send_all();
+                    continue;
+                }
+                _ = &mut interrupt => {
+                    interrupted = true;
+                    break;
+                }
+            },
+        };
+        match line {
+            Some(Line::Row(number, key, value)) => {
+                let taken = tokio::select! {
+                    taken = lanes.push(number, key, value) => taken,
+                    _ = &mut interrupt => {
+                        interrupted = true;
+                        break;
+                    }
+                };
+                if let Err(error) = taken {
+                    failed = Some(error);
                     break;
                 }
             }
-        }
-        if !batch.is_empty() {
-            let client = client.clone();
-            running.push(async move {
-                let count = batch.len() as u64;
-                client.write_all(batch).await.map(|_| count)
-            });
-        }
-        while running.len() >= BATCHES_AT_ONCE || (!open && !running.is_empty()) {
-            if let Some(written) = running.next().await {
-                rows += written?;
-                bar.set_position(rows);
+            Some(Line::Bad(number, why)) => {
+                bad += 1;
+                if bad <= REPORTED_MAX {
+                    bar.suspend(|| eprintln!("line {number}: {why}"));
+                }
             }
+            None => break,
         }
     }
+    let ended = lanes.finish(!interrupted && failed.is_none()).await;
     bar.finish_and_clear();
-    Ok((rows, bad, started.elapsed()))
+    let (rows, line) = (lanes.rows(), lanes.written_up_to());
+    if let Some(error) = failed.or(ended.err()) {
+        let mut failure = Failure::from(error);
+        failure.message = format!("{}\n{}", failure.message, so_far(rows, line));
+        return Err(failure);
+    }
+    let interrupted = interrupted.then_some(line);
+    Ok(Written { rows, bad, elapsed: started.elapsed(), interrupted })
 }

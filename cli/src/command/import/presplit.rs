@@ -25,7 +25,7 @@ pub async fn sample(file: &Path, columns: &Arc<Columns>) -> Result<Vec<Key>, Fai
     let mut keys = Vec::new();
     let mut seen = 0;
     while let Some(line) = queue.recv().await {
-        let Line::Row(key, _) = line else { continue };
+        let Line::Row(_, key, _) = line else { continue };
         seen += 1;
         if keys.len() < SAMPLE_ROWS {
             keys.push(key);
