@@ -1,14 +1,24 @@
 //! Every flag, its environment variable and its default.
 
+use crate::numbers::{DAY, address, lasting, within};
 use crate::output::Format;
 use crate::text::{At, Encoding};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use isotherm_types::limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write for example 10s or 500ms"))
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+
+/// One member decides alone, three outlive one of them; two would be worse than one.
+fn meta_nodes(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("not 1 or 3".to_owned()),
+    }
 }
 
 /// A node as tables show it, or its number alone.
@@ -36,6 +46,7 @@ pub struct Global {
         global = true,
         env = "ISOTHERM_META",
         value_delimiter = ',',
+        value_parser = address,
         default_value = "127.0.0.1:7400"
     )]
     pub meta: Vec<String>,
@@ -43,8 +54,8 @@ pub struct Global {
     /// JSON; keys and values as they are in both cases
     #[arg(short, long, global = true, env = "ISOTHERM_OUTPUT")]
     pub output: Option<Format>,
-    /// How long to try
-    #[arg(long, global = true, env = "ISOTHERM_TIMEOUT", default_value = "10s", value_parser = duration)]
+    /// How long to try, from 1ms to 1day
+    #[arg(long, global = true, env = "ISOTHERM_TIMEOUT", default_value = "10s", value_parser = lasting(MS..=DAY))]
     pub timeout: Duration,
     /// Keys and values are hexadecimal, on the command line and in what is printed
     #[arg(long, global = true, conflicts_with = "base64")]
@@ -97,10 +108,21 @@ pub enum Command {
     Node(NodeCommand),
     /// Set a key
     #[command(allow_negative_numbers = true)]
-    Put { key: String, value: String },
+    Put {
+        key: String,
+        /// The value; - is stdin, all of it
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        value: Option<String>,
+        /// Take the value from a file, as it is
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Read a key
     Get {
         key: String,
+        /// Write the value into a file, as it is
+        #[arg(long)]
+        out: Option<PathBuf>,
         /// As of a past time: a timestamp, -30s, or an RFC 3339 time
         #[arg(long, allow_hyphen_values = true)]
         at: Option<At>,
@@ -156,8 +178,8 @@ pub enum Command {
         /// Show them once and end
         #[arg(long)]
         once: bool,
-        /// Ranges at most
-        #[arg(long, default_value_t = 20)]
+        /// Ranges at most, from 1 to 1000
+        #[arg(long, default_value_t = 20, value_parser = within(1..=1000_u32))]
         limit: u32,
     },
     /// Settings of the cluster
@@ -176,23 +198,23 @@ pub enum Command {
 /// `up`
 #[derive(Debug, ClapArgs)]
 pub struct Up {
-    /// Data nodes
-    #[arg(long, default_value_t = 3)]
+    /// Data nodes, from 1 to 64
+    #[arg(long, default_value_t = 3, value_parser = within(1..=64_usize))]
     pub nodes: usize,
     /// Members of the meta service: 1 or 3
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = meta_nodes)]
     pub meta_nodes: usize,
     /// Where data, logs and cluster.json go
     #[arg(long, env = "ISOTHERM_DIR", default_value = "isotherm-data")]
     pub dir: PathBuf,
-    /// Meta listens from here, nodes from 10 above; HTTP 1000 above each
-    #[arg(long, default_value_t = 7400)]
+    /// Meta listens from here, nodes from 10 above; HTTP 1000 above each. From 1 to 64400
+    #[arg(long, default_value_t = 7400, value_parser = within(1..=64_400_u16))]
     pub base_port: u16,
-    /// Ranges that a new cluster begins with
-    #[arg(long, default_value_t = 8)]
+    /// Ranges that a new cluster begins with, from 1 to 10000
+    #[arg(long, default_value_t = 8, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
     pub ranges: usize,
-    /// Replicas of each range; at most one per node
-    #[arg(long, default_value_t = 3)]
+    /// Replicas of each range, from 1 to 15; at most one per node
+    #[arg(long, default_value_t = 3, value_parser = within(1..=15_usize))]
     pub replicas: usize,
     /// Return when it is ready
     #[arg(long)]
@@ -211,8 +233,8 @@ pub struct Down {
 #[derive(Debug, ClapArgs)]
 #[command(args_override_self = true)]
 pub struct Meta {
-    /// Which member this is
-    #[arg(long, env = "ISOTHERM_ID", default_value_t = 1)]
+    /// Which member this is, from 1 to 65535
+    #[arg(long, env = "ISOTHERM_ID", default_value_t = 1, value_parser = within(1..=65_535_u64))]
     pub id: u64,
     /// Where it serves
     #[arg(long, env = "ISOTHERM_LISTEN", default_value = "127.0.0.1:7400")]
@@ -229,14 +251,14 @@ pub struct Meta {
     /// All members, itself included: ID=HOST:PORT,… [default: itself alone]
     #[arg(long, env = "ISOTHERM_JOIN", value_delimiter = ',')]
     pub join: Vec<String>,
-    /// Nodes that must have joined before the first ranges are placed
-    #[arg(long, env = "ISOTHERM_BOOTSTRAP_NODES", default_value_t = 3)]
+    /// Nodes that must have joined before the first ranges are placed, from 1 to 1000
+    #[arg(long, env = "ISOTHERM_BOOTSTRAP_NODES", default_value_t = 3, value_parser = within(1..=1000_usize))]
     pub bootstrap_nodes: usize,
-    /// Ranges that a new cluster begins with
-    #[arg(long, env = "ISOTHERM_BOOTSTRAP_RANGES", default_value_t = 8)]
+    /// Ranges that a new cluster begins with, from 1 to 10000
+    #[arg(long, env = "ISOTHERM_BOOTSTRAP_RANGES", default_value_t = 8, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
     pub bootstrap_ranges: usize,
-    /// Replicas of each range; at most one per node
-    #[arg(long, env = "ISOTHERM_REPLICAS", default_value_t = 3)]
+    /// Replicas of each range, from 1 to 15; at most one per node
+    #[arg(long, env = "ISOTHERM_REPLICAS", default_value_t = 3, value_parser = within(1..=15_usize))]
     pub replicas: usize,
 }
 
@@ -312,8 +334,8 @@ pub struct Node {
     /// Flush the data when this much is in memory only
     #[arg(long, env = "ISOTHERM_FLUSH_BYTES", help_heading = "Tuning")]
     pub flush_bytes: Option<u64>,
-    /// Flush what is in memory only after this long
-    #[arg(long, env = "ISOTHERM_FLUSH_INTERVAL", value_parser = duration, help_heading = "Tuning")]
+    /// Flush what is in memory only after this long, from 1ms to 1day
+    #[arg(long, env = "ISOTHERM_FLUSH_INTERVAL", value_parser = lasting(MS..=DAY), help_heading = "Tuning")]
     pub flush_interval: Option<Duration>,
     /// Log kept per range for slow followers, in bytes
     #[arg(long, env = "ISOTHERM_LOG_RETAIN_BYTES", help_heading = "Tuning")]
@@ -324,8 +346,8 @@ pub struct Node {
     /// Log kept for all ranges together, in bytes
     #[arg(long, env = "ISOTHERM_LOG_RETAIN_NODE_BYTES", help_heading = "Tuning")]
     pub log_retain_node_bytes: Option<u64>,
-    /// Wait before each sync of the log, to see what a slower disk would do
-    #[arg(long, env = "ISOTHERM_LOG_SYNC_DELAY", value_parser = duration, help_heading = "Tuning")]
+    /// Wait before each sync of the log, to see what a slower disk would do; up to 10s
+    #[arg(long, env = "ISOTHERM_LOG_SYNC_DELAY", value_parser = lasting(Duration::ZERO..=10 * S), help_heading = "Tuning")]
     pub log_sync_delay: Option<Duration>,
     /// With less free space than this, take no writes; 0 turns it off [default: 5 % of the disk, at most 1 GiB]
     #[arg(long, env = "ISOTHERM_DISK_RESERVE_BYTES", help_heading = "Tuning")]
@@ -333,8 +355,8 @@ pub struct Node {
     /// Confirm every read by a quorum round instead of a lease
     #[arg(long, env = "ISOTHERM_READ_QUORUM", help_heading = "Tuning")]
     pub read_quorum: bool,
-    /// End a stream of answers of which nothing is read for so long [default: 60s]
-    #[arg(long, env = "ISOTHERM_STREAM_IDLE", value_parser = duration, help_heading = "Tuning")]
+    /// End a stream of answers of which nothing is read for so long, from 1ms to 1day [default: 60s]
+    #[arg(long, env = "ISOTHERM_STREAM_IDLE", value_parser = lasting(MS..=DAY), help_heading = "Tuning")]
     pub stream_idle: Option<Duration>,
     /// Memory for requests and answers, in bytes; what does not fit is refused as busy [default: 256 MiB]
     #[arg(long, env = "ISOTHERM_REQUEST_MEMORY_BYTES", help_heading = "Tuning")]
@@ -344,11 +366,14 @@ pub struct Node {
 /// `delete`
 #[derive(Debug, ClapArgs)]
 pub struct Delete {
-    #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
+    #[arg(required_unless_present_any = ["prefix", "all"], conflicts_with_all = ["prefix", "all"])]
     pub key: Option<String>,
     /// Remove all keys that begin with this
     #[arg(long)]
     pub prefix: Option<String>,
+    /// Remove every key of the cluster
+    #[arg(long, conflicts_with = "prefix")]
+    pub all: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -444,8 +469,8 @@ pub struct Import {
     /// Put this before every key
     #[arg(long, default_value = "")]
     pub prefix: String,
-    /// First split the span of the keys into this many ranges, by a sample of them
-    #[arg(long)]
+    /// First split the span of the keys into this many ranges, from 1 to 10000, by a sample of them
+    #[arg(long, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
     pub presplit: Option<usize>,
 }
 
@@ -461,6 +486,17 @@ pub struct Export {
     pub format: FileFormat,
 }
 
+/// Which range.
+#[derive(Debug, ClapArgs)]
+pub struct RangeName {
+    /// Its id, r7 or 7; anything else is one of its keys
+    #[arg(required_unless_present = "key", conflicts_with = "key")]
+    pub id_or_key: Option<String>,
+    /// One of its keys, whatever it looks like
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
 /// `range …`
 #[derive(Debug, Subcommand)]
 pub enum RangeCommand {
@@ -473,8 +509,8 @@ pub enum RangeCommand {
         #[arg(long)]
         hot: bool,
     },
-    /// Show a range, by one of its keys or by its id (r7)
-    Show { key_or_id: String },
+    /// Show a range, by its id (r7) or by one of its keys
+    Show(RangeName),
     /// Cut a range at a key
     Split { key: String },
     /// Hand the leadership of a range to another of its nodes
@@ -495,8 +531,8 @@ pub enum RangeCommand {
         /// The node that it goes to
         #[arg(long, value_parser = node)]
         to: u64,
-        /// Undo it if it is not done within this time
-        #[arg(long, default_value = "10m", value_parser = duration)]
+        /// Undo it if it is not done within this time, from 1s to 1day
+        #[arg(long, default_value = "10m", value_parser = lasting(S..=DAY))]
         within: Duration,
         /// Wait until it has ended
         #[arg(long)]
@@ -506,17 +542,17 @@ pub enum RangeCommand {
     Merge {
         /// The range's id
         id: String,
-        /// Undo it if it is not done within this time
-        #[arg(long, default_value = "10s", value_parser = duration)]
+        /// Undo it if it is not done within this time, from 1s to 1day
+        #[arg(long, default_value = "10s", value_parser = lasting(S..=DAY))]
         within: Duration,
         /// Wait until it has ended
         #[arg(long)]
         wait: bool,
     },
     /// Compare the replicas of a range at one applied index
-    Checksum { key_or_id: String },
+    Checksum(RangeName),
     /// Say what was decided about a range lately, and why; also why nothing was
-    Explain { key_or_id: String },
+    Explain(RangeName),
 }
 
 /// `operation …`
@@ -600,35 +636,35 @@ pub enum Distribution {
 #[derive(Debug, ClapArgs)]
 pub struct Bench {
     pub workload: Workload,
-    /// Operations at a time
-    #[arg(long, default_value_t = 64)]
+    /// Operations at a time, from 1 to 10000
+    #[arg(long, default_value_t = 64, value_parser = within(1..=10_000_usize))]
     pub clients: usize,
-    /// How long to measure
-    #[arg(long, default_value_t = 10)]
+    /// How long to measure, in seconds, from 1 to 1000000
+    #[arg(long, default_value_t = 10, value_parser = within(1..=1_000_000_u64))]
     pub seconds: u64,
-    /// Different keys
-    #[arg(long, default_value_t = 100_000)]
+    /// Different keys, from 1 to 1000000000000
+    #[arg(long, default_value_t = 100_000, value_parser = within(1..=1_000_000_000_000_u64))]
     pub keys: u64,
-    /// Bytes of a value
-    #[arg(long, default_value_t = 128)]
+    /// Bytes of a value, from 0 to 1048576
+    #[arg(long, default_value_t = 128, value_parser = within(0..=limits::VALUE_BYTES_MAX))]
     pub value_size: usize,
     /// Begin so many operations each second, whether or not those before are done, and measure from
-    /// when each should have begun; --clients is then the most at a time
-    #[arg(long)]
+    /// when each should have begun; --clients is then the most at a time. From 0.001 to 10000000
+    #[arg(long, value_parser = within(0.001..=1e7))]
     pub rate: Option<f64>,
-    /// How long hotspot-shift stays with the same keys
-    #[arg(long, default_value = "20s", value_parser = duration)]
+    /// How long hotspot-shift stays with the same keys, from 1ms to 1day
+    #[arg(long, default_value = "20s", value_parser = lasting(MS..=DAY))]
     pub shift: Duration,
-    /// Rows of one scan
-    #[arg(long, default_value_t = 100)]
+    /// Rows of one scan, from 1 to 1000000
+    #[arg(long, default_value_t = 100, value_parser = within(1..=1_000_000_u64))]
     pub scan_rows: u64,
-    /// Share of reads in a mixed load, in percent
-    #[arg(long, default_value_t = 50)]
+    /// Share of reads in a mixed load, in percent, from 0 to 100
+    #[arg(long, default_value_t = 50, value_parser = within(0..=100_u8))]
     pub read_percent: u8,
     #[arg(long, default_value = "uniform")]
     pub dist: Distribution,
-    /// First split the keys into this many ranges
-    #[arg(long)]
+    /// First split the keys into this many ranges, from 1 to 10000
+    #[arg(long, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
     pub presplit: Option<usize>,
     /// Put this before every key
     #[arg(long, default_value = "")]

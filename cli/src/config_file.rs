@@ -4,6 +4,7 @@
 //! environment variable, that over the file, and the file over the default. A key that is no flag
 //! is an error, not ignored: a setting that silently does nothing is worse.
 
+use crate::environment::{is_typed, subcommand};
 use crate::failure::Failure;
 use clap::Command;
 use std::ffi::OsString;
@@ -21,14 +22,14 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
     let mut added = Vec::new();
     for (key, value) in file {
         let known = |c: &Command| c.get_arguments().find(|a| a.get_long() == Some(&key)).cloned();
-        let Some(argument) = known(sub) else {
+        let Some(found) = known(sub) else {
             let name = sub.get_name();
             return Err(Failure::usage(format!(
                 "{shown}: {key:?} is not a setting of `isotherm {name}`; see `isotherm {name} --help`"
             )));
         };
-        let is_set = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some());
-        if is_set || is_typed(&given, &argument) {
+        let is_set = known_by_variable(&found);
+        if is_set || is_typed(&given, &found) {
             continue;
         }
         for value in values(&key, value).map_err(|e| Failure::usage(format!("{shown}: {e}")))? {
@@ -44,16 +45,9 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
     Ok(all)
 }
 
-/// Whether a flag stands on the command line, before or after the command. It replaces what the file
-/// says, also where several values are possible.
-fn is_typed(given: &[OsString], argument: &clap::Arg) -> bool {
-    let long = argument.get_long().map(|name| format!("--{name}"));
-    let short = argument.get_short().map(|letter| format!("-{letter}"));
-    given.iter().skip(1).take_while(|typed| *typed != "--").any(|typed| {
-        let typed = typed.to_string_lossy();
-        let name = typed.split_once('=').map_or(&*typed, |(name, _)| name);
-        long.as_deref() == Some(name) || short.as_deref().is_some_and(|s| typed.starts_with(s))
-    })
+/// Whether a variable decides, be it that a switch is off.
+fn known_by_variable(flag: &clap::Arg) -> bool {
+    flag.get_env().and_then(std::env::var_os).is_some_and(|value| !value.is_empty())
 }
 
 fn config_path(given: &[OsString]) -> Option<OsString> {
@@ -68,17 +62,6 @@ fn config_path(given: &[OsString]) -> Option<OsString> {
         }
     }
     std::env::var_os("ISOTHERM_CONFIG").filter(|path| !path.is_empty())
-}
-
-/// The command that `given` runs, and where its flags begin.
-fn subcommand<'a>(root: &'a Command, given: &[OsString]) -> (usize, &'a Command) {
-    let (mut at, mut command) = (1, root);
-    for (position, arg) in given.iter().enumerate().skip(1) {
-        if let Some(found) = command.find_subcommand(arg) {
-            (at, command) = (position + 1, found);
-        }
-    }
-    (at, command)
 }
 
 fn values(key: &str, value: toml::Value) -> Result<Vec<Option<String>>, String> {

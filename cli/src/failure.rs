@@ -75,11 +75,20 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<csv::Error> for Failure {
+    fn from(error: csv::Error) -> Self {
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => error.into(),
+            other => Self::new(UNEXPECTED, format!("{other:?}")),
+        }
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        // A reader that has seen enough, such as `head`, is not a failure worth a message.
+        // A reader that has seen enough, such as `head`, is no failure.
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            return Self::silent(UNEXPECTED);
+            return Self::silent(0);
         }
         Self::new(UNEXPECTED, error)
     }

@@ -7,6 +7,7 @@
 //! | `config_file` | flags from a file |
 //! | `command` | one file per command |
 //! | `bench` | the load generator |
+//! | `numbers` | numbers and durations with their bounds |
 //! | `text` | keys and values as people type and read them |
 //! | `output` | tables and JSON |
 //! | `failure` | errors and their exit codes |
@@ -17,6 +18,7 @@ mod command;
 mod config_file;
 mod environment;
 mod failure;
+mod numbers;
 mod output;
 mod text;
 
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("isotherm: {}", failure.message);
+                output::say(&format!("isotherm: {}", failure.message));
             }
             ExitCode::from(failure.code)
         }
@@ -62,7 +64,8 @@ fn run() -> Result<(), failure::Failure> {
     let given: Vec<_> = std::env::args_os().collect();
     let command = environment::complete(args::Args::command());
     let completed = config_file::complete(command.clone(), given)?;
-    let matches = match command.try_get_matches_from(completed) {
+    let completed = environment::given(command.clone(), completed);
+    let matches = match environment::named_in_help(command).try_get_matches_from(completed) {
         Ok(matches) => matches,
         // Help and version go to stdout and are no failure; clap knows.
         Err(error) => error.exit(),

@@ -1,6 +1,7 @@
 //! Tables for people, JSON for scripts.
 
 use crate::failure::Failure;
+use crate::text::Encoding;
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde_json::Value;
@@ -31,6 +32,18 @@ pub fn json(value: &Value) -> Result<(), Failure> {
 pub fn line(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     Ok(writeln!(out, "{text}")?)
+}
+
+/// Prints a key, a value, or some of them separated by tabs.
+pub fn values(encoding: Encoding, values: &[&[u8]]) -> Result<(), Failure> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let shown: Vec<_> = values.iter().map(|value| encoding.plain(value, is_terminal)).collect();
+    line(&shown.join("\t"))
+}
+
+/// Says something on stderr. Nobody may listen there any more, which is nobody's failure.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Prints a table.

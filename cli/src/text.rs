@@ -34,13 +34,36 @@ impl Encoding {
         }
     }
 
-    /// As people read it. Text that is not UTF-8 is escaped.
+    /// As people read it in a table or a message. What no terminal should get, and what is not UTF-8, is
+    /// written as `b"\xff"`; so is text that begins like that, so that no two values look alike.
     pub fn show(self, bytes: &[u8]) -> String {
         match self {
             Self::Text => match std::str::from_utf8(bytes) {
-                Ok(text) => text.to_owned(),
-                Err(_) => bytes.escape_ascii().to_string(),
+                Ok(text) if !text.contains(char::is_control) => self.plain(bytes, false),
+                _ => escaped(bytes),
             },
+            _ => self.exact(bytes),
+        }
+    }
+
+    /// A value alone on stdout: whole lines as they are, for scripts too; on a terminal what would
+    /// steer it is escaped as in [`Encoding::show`].
+    pub fn plain(self, bytes: &[u8], is_terminal: bool) -> String {
+        let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        match std::str::from_utf8(bytes) {
+            _ if self != Self::Text => self.exact(bytes),
+            Ok(text) if text.starts_with("b\"") || (is_terminal && text.contains(steers)) => {
+                escaped(bytes)
+            }
+            Ok(text) => text.to_owned(),
+            Err(_) => escaped(bytes),
+        }
+    }
+
+    /// As it is parsed again. Text has to be UTF-8.
+    pub fn exact(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Text => String::from_utf8_lossy(bytes).into_owned(),
             Self::Hex => hex::encode(bytes),
             Self::Base64 => STANDARD.encode(bytes),
         }
@@ -51,9 +74,13 @@ impl Encoding {
         if self == Self::Text && std::str::from_utf8(bytes).is_err() {
             object.insert(format!("{name}_base64"), STANDARD.encode(bytes).into());
         } else {
-            object.insert(name.to_owned(), self.show(bytes).into());
+            object.insert(name.to_owned(), self.exact(bytes).into());
         }
     }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    format!("b\"{}\"", bytes.escape_ascii())
 }
 
 /// A timestamp, a time before now (`-30s`), or an RFC 3339 time.
@@ -116,9 +143,34 @@ mod tests {
     fn bytes_survive_every_encoding() {
         for encoding in [Encoding::Hex, Encoding::Base64] {
             let bytes = [0, 255, 10, 200];
-            assert_eq!(encoding.parse(&encoding.show(&bytes)).unwrap(), bytes[..]);
+            assert_eq!(encoding.parse(&encoding.exact(&bytes)).unwrap(), bytes[..]);
         }
         assert!(Encoding::Hex.parse("xyz").is_err());
+    }
+
+    #[test]
+    fn no_two_values_look_alike_and_none_steers_a_terminal() {
+        let values: [&[u8]; 7] =
+            [b"\xff", b"\\xff", b"b\"\\xff\"", b"\x1b[31m", b"\\x1b[31m", b"plain", b"two\nlines"];
+        for shown in [
+            values.map(|value| Encoding::Text.show(value)),
+            values.map(|value| Encoding::Text.plain(value, true)),
+            values.map(|value| Encoding::Text.plain(value, false)),
+        ] {
+            let mut different = shown.to_vec();
+            different.sort();
+            different.dedup();
+            assert_eq!(different.len(), values.len(), "{shown:?}");
+        }
+        assert_eq!(Encoding::Text.show(b"\xff"), "b\"\\xff\"");
+        assert_eq!(
+            Encoding::Text.plain(b"\x1b[31m", false),
+            "\x1b[31m",
+            "scripts get what is there"
+        );
+        assert_eq!(Encoding::Text.plain(b"two\nlines", true), "two\nlines");
+        assert!(!Encoding::Text.plain(b"\x1b[31m", true).contains('\x1b'));
+        assert!(!Encoding::Text.show("\u{9b}31m".as_bytes()).contains('\u{9b}'));
     }
 
     #[test]

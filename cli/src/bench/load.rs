@@ -3,7 +3,7 @@
 use super::keys::Keys;
 use crate::args::Workload;
 use crate::command::client_presplit;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use bytes::Bytes;
 use futures::StreamExt;
 use isotherm_client::aggregate::QueryText;
@@ -11,8 +11,10 @@ use isotherm_client::{AggregateOptions, Client, ClientError, ScanOptions, Write}
 use isotherm_types::{Key, KeyRange};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
+use tokio_util::sync::CancellationToken;
 
-const FILL_BATCH: u64 = 500;
+const FILL_BATCH: usize = 500;
+const FILL_BYTES: usize = 1 << 20;
 const FILLS_AT_ONCE: usize = 16;
 
 /// One operation.
@@ -65,6 +67,14 @@ pub fn value(size: usize, rng: &mut SmallRng) -> Bytes {
     value.into()
 }
 
+/// Whether an operation met what it read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    Something,
+    /// A read of a key that is not there.
+    Nothing,
+}
+
 /// Does one operation. Scans and aggregates stay below `prefix`.
 pub async fn operate(
     client: &Client,
@@ -73,28 +83,29 @@ pub async fn operate(
     value: Bytes,
     prefix: &str,
     scan_rows: u64,
-) -> Result<(), ClientError> {
+) -> Result<Met, ClientError> {
+    let met = |found: bool| if found { Met::Something } else { Met::Nothing };
     match kind {
-        Kind::Put | Kind::Insert => client.put(key, value).await.map(|_| ()),
+        Kind::Put | Kind::Insert => client.put(key, value).await.map(|_| Met::Something),
         Kind::Modify => {
-            client.get(key.clone()).await?;
-            client.put(key, value).await.map(|_| ())
+            let found = client.get(key.clone()).await?.is_some();
+            client.put(key, value).await.map(|_| met(found))
         }
-        Kind::Cas => increment_by_hand(client, key).await,
-        Kind::Get => client.get(key).await.map(|_| ()),
-        Kind::Incr => client.incr(key, 1).await.map(|_| ()),
+        Kind::Cas => increment_by_hand(client, key).await.map(|()| Met::Something),
+        Kind::Get => client.get(key).await.map(|row| met(row.is_some())),
+        Kind::Incr => client.incr(key, 1).await.map(|_| Met::Something),
         Kind::Scan => {
             let all = KeyRange::prefix(prefix.as_bytes());
             let span = KeyRange::new(key, all.end().clone()).unwrap_or(all);
             let options = ScanOptions { span, limit: Some(scan_rows), ..ScanOptions::default() };
-            client.scan(options).collect().await.map(|_| ())
+            client.scan(options).collect().await.map(|rows| met(!rows.is_empty()))
         }
         Kind::Aggregate => {
             let query =
                 QueryText { functions: "count,sum,avg,min,max".to_owned(), ..QueryText::default() };
             let span = KeyRange::prefix(prefix.as_bytes());
             let options = AggregateOptions { span, query, at: None };
-            client.aggregate(options).await.map(|_| ())
+            client.aggregate(options).await.map(|done| met(done.answer.rows > 0))
         }
     }
 }
@@ -128,20 +139,31 @@ pub async fn fill(
     keys: &Keys,
     workload: Workload,
     value_size: usize,
+    stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let value = |n: u64| match workload {
         Workload::Aggregate => format!("{}.{:02}", n % 1_000_003, n % 97).into_bytes(),
         _ => vec![b'.'; value_size],
     };
-    let starts = (0..keys.count()).step_by(FILL_BATCH as usize);
+    // As many rows as a request takes bytes of, at most.
+    let rows = (FILL_BYTES / (value_size + 64)).clamp(1, FILL_BATCH) as u64;
+    let starts = (0..keys.count()).step_by(rows as usize);
     let batches = starts.map(|start| {
-        let end = (start + FILL_BATCH).min(keys.count());
+        let end = (start + rows).min(keys.count());
         let writes: Vec<_> = (start..end).map(|n| Write::put(keys.key(n), value(n))).collect();
-        client.batch(writes)
+        async move { client.write_all(writes).await.map(|_| end - start) }
     });
     let mut running = futures::stream::iter(batches).buffer_unordered(FILLS_AT_ONCE);
-    while let Some(written) = running.next().await {
-        written?;
+    let mut done = 0;
+    loop {
+        match stop.run_until_cancelled(running.next()).await {
+            Some(Some(written)) => done += written?,
+            Some(None) => return Ok(()),
+            None => {
+                let all = keys.count();
+                let why = format!("interrupted while keys were written first: {done} of {all}");
+                return Err(Failure::new(INTERRUPTED, why));
+            }
+        }
     }
-    Ok(())
 }

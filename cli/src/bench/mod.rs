@@ -11,8 +11,8 @@ mod load;
 mod result;
 
 use crate::args::{Bench, Global, Workload};
-use crate::command::client;
-use crate::failure::Failure;
+use crate::command::{client, stop_signal};
+use crate::failure::{Failure, INTERRUPTED};
 use isotherm_client::Client;
 use keys::Keys;
 use rand::SeedableRng;
@@ -21,15 +21,11 @@ use result::Recorder;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
-    if args.clients == 0 || args.keys == 0 {
-        return Err(Failure::usage("--clients and --keys must be at least 1"));
-    }
-    if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        return Err(Failure::usage("--rate must be above 0"));
-    }
     let client = client(global)?;
+    let stop = stop_signal()?;
     let keys = Arc::new(Keys::new(&args));
     if let Some(pieces) = args.presplit {
         load::presplit(&client, &keys, pieces).await?;
@@ -37,12 +33,12 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
     let needs_rows =
         !matches!(args.workload, Workload::Put | Workload::Incr | Workload::Cas | Workload::Append);
     if needs_rows && !args.no_load {
-        load::fill(&client, &keys, args.workload, args.value_size).await?;
+        load::fill(&client, &keys, args.workload, args.value_size, &stop).await?;
     }
     let done = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let deadline = started + Duration::from_secs(args.seconds);
-    let progress = tokio::spawn(result::progress(done.clone(), started, deadline));
+    let progress = tokio::spawn(result::progress(done.clone(), started, deadline, stop.clone()));
     let args = Arc::new(args);
     let tasks: Vec<_> = (0..args.clients)
         .map(|number| {
@@ -52,6 +48,7 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
                 keys: keys.clone(),
                 args: args.clone(),
                 done: done.clone(),
+                stop: stop.clone(),
             };
             tokio::spawn(task.run(started, deadline))
         })
@@ -64,7 +61,12 @@ pub async fn run(global: &Global, args: Bench) -> Result<(), Failure> {
     }
     let elapsed = started.elapsed();
     let timeline = progress.await.unwrap_or_default();
-    result::print(global, &args, &total, elapsed, &timeline)
+    result::print(global, &args, &total, elapsed, &timeline)?;
+    if stop.is_cancelled() {
+        let why = format!("interrupted after {:.1} of {} s", elapsed.as_secs_f64(), args.seconds);
+        return Err(Failure::new(INTERRUPTED, why));
+    }
+    Ok(())
 }
 
 /// One of the clients.
@@ -74,6 +76,7 @@ struct Task {
     keys: Arc<Keys>,
     args: Arc<Bench>,
     done: Arc<AtomicU64>,
+    stop: CancellationToken,
 }
 
 impl Task {
@@ -87,12 +90,17 @@ impl Task {
         let mut due = started + offset;
         loop {
             if step.is_some() {
-                tokio::time::sleep_until(due.min(deadline).into()).await;
+                let until = tokio::time::sleep_until(due.min(deadline).into());
+                self.stop.run_until_cancelled(until).await;
             }
-            let begun = if step.is_some() { due } else { Instant::now() };
-            if begun >= deadline {
+            let now = Instant::now();
+            if now >= deadline || self.stop.is_cancelled() {
+                // Those that should have begun by now and never will: the cluster is too slow for the rate.
+                let behind = now.min(deadline).saturating_duration_since(due).as_secs_f64();
+                recorder.never_begun += step.map_or(0, |step| (behind / step.as_secs_f64()) as u64);
                 return recorder;
             }
+            let begun = if step.is_some() { due } else { now };
             let kind = load::pick(args.workload, args.read_percent, &mut rng);
             let key = match kind {
                 load::Kind::Insert => self.keys.insert(),

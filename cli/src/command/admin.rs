@@ -2,7 +2,7 @@
 
 use super::node::{NODE_HEADER, node_json, node_row};
 use super::{client, heat, operation};
-use crate::args::{ConfigCommand, Global, RangeCommand};
+use crate::args::{ConfigCommand, Global, RangeCommand, RangeName};
 use crate::failure::{Failure, NOT_FOUND, UNHEALTHY};
 use crate::output::{self, Format};
 use isotherm_client::{Client, ClientError, RangeLocation};
@@ -117,24 +117,33 @@ fn parse_id(text: &str) -> Option<RangeId> {
     text.strip_prefix('r').unwrap_or(text).parse().ok().map(RangeId)
 }
 
-/// A range by its id (`r7`), or else by one of its keys.
-async fn find(global: &Global, client: &Client, text: &str) -> Result<RangeLocation, Failure> {
-    let is_name = text.strip_prefix('r').is_some_and(is_number);
-    if let Some(id) = parse_id(text).filter(|_| is_name || is_number(text)) {
-        match client.admin().range(id).await {
-            Ok(range) => return Ok(range),
-            Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+/// A range by its id (`r7` or `7`), or else by one of its keys. What looks like an id is none but that:
+/// nobody should look at another range unawares.
+async fn find(
+    global: &Global,
+    client: &Client,
+    name: &RangeName,
+) -> Result<RangeLocation, Failure> {
+    let by_key = async |key: &str| {
+        Ok::<_, Failure>(client.admin().range_of_key(&global.encoding().parse(key)?).await?)
+    };
+    let text = match (&name.key, &name.id_or_key) {
+        (Some(key), _) => return by_key(key).await,
+        (None, Some(text)) => text,
+        (None, None) => return Err(Failure::usage("say which range: its id, or --key KEY")),
+    };
+    if !is_number(text.strip_prefix('r').unwrap_or(text)) {
+        return by_key(text).await;
     }
-    let found = client.admin().range_of_key(&global.encoding().parse(text)?).await?;
-    if is_name {
-        // It was merged, or is a key after all: nobody should look at another range unawares.
-        let of_key = found.descriptor.id;
-        let why = format!("there is no range {text} (as a key, {text:?} is in {of_key})");
-        return Err(Failure::new(NOT_FOUND, why));
+    let none = || {
+        let why =
+            format!("there is no range {text}; for the range of the key {text:?} say --key {text}");
+        Failure::new(NOT_FOUND, why)
+    };
+    match client.admin().range(parse_id(text).ok_or_else(none)?).await {
+        Err(ClientError { kind: isotherm_client::ErrorKind::NotFound, .. }) => Err(none()),
+        found => Ok(found?),
     }
-    Ok(found)
 }
 
 fn is_number(text: &str) -> bool {
@@ -155,8 +164,8 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
             }
             show_ranges(global, &ranges)
         }
-        RangeCommand::Show { key_or_id } => {
-            let range = find(global, &client, &key_or_id).await?;
+        RangeCommand::Show(name) => {
+            let range = find(global, &client, &name).await?;
             match global.format() {
                 Format::Json => output::json(&range_json(global, &range)),
                 Format::Table => show_ranges(global, &[range]),
@@ -196,16 +205,16 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
             let ordered = client.admin().merge_ranges(range, within).await?;
             operation::follow(global, &client, ordered, wait).await
         }
-        RangeCommand::Explain { key_or_id } => {
-            let range = find(global, &client, &key_or_id).await?.descriptor.id;
+        RangeCommand::Explain(name) => {
+            let range = find(global, &client, &name).await?.descriptor.id;
             heat::explain(global, &client, range).await
         }
-        RangeCommand::Checksum { key_or_id } => checksum(global, &client, &key_or_id).await,
+        RangeCommand::Checksum(name) => checksum(global, &client, &name).await,
     }
 }
 
-async fn checksum(global: &Global, client: &Client, text: &str) -> Result<(), Failure> {
-    let range = find(global, client, text).await?;
+async fn checksum(global: &Global, client: &Client, name: &RangeName) -> Result<(), Failure> {
+    let range = find(global, client, name).await?;
     let sums = client.admin().checksum(range.descriptor.id).await?;
     let agree = sums.iter().all(|s| s.checksum.is_ok())
         && sums.windows(2).all(|w| w[0].checksum == w[1].checksum && w[0].rows == w[1].rows);

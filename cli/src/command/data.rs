@@ -4,23 +4,56 @@ use super::delete_span::{Outcome, delete_span};
 use super::process::stop_signal;
 use super::{client, resolve};
 use crate::args::{Delete, Global};
-use crate::failure::{CONDITION, Failure, NOT_FOUND, UNEXPECTED};
+use crate::failure::{CONDITION, Failure, NOT_FOUND, REFUSED, UNEXPECTED};
 use crate::output::{self, Format};
 use crate::text::At;
-use isotherm_types::KeyRange;
+use isotherm_types::{KeyRange, limits};
 use serde_json::{Map, Value, json};
-use std::io::{BufRead, IsTerminal};
+use std::fs::File;
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::Path;
 
-pub async fn put(global: &Global, key: &str, value: &str) -> Result<(), Failure> {
+pub async fn put(
+    global: &Global,
+    key: &str,
+    value: Option<&str>,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
     let encoding = global.encoding();
-    let ts = client(global)?.put(encoding.parse(key)?, encoding.parse(value)?).await?;
+    let value = match (value, file) {
+        (Some("-"), _) => whole(&mut std::io::stdin().lock())?,
+        (Some(value), _) => encoding.parse(value)?,
+        (None, Some(file)) => {
+            let shown = file.display();
+            let unreadable = |error| Failure::usage(format!("cannot read {shown}: {error}"));
+            whole(&mut File::open(file).map_err(unreadable)?)?
+        }
+        (None, None) => return Err(Failure::usage("put takes KEY VALUE, KEY - or KEY --file F")),
+    };
+    let ts = client(global)?.put(encoding.parse(key)?, value).await?;
     match global.plain() {
         Format::Json => output::json(&json!({"ts": ts.get()})),
         Format::Table => Ok(()),
     }
 }
 
-pub async fn get(global: &Global, key: &str, at: Option<At>) -> Result<(), Failure> {
+/// A value as it stands in a file; what is longer than a value can be is not read to its end.
+fn whole(input: &mut dyn Read) -> Result<bytes::Bytes, Failure> {
+    let mut value = Vec::new();
+    input.take(limits::VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value)?;
+    if value.len() > limits::VALUE_BYTES_MAX {
+        let why = format!("the value has more than {} bytes, the limit", limits::VALUE_BYTES_MAX);
+        return Err(Failure::new(REFUSED, why));
+    }
+    Ok(value.into())
+}
+
+pub async fn get(
+    global: &Global,
+    key: &str,
+    at: Option<At>,
+    out: Option<&Path>,
+) -> Result<(), Failure> {
     let encoding = global.encoding();
     let bytes = encoding.parse(key)?;
     let client = client(global)?;
@@ -31,6 +64,11 @@ pub async fn get(global: &Global, key: &str, at: Option<At>) -> Result<(), Failu
     let Some(row) = row else {
         return Err(Failure::new(NOT_FOUND, format!("{key}: no such key")));
     };
+    if let Some(out) = out {
+        let shown = out.display();
+        return std::fs::write(out, &row.value)
+            .map_err(|error| Failure::usage(format!("cannot write {shown}: {error}")));
+    }
     match global.plain() {
         Format::Json => {
             let mut object = Map::new();
@@ -39,7 +77,7 @@ pub async fn get(global: &Global, key: &str, at: Option<At>) -> Result<(), Failu
             object.insert("ts".to_owned(), row.ts.get().into());
             output::json(&Value::from(object))
         }
-        Format::Table => output::line(&encoding.show(&row.value)),
+        Format::Table => output::values(encoding, &[&row.value]),
     }
 }
 
@@ -77,7 +115,7 @@ pub async fn cas(
         }
         Format::Table => {
             if let Some(current) = &outcome.current {
-                output::line(&encoding.show(current))?;
+                output::values(encoding, &[current])?;
             }
         }
     }
@@ -109,9 +147,20 @@ pub async fn incr(global: &Global, key: &str, by: i64) -> Result<(), Failure> {
 
 pub async fn delete(global: &Global, delete: Delete) -> Result<(), Failure> {
     let client = client(global)?;
-    if let Some(prefix) = &delete.prefix {
-        let span = KeyRange::prefix(&global.encoding().parse(prefix)?);
-        confirm(&format!("remove every key that begins with {prefix:?}"), delete.yes)?;
+    if delete.prefix.is_some() || delete.all {
+        let (span, what) = match &delete.prefix {
+            Some(prefix) if prefix.is_empty() => {
+                let why =
+                    "an empty prefix is the beginning of every key: to remove them all, say --all";
+                return Err(Failure::usage(why));
+            }
+            Some(prefix) => {
+                let span = KeyRange::prefix(&global.encoding().parse(prefix)?);
+                (span, format!("remove every key that begins with {prefix:?}"))
+            }
+            None => (KeyRange::all(), "remove every key of the cluster".to_owned()),
+        };
+        confirm(&what, delete.yes)?;
         let Outcome { removed, ended } = delete_span(&client, span, &stop_signal()?).await;
         match global.plain() {
             Format::Json => output::json(&json!({"deleted": removed, "all": ended.is_none()}))?,
@@ -135,7 +184,8 @@ fn confirm(what: &str, yes: bool) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(format!("this would {what}: say --yes")));
     }
-    eprint!("This will {what}. Go on? [y/N] ");
+    // Who cannot be asked does not answer.
+    let _ = write!(std::io::stderr(), "This will {what}. Go on? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     match answer.trim() {

@@ -16,13 +16,14 @@ pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
         Some(at) => at,
         None => client.timestamp().await?,
     };
-    let span = span(global, &args.span)?;
-    let options = ScanOptions { span, at: Some(at), ..ScanOptions::default() };
-    let mut scan = client.scan(options);
+    let options = |span| ScanOptions { span, at: Some(at), ..ScanOptions::default() };
+    let mut scan = span(global, &args.span)?.map(|span| client.scan(options(span)));
     let mut rows = Rows::new(std::io::stdout(), args.format, global.encoding());
     rows.begin()?;
     let mut count = 0u64;
-    while let Some(page) = scan.next_page().await? {
+    while let Some(scan) = &mut scan
+        && let Some(page) = scan.next_page().await?
+    {
         for (key, row) in page.rows {
             rows.row(&key, &row.value, row.ts.get())?;
             count += 1;
@@ -30,7 +31,7 @@ pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
     }
     rows.end()?;
     if output::is_talkative() {
-        eprintln!("{count} rows as of {at}");
+        output::say(&format!("{count} rows as of {at}"));
     }
     Ok(())
 }
@@ -84,7 +85,7 @@ impl<W: Write> Rows<W> {
         if self.encoding == Encoding::Text && std::str::from_utf8(bytes).is_err() {
             return Err(refuse("is not UTF-8: use --base64, --hex or --format jsonl"));
         }
-        let text = self.encoding.show(bytes);
+        let text = self.encoding.exact(bytes);
         if self.format == FileFormat::Tsv && text.contains(['\t', '\n', '\r']) {
             return Err(refuse("holds a tab or the end of a line: use csv, jsonl or --base64"));
         }
@@ -96,7 +97,7 @@ impl<W: Write> Rows<W> {
     }
 
     fn record<const N: usize>(&mut self, fields: [impl AsRef<[u8]>; N]) -> Result<(), Failure> {
-        self.out.write_record(fields).map_err(|e| Failure::new(UNEXPECTED, e))
+        Ok(self.out.write_record(fields)?)
     }
 
     fn end(mut self) -> Result<(), Failure> {

@@ -217,10 +217,10 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
     };
     if !is_new && args.nodes != DEFAULT_NODES && args.nodes != cluster.nodes.len() {
         let (shown, has) = (dir.display(), cluster.nodes.len());
-        eprintln!(
+        output::say(&format!(
             "{shown} holds a cluster of {has} nodes: --nodes {} is not looked at",
             args.nodes
-        );
+        ));
     }
     let mut start = Start { dir: &dir, started: Vec::new() };
     let begun = tokio::select! {
@@ -257,7 +257,7 @@ pub async fn up(global: &Global, args: Up) -> Result<(), Failure> {
         return Ok(());
     }
     stop.cancelled().await;
-    eprintln!("stopping");
+    output::say("stopping");
     stop_all(&cluster).await;
     Ok(())
 }
@@ -409,7 +409,7 @@ async fn stop_all(cluster: &Cluster) {
             tokio::time::sleep(POLL).await;
         }
         for process in group.iter().filter(|p| p.is_there()) {
-            eprintln!("{} does not stop, killing it", process.address);
+            output::say(&format!("{} does not stop, killing it", process.address));
             process.signal(Signal::KILL);
         }
     }

@@ -15,6 +15,7 @@ mod scan;
 mod upgrade;
 
 pub use import::presplit as client_presplit;
+pub use process::stop_signal;
 
 use crate::args::{Args, Command, Global};
 use crate::bench;
@@ -42,8 +43,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
                 Some(command) => node::run(&global, command).await,
                 None => process::node(&global, node.run).await,
             },
-            Command::Put { key, value } => data::put(&global, &key, &value).await,
-            Command::Get { key, at } => data::get(&global, &key, at).await,
+            Command::Put { key, value, file } => {
+                data::put(&global, &key, value.as_deref(), file.as_deref()).await
+            }
+            Command::Get { key, at, out } => data::get(&global, &key, at, out.as_deref()).await,
             Command::Delete(delete) => data::delete(&global, delete).await,
             Command::Cas { key, expected_or_new, new, absent } => {
                 data::cas(&global, &key, &expected_or_new, new.as_deref(), absent).await
@@ -95,15 +98,19 @@ pub async fn resolve(client: &Client, at: Option<At>) -> Result<Option<Timestamp
     })
 }
 
-/// The span that the flags name.
-pub fn span(global: &Global, span: &crate::args::Span) -> Result<KeyRange, Failure> {
+/// The span that the flags name; `None`: one without any key.
+pub fn span(global: &Global, span: &crate::args::Span) -> Result<Option<KeyRange>, Failure> {
     let encoding = global.encoding();
     if let Some(prefix) = &span.prefix {
-        return Ok(KeyRange::prefix(&encoding.parse(prefix)?));
+        return Ok(Some(KeyRange::prefix(&encoding.parse(prefix)?)));
     }
     let bound = |bound: &Option<String>| match bound {
         Some(bound) => encoding.parse(bound),
         None => Ok(bytes::Bytes::new()),
     };
-    KeyRange::new(bound(&span.from)?, bound(&span.to)?).map_err(Failure::usage)
+    let (from, to) = (bound(&span.from)?, bound(&span.to)?);
+    if !to.is_empty() && from == to {
+        return Ok(None);
+    }
+    KeyRange::new(from, to).map(Some).map_err(Failure::usage)
 }

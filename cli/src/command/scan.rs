@@ -9,12 +9,14 @@ use serde_json::{Map, Value};
 
 pub async fn run(global: &Global, args: Scan) -> Result<(), Failure> {
     let client = client(global)?;
+    let at = resolve(&client, args.at).await?;
+    let Some(span) = span(global, &args.span)? else { return Ok(()) };
     let options = ScanOptions {
-        span: span(global, &args.span)?,
+        span,
         limit: args.limit,
         reverse: args.reverse,
         keys_only: args.keys_only,
-        at: resolve(&client, args.at).await?,
+        at,
     };
     let mut scan = client.scan(options);
     while let Some(page) = scan.next_page().await? {
@@ -37,9 +39,7 @@ fn print(global: &Global, key: &[u8], row: &Row, keys_only: bool) -> Result<(), 
             object.insert("ts".to_owned(), row.ts.get().into());
             output::json(&Value::from(object))
         }
-        Format::Table if keys_only => output::line(&encoding.show(key)),
-        Format::Table => {
-            output::line(&format!("{}\t{}", encoding.show(key), encoding.show(&row.value)))
-        }
+        Format::Table if keys_only => output::values(encoding, &[key]),
+        Format::Table => output::values(encoding, &[key, &row.value]),
     }
 }

@@ -1,7 +1,7 @@
 //! One answer over all keys of a span, at one timestamp (`coordinator.rs`).
 
 use super::coordinator::{Coordinator, Sum};
-use super::hold::Keeper;
+use super::hold::{Keeper, check_at};
 use super::partials::{Memory, off_thread};
 use crate::client::Client;
 use crate::{ClientError, ErrorKind};
@@ -149,12 +149,8 @@ impl Client {
         let invalid = |why: String| ClientError::new(ErrorKind::Invalid, why);
         let query = Query::parse(&options.query).map_err(|e| invalid(e.to_string()))?;
         let keeper = Keeper::new(self.clone(), options.at.is_some());
+        check_at(options.at)?;
         let at = match options.at {
-            Some(Timestamp::ZERO) => {
-                return Err(invalid(
-                    "no timestamp is 0: leave it out to read as of now".to_owned(),
-                ));
-            }
             Some(at) => at,
             None => self.timestamp().await?,
         };

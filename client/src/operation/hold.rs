@@ -153,6 +153,16 @@ impl Keeper {
     }
 }
 
+/// Refuses a timestamp at which nothing can be read, in the same words everywhere. On the wire 0 stands
+/// for "now".
+pub(super) fn check_at(at: Option<Timestamp>) -> Result<(), ClientError> {
+    if at != Some(Timestamp::ZERO) {
+        return Ok(());
+    }
+    let message = "no history goes back to timestamp 0: leave the timestamp out to read as of now";
+    Err(ClientError::new(ErrorKind::SnapshotTooOld, message))
+}
+
 fn late() -> ClientError {
     let message = "this read took long, and the meta service could not be told in time to keep what \
                    it needs: read again at a later timestamp";

@@ -1,5 +1,6 @@
 //! Reading one key: route → ask the leader → answer; everything can be repeated.
 
+use super::hold::check_at;
 use super::types::Row;
 use crate::client::{Client, Failed};
 use crate::limits::check_key;
@@ -27,6 +28,7 @@ impl Client {
 
     async fn read(&self, key: Key, at: Option<Timestamp>) -> Result<Option<Row>, ClientError> {
         check_key(&key)?;
+        check_at(at)?;
         let inner = &self.inner;
         let mut attempts = inner.attempts();
         loop {

@@ -4,11 +4,11 @@
 //! split or a change of leaders only what is left is asked again, at the same timestamp. A scan at a
 //! given timestamp, and one that takes long, holds the history that it needs (`hold.rs`).
 
-use super::hold::Keeper;
+use super::hold::{Keeper, check_at};
 use super::read::{odd_answer, retry_read, retry_routing};
 use super::types::{Row, ScanOptions, ScanPage};
+use crate::ClientError;
 use crate::client::Client;
-use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::{PageResult, ReadPage, range_request, range_response};
 use isotherm_types::{Key, KeyRange, Timestamp};
 
@@ -46,11 +46,7 @@ impl Scan {
             self.keeper.release().await;
             return Ok(None);
         };
-        if self.options.at == Some(Timestamp::ZERO) {
-            // On the wire it stands for "now".
-            let message = "no timestamp is 0: leave it out to read as of now";
-            return Err(ClientError::new(ErrorKind::Invalid, message));
-        }
+        check_at(self.options.at)?;
         if let Some(at) = self.options.at {
             self.keeper.keep(at).await?;
         }

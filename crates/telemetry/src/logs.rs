@@ -19,12 +19,13 @@ pub enum LogFormat {
 /// error that says so. A process that logs already stays as it is.
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
     // openraft tells every vote, and every failed attempt at a node that is down, of every group;
-    // whoever wants that asks for it. What matters of it is logged by its users. Its heartbeat tasks
-    // call it an error when the group that they are of has just ended.
+    // whoever wants that asks for it. What matters of it is logged by its users. Its heartbeat tasks, and
+    // its handles, call it an error when the group that they are of has just ended; why one ended is
+    // logged by `openraft::core` and by who supervises it.
     let quiet = if filter.contains("openraft") {
         ""
     } else {
-        "openraft=error,openraft::core::heartbeat=off,"
+        "openraft=error,openraft::core::heartbeat=off,openraft::raft=off,"
     };
     let filter = EnvFilter::try_new(format!("{quiet}{filter}"))
         .map_err(|e| format!("{filter:?} is not a log filter ({e}); try info or isotherm=debug"))?;

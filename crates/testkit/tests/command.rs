@@ -28,13 +28,17 @@ struct Script {
 }
 
 impl Script {
-    fn run(&self, args: &[&str]) -> Ended {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(isotherm_binary().unwrap());
         command.args(args).env("ISOTHERM_META", &self.meta).stdin(Stdio::null());
         for name in ["ISOTHERM_OUTPUT", "ISOTHERM_CONFIG", "ISOTHERM_TIMEOUT"] {
             command.env_remove(name);
         }
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ended {
+        let output = self.command(args).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended {
             code: output.status.code().unwrap(),
@@ -82,6 +86,9 @@ async fn exit_codes_and_output_are_what_scripts_rely_on() {
         refusals(&script);
         administration(&script);
         imports(&script, &cluster);
+        values(&script, cluster.dir());
+        pipes(&script);
+        variables(&script);
     });
     cluster.kill(&[Member::Node(2)]).unwrap();
     tokio::task::block_in_place(|| a_node_that_is_down(&script));
@@ -127,20 +134,97 @@ fn refusals(script: &Script) {
     script.fails(&["incr", "fruit/nothing", "x"], 2, "x");
     script.fails(&["put", "", "v"], 2, "empty");
     script.fails(&["put", &"k".repeat(4097), "v"], 8, "4096");
-    script.fails(&["scan", "--from", "b", "--to", "a"], 2, "b");
+    script.fails(&["scan", "--from", "b", "--to", "a"], 2, "swap");
+    script.expect(&["scan", "--from", "a", "--to", "a"], 0, "");
+    let none = script.run(&["aggregate", "--from", "a", "--to", "a"]);
+    assert!(none.code == 0 && none.json()["rows"] == 0, "{none:?}");
+    for read in [&["get", "n"][..], &["scan"], &["aggregate"], &["export"]] {
+        script.fails(&[read, &["--at", "0"]].concat(), 8, "timestamp 0");
+    }
+    script.fails(&["get", "k", "--meta", "foo"], 2, "HOST:PORT");
+    script.fails(&["delete", "--prefix", "", "--yes"], 2, "--all");
     script.fails(&["get", "k", "--at", "yesterday"], 2, "yesterday");
     script.fails(&["put", "k", "v", "--no-such-flag"], 2, "--no-such-flag");
     script.fails(&["no-such-command"], 2, "no-such-command");
     script.fails(&["config", "set", "no.such.name", "1"], 2, "no.such.name");
     script.fails(&["delete", "--prefix", "fruit/"], 2, "--yes");
     script.fails(&["node", "show", "99"], 4, "99");
-    script.fails(&["range", "checksum", "r99"], 4, "there is no range r99");
+    for id in ["r99", "99"] {
+        for command in ["checksum", "show", "explain"] {
+            script.fails(&["range", command, id], 4, &format!("there is no range {id}"));
+        }
+    }
+    assert_eq!(script.run(&["range", "show", "--key", "99"]).code, 0);
+    script.fails(&["range", "move", "r999", "--from", "1", "--to", "2"], 4, "r999");
     script.fails(&["range", "transfer-leader", "1", "--to", "99"], 5, "n99");
     let nowhere = Script { meta: "127.0.0.1:1".to_owned() };
     nowhere.fails(&["get", "k", "--timeout", "1s"], 3, "isotherm up");
+    let load = ["bench", "put", "--seconds", "1", "--clients", "2", "--timeout", "1s"];
+    nowhere.fails(&load, 3, "Unreachable");
+    let empty = ["bench", "get", "--no-load", "--prefix", "nothing/", "--seconds", "1"];
+    script.fails(&empty, 4, "not there");
     script.expect(&["get", "n"], 0, "10\n");
     let removed = script.run(&["delete", "--prefix", "fruit/", "--yes"]);
     assert_eq!((removed.code, removed.out.as_str()), (0, "1 keys removed\n"), "{removed:?}");
+}
+
+/// Values of any bytes and any size that fits, from stdin and files, and back.
+fn values(script: &Script, dir: &std::path::Path) {
+    let bytes: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let (from, to) = (dir.join("value"), dir.join("value-back"));
+    std::fs::write(&from, &bytes).unwrap();
+    script.expect(&["put", "any", "--file", from.to_str().unwrap()], 0, "");
+    script.expect(&["get", "any", "--out", to.to_str().unwrap()], 0, "");
+    assert!(std::fs::read(&to).unwrap() == bytes, "other bytes came back");
+    let mut long = bytes.clone();
+    long.push(0);
+    std::fs::write(&from, &long).unwrap();
+    script.fails(&["put", "any", "--file", from.to_str().unwrap()], 8, "1048576");
+    std::fs::write(&from, b"from a pipe\n").unwrap();
+    let piped =
+        script.command(&["put", "any", "-"]).stdin(std::fs::File::open(&from).unwrap()).output();
+    assert!(piped.unwrap().status.success());
+    script.expect(&["get", "any"], 0, "from a pipe\n\n");
+    // Bytes and the text that describes them are told apart.
+    script.expect(&["put", "ff", "--hex", "ff"], 0, "");
+    script.expect(&["put", "6666", "--hex", "ff"], 0, "");
+    script.expect(&["get", "ff"], 0, "b\"\\xff\"\n");
+    script.expect(&["put", "ff", "\\xff"], 0, "");
+    script.expect(&["get", "ff"], 0, "\\xff\n");
+    script.fails(&["put", "k"], 2, "file");
+    script.fails(&["put", "k", "v", "--file", "f"], 2, "--file");
+}
+
+/// A reader that has seen enough is no failure, and nobody talks of it.
+fn pipes(script: &Script) {
+    for n in 0..3 {
+        let put: Vec<String> =
+            (0..2000).map(|i| format!("pipe/{n}/{i:05}\t{}\n", "x".repeat(200))).collect();
+        let mut child = script
+            .command(&["import", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut pipe, put.concat().as_bytes()).unwrap();
+        drop(pipe);
+        assert!(child.wait().unwrap().success());
+    }
+    for args in [
+        &["export", "--prefix", "pipe/"][..],
+        &["export", "--prefix", "pipe/", "--format", "csv"],
+        &["scan", "--prefix", "pipe/"],
+    ] {
+        let mut child =
+            script.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut some = [0; 10];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut some).unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.code() == Some(0) && !said.contains("roken"), "{args:?}: {ended:?}");
+    }
 }
 
 /// Tables on a terminal are JSON in a pipe.
@@ -177,6 +261,31 @@ fn administration(script: &Script) {
     let handed = script.until(&hand_over, |handed| handed.code == 0);
     assert_eq!(handed.code, 0, "{handed:?}");
     assert_eq!(script.run(&["range", "checksum", &id]).code, 0);
+}
+
+/// What is typed wins over variables; off is off; and no variable destroys anything.
+fn variables(script: &Script) {
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = script.command(args);
+        let done = command.envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
+    };
+    for off in ["0", "false", ""] {
+        let got = run(&["get", "6e"], &[("ISOTHERM_HEX", off)]);
+        assert_eq!(got.0, 4, "{off:?} is off: {got:?}");
+        let got = run(&["get", "bg==", "--base64"], &[("ISOTHERM_HEX", off)]);
+        assert_eq!(got.0, 0, "{got:?}");
+    }
+    assert_eq!(run(&["get", "6e"], &[("ISOTHERM_HEX", "1")]).1, "3130\n");
+    assert_eq!(run(&["get", "bg==", "--base64"], &[("ISOTHERM_HEX", "1")]).1, "MTA=\n");
+    let empty = [("ISOTHERM_TIMEOUT", ""), ("ISOTHERM_OUTPUT", ""), ("ISOTHERM_LOG", "")];
+    assert_eq!(run(&["get", "n"], &empty).1, "10\n");
+    let scan = run(&["scan", "--from", "n", "--to", "o"], &[("ISOTHERM_PREFIX", "rows/")]);
+    assert_eq!((scan.0, scan.1.as_str()), (0, "n\t10\n"), "{scan:?}");
+    let all = [("ISOTHERM_PREFIX", "rows/"), ("ISOTHERM_YES", "1"), ("ISOTHERM_ALL", "1")];
+    assert_eq!(run(&["delete"], &all).0, 2);
+    script.expect(&["get", "rows/a"], 0, "1\n");
 }
 
 /// Bad lines are named, the rest goes on.

@@ -26,8 +26,12 @@ impl Meta {
         request: pb::MoveRangeRequest,
     ) -> Result<pb::MoveRangeResponse, WireError> {
         self.leading()?;
+        let range = RangeId(request.range_id);
+        if self.group.machine().read().ranges().get(range).is_none() {
+            return Err(WireError::new(Code::NotFound, format!("there is no range {range}")));
+        }
         let command = OperationCommand::Move {
-            range: RangeId(request.range_id),
+            range,
             from: NodeId(request.from_node),
             to: NodeId(request.to_node),
             now_ms: now_ms(),

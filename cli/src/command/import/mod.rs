@@ -14,6 +14,7 @@ mod separated;
 pub use presplit::presplit;
 
 use super::client;
+use super::process::stop_signal;
 use crate::args::{Global, Import};
 use crate::failure::{Failure, INTERRUPTED, UNEXPECTED};
 use crate::output::{self, Format};
@@ -144,7 +145,7 @@ async fn write_all(
     let mut bad = 0;
     let mut lanes = Lanes::new(client.clone());
     let mut first = first.into_iter();
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let stop = stop_signal()?;
     let mut interrupted = false;
     let mut failed = None;
     loop {
@@ -165,7 +166,7 @@ async fn write_all(
                     lanes.send_all();
                     continue;
                 }
-                _ = &mut interrupt => {
+                () = stop.cancelled() => {
                     interrupted = true;
                     break;
                 }
@@ -175,7 +176,7 @@ async fn write_all(
             Some(Line::Row(number, key, value)) => {
                 let taken = tokio::select! {
                     taken = lanes.push(number, key, value) => taken,
-                    _ = &mut interrupt => {
+                    () = stop.cancelled() => {
                         interrupted = true;
                         break;
                     }
@@ -188,7 +189,7 @@ async fn write_all(
             Some(Line::Bad(number, why)) => {
                 bad += 1;
                 if bad <= REPORTED_MAX {
-                    bar.suspend(|| eprintln!("line {number}: {why}"));
+                    bar.suspend(|| output::say(&format!("line {number}: {why}")));
                 }
             }
             None => break,
