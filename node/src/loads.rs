@@ -129,15 +129,14 @@ impl Loads {
         // Those that have not been reported for the longest time first, or never.
         due.sort_by_key(|(at, heat, _)| (*at, heat.range));
         let middles_until = Instant::now() + MIDDLES_TIMEOUT;
-        let mut room = Room::new(LOADS_BYTES_MAX);
+        let mut fitting = Fitting::default();
         for (_, heat, is_warm) in due {
             let middle = self.middle(store, heat.range, middles_until).await;
-            let load = report(store, &heat, is_warm, middle);
-            if !room.take(load.encoded_len()) {
+            if !fitting.take(report(store, &heat, is_warm, middle)) {
                 break;
             }
-            measured.loads.push(load);
         }
+        measured.loads = fitting.loads;
         if self.pruned.elapsed() > PRUNE_EVERY {
             self.pruned = Instant::now();
             let is_here = |range: &RangeId| store.replica(*range).is_some();
@@ -180,6 +179,29 @@ impl Loads {
     }
 }
 
+/// The loads of one report.
+struct Fitting {
+    room: Room,
+    loads: Vec<pb::RangeLoad>,
+}
+
+impl Default for Fitting {
+    fn default() -> Self {
+        Self { room: Room::new(LOADS_BYTES_MAX), loads: Vec::new() }
+    }
+}
+
+impl Fitting {
+    /// Takes one more if it fits.
+    fn take(&mut self, load: pb::RangeLoad) -> bool {
+        let fits = self.room.take(load.encoded_len());
+        if fits {
+            self.loads.push(load);
+        }
+        fits
+    }
+}
+
 /// As many of `sample`, drawn at random, as have `bytes_max` bytes of keys together.
 fn within_bytes(mut sample: Vec<SampledKey>, bytes_max: usize) -> Vec<SampledKey> {
     let all: usize = sample.iter().map(|taken| taken.key.len()).sum();
@@ -211,6 +233,7 @@ fn report(store: &Store, heat: &RangeHeat, is_warm: bool, middle: bytes::Bytes) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isotherm_types::limits;
 
     #[test]
     fn a_sample_of_long_keys_is_cut_by_bytes_and_every_key_has_its_chance() {
@@ -226,5 +249,24 @@ mod tests {
         assert_eq!(seen.len(), 256);
         let short = sample[..3].to_vec();
         assert_eq!(within_bytes(short, SAMPLE_BYTES_MAX).len(), 3);
+    }
+
+    /// Every one of thousands of ranges is warm, with keys as long as they may be.
+    #[test]
+    fn the_loads_of_one_report_leave_room_in_a_message() {
+        let key = |n: usize| bytes::Bytes::from(format!("{n:04}").repeat(1024));
+        let sample = (0..256).map(|n| SampledKey { key: key(n), weight: 1.0 }).collect();
+        let sample = within_bytes(sample, SAMPLE_BYTES_MAX).into_iter();
+        let load = pb::RangeLoad {
+            middle: key(0),
+            sample: sample.map(|s| pb::KeySample { key: s.key, weight: s.weight }).collect(),
+            ..pb::RangeLoad::default()
+        };
+        let mut fitting = Fitting::default();
+        let taken = (0..5_000).filter(|_| fitting.take(load.clone())).count();
+        assert!(taken > 20 && fitting.loads.len() == taken, "{taken}");
+        let message = pb::HeartbeatRequest { loads: fitting.loads, ..Default::default() };
+        let bytes = message.encoded_len();
+        assert!(bytes < limits::MESSAGE_BYTES_MAX / 4, "{taken} loads have {bytes} bytes");
     }
 }

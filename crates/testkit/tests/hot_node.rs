@@ -6,11 +6,19 @@ use isotherm_client::{Client, ClientOptions, RangeLocation};
 use isotherm_testkit::{ClusterOptions, ProcessCluster};
 use isotherm_types::KeyRange;
 use isotherm_types::limits::KEY_BYTES_MAX;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// 256 keys of 4 KiB of each are more than the 16 MiB that a message may have.
-const RANGES: usize = 24;
-const WRITERS: usize = 96;
+const RANGES: usize = 18;
+const WARM_ENOUGH: usize = 17;
+const WRITERS: usize = 72;
+/// Reads wait for no disk: they take all of the processor that they get.
+const READERS: usize = 72;
+/// How long it stays hot at least, and how long it may take to get there.
+const HOT_FOR: Duration = Duration::from_secs(10);
+const HOT_WITHIN: Duration = Duration::from_secs(40);
 
 async fn ranges(client: &Client) -> Vec<RangeLocation> {
     client.admin().ranges(&KeyRange::all()).await.unwrap()
@@ -29,35 +37,49 @@ async fn a_hot_node_with_long_keys_stays_up() {
     let starts: Vec<_> =
         ranges(&client).await.iter().map(|r| r.descriptor.span.start().to_vec()).collect();
     assert_eq!(starts.len(), RANGES);
-    let until = Instant::now() + Duration::from_secs(15);
-    let writers = (0..WRITERS).map(|n| {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let users = (0..WRITERS + READERS).map(|n| {
         let (client, start) = (client.clone(), starts[n % RANGES].clone());
+        let is_over = is_over.clone();
         tokio::spawn(async move {
-            let mut written = 0u64;
-            while Instant::now() < until {
+            let mut done = 0u64;
+            while !is_over.load(Ordering::Relaxed) {
                 let mut key = start.clone();
                 key.extend_from_slice(format!("{:016x}", fastrand::u64(..)).as_bytes());
                 key.resize(KEY_BYTES_MAX, b'k');
-                client.put(key, "v").await.unwrap();
-                written += 1;
+                if n < WRITERS {
+                    client.put(key, "v").await.unwrap();
+                } else {
+                    assert_eq!(client.get(key).await.unwrap(), None);
+                }
+                done += 1;
             }
-            written
+            done
         })
     });
-    let writers: Vec<_> = writers.collect();
-    let mut longest = Duration::ZERO;
-    let mut warm = 0;
-    while Instant::now() < until {
+    let users: Vec<_> = users.collect();
+    let (begun, mut longest, mut warm) = (Instant::now(), Duration::ZERO, 0);
+    let mut hot_since = None;
+    while hot_since.is_none_or(|since: Instant| since.elapsed() < HOT_FOR)
+        && begun.elapsed() < HOT_WITHIN
+    {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let node = client.admin().nodes().await.unwrap().remove(0);
         longest = longest.max(node.last_heartbeat);
         let hot = ranges(&client).await.iter().filter(|r| r.load.fast.cores > 0.04).count();
         warm = warm.max(hot);
+        if hot >= WARM_ENOUGH {
+            hot_since.get_or_insert_with(Instant::now);
+        }
     }
-    let mut written = 0;
-    for writer in writers {
-        written += writer.await.unwrap();
+    is_over.store(true, Ordering::Relaxed);
+    let mut done = 0;
+    for user in users {
+        done += user.await.unwrap();
     }
-    eprintln!("{written} writes, {warm} warm ranges at once; longest silence {longest:?}");
+    eprintln!("{done} operations, {warm} warm ranges at once; longest silence {longest:?}");
     assert!(longest < Duration::from_secs(3), "it looked dead: silent for {longest:?}");
+    if warm < WARM_ENOUGH {
+        eprintln!("SKIPPED: {warm} ranges at once are too few: this machine has other work to do");
+    }
 }

@@ -5,6 +5,13 @@ mod common;
 
 use common::{client, eventually, ranges, replicas_are_equal};
 use isotherm_client::{Client, ClientOptions, ErrorKind};
+use isotherm_proto::internal::error::Code;
+use isotherm_proto::internal::meta_service_client::MetaServiceClient;
+use isotherm_proto::internal::range_service_client::RangeServiceClient;
+use isotherm_proto::internal::{
+    ListRoutesRequest, OpenSessionRequest, RangeRequest, RangeRequests, RangeTimestampRequest,
+    TimestampsRequest, WriteBatch, WriteOp, range_request, range_response, write_op,
+};
 use isotherm_proto::v1::GetRequest;
 use isotherm_proto::v1::kv_client::KvClient;
 use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, isotherm_binary, tail};
@@ -310,6 +317,64 @@ async fn nodes_and_clients_refuse_a_meta_service_that_was_founded_again() {
 async fn ranges_are_none(client: &Client) -> bool {
     let status = client.admin().status().await.unwrap();
     !status.bootstrapped && status.ranges_total == 0
+}
+
+/// Somebody who knew these addresses as ones of another cluster: nothing that they ask for is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_done_of_what_is_meant_for_another_cluster() {
+    let options = ClusterOptions { nodes: 1, replicas: 1, ranges: 1, ..Default::default() };
+    let (cluster, client) = started(&options).await;
+    let address = format!("http://{}", cluster.process(Member::Node(0)).spec().listen);
+    let mut node = RangeServiceClient::connect(address).await.unwrap();
+    let routes = node.list_routes(ListRoutesRequest::default()).await.unwrap().into_inner();
+    let (own, other) = (routes.cluster_id, routes.cluster_id ^ 1);
+    let session = node.open_session(OpenSessionRequest::default()).await.unwrap().into_inner();
+    let range = ranges(&client).await.remove(0).descriptor;
+    for (cluster_id, seq) in [(other, 1), (own, 2)] {
+        let kind = Some(write_op::Kind::Put("v".into()));
+        let batch = WriteBatch {
+            session_issuer: session.session_issuer,
+            session_number: session.session_number,
+            seq,
+            floor: 1,
+            birth: session.ts,
+            ops: vec![WriteOp { key: "k".into(), kind }],
+            txn: 0,
+        };
+        let request = RangeRequest {
+            id: 1,
+            range_id: range.id.get(),
+            version: range.epoch.version,
+            timeout_ms: 5_000,
+            body: Some(range_request::Body::Write(batch)),
+        };
+        let message = RangeRequests { requests: vec![request], cluster_id };
+        let answers = node.stream(futures::stream::iter([message])).await.unwrap();
+        let answer = answers.into_inner().message().await.unwrap().unwrap().responses.remove(0);
+        let is_written = client.get("k").await.unwrap().is_some();
+        match answer.body.unwrap() {
+            range_response::Body::Error(error) => {
+                assert!(cluster_id == other && !is_written, "{error:?}");
+                assert_eq!(error.code(), Code::Incompatible, "{error:?}");
+            }
+            answer => assert!(cluster_id == own && is_written, "{cluster_id:x}: {answer:?}"),
+        }
+    }
+    let cluster_id = other;
+    assert!(node.timestamp(RangeTimestampRequest { cluster_id }).await.is_err());
+    assert!(node.open_session(OpenSessionRequest { cluster_id }).await.is_err());
+    let routes = ListRoutesRequest { cluster_id, ..ListRoutesRequest::default() };
+    assert!(node.list_routes(routes).await.is_err());
+
+    let address = format!("http://{}", cluster.meta_addresses()[0]);
+    let mut meta = MetaServiceClient::connect(address).await.unwrap();
+    let asked = [own, other].map(|cluster_id| TimestampsRequest { id: 1, count: 1, cluster_id });
+    let answers = meta.timestamps(futures::stream::iter(asked)).await.unwrap();
+    let mut answers = answers.into_inner();
+    let given = answers.message().await.unwrap().unwrap();
+    assert!(given.error.is_none() && given.first > 0, "{given:?}");
+    let refused = answers.message().await.unwrap().unwrap();
+    assert!(refused.error.is_some_and(|e| e.code() == Code::Incompatible) && refused.first == 0);
 }
 
 /// A copy took the place of a node that stood still: the node is told so when it goes on, and ends.

@@ -23,18 +23,30 @@ pub(crate) struct Connection {
     _counted: OwnedSemaphorePermit,
 }
 
+/// Where connections come from.
+pub(crate) trait Accept: Send {
+    /// The next one.
+    fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
+}
+
+impl Accept for TcpListener {
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        TcpListener::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
 /// The connections of `listener`, at most `connections_max` at a time. Those beyond are closed at once,
 /// so that whoever asked tries another process instead of waiting here.
 pub(crate) fn incoming(
-    listener: TcpListener,
+    listener: impl Accept,
     connections_max: usize,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let room = Arc::new(Semaphore::new(connections_max));
-    stream::unfold((listener, room), |(listener, room)| async move {
+    stream::unfold((listener, room), |(mut listener, room)| async move {
         let mut pause = PAUSE;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => match room.clone().try_acquire_owned() {
+                Ok(stream) => match room.clone().try_acquire_owned() {
                     Ok(counted) => {
                         // A connection that is gone already says so when it is read.
                         let _ = stream.set_nodelay(true);
@@ -115,7 +127,35 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use futures::StreamExt;
+    use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A process that has no files for connections for so many attempts.
+    struct WithoutFiles(u32, TcpListener);
+
+    impl Accept for WithoutFiles {
+        async fn accept(&mut self) -> io::Result<TcpStream> {
+            if self.0 == 0 {
+                return Accept::accept(&mut self.1).await;
+            }
+            self.0 -= 1;
+            const EMFILE: i32 = 24;
+            Err(io::Error::from_raw_os_error(EMFILE))
+        }
+    }
+
+    /// Somebody waits to be accepted all the time: without pauses that would take a whole core.
+    #[tokio::test]
+    async fn while_there_are_no_files_for_connections_it_is_tried_now_and_then() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let begun = Instant::now();
+        let mut connections = Box::pin(incoming(WithoutFiles(3, listener), 1));
+        let mut served = connections.next().await.unwrap().unwrap();
+        assert!(begun.elapsed() >= PAUSE * 7, "three attempts within {:?}", begun.elapsed());
+        assert_eq!(served.read_u8().await.unwrap(), b'x');
+    }
 
     #[tokio::test]
     async fn connections_beyond_the_limit_are_closed_until_there_is_room() {

@@ -5,7 +5,7 @@ use crate::member::testing::{Net, TestMember, eventually};
 use crate::registry::Holds;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
-use isotherm_types::{Key, RangeDescriptor, RangeId};
+use isotherm_types::{ClusterVersion, Key, RangeDescriptor, RangeId};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -214,6 +214,55 @@ async fn a_leader_that_was_cut_off_refuses_no_start_of_which_it_has_not_heard() 
     for member in members {
         member.close().await;
     }
+}
+
+/// Never past what every node supports, nor while one has not said it; then nothing older is let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_raised_to_what_all_of_it_supports_and_lets_in_nothing_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    // They do not say what they support: the first version only.
+    let mut nodes = bootstrapped(meta).await;
+    let version = || meta.group.machine().read().version();
+    let (first, newest) = (ClusterVersion::FIRST, ClusterVersion::CURRENT);
+    let say = |node: &pb::RegisterNodeResponse, supports: ClusterVersion| {
+        let supports_version = supports.to_wire();
+        meta.heartbeat(pb::HeartbeatRequest { seeded: 1, supports_version, ..beat(node) })
+    };
+    say(&nodes[0], newest).unwrap();
+    say(&nodes[1], newest).unwrap();
+    assert_eq!(meta.finalize_upgrade().await.unwrap().cluster_version, first.to_wire());
+    assert_eq!(version(), first, "the third node supports no more");
+    nodes[2] = register(meta, nodes[2].node_id, "node:3").await;
+    let refused = meta.finalize_upgrade().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Condition);
+    assert!(refused.0.message.contains("node 3"), "{refused}");
+    assert_eq!(version(), first, "it was started again, and has not said");
+    nodes.iter().for_each(|node| drop(say(node, newest).unwrap()));
+    assert_eq!(meta.finalize_upgrade().await.unwrap().cluster_version, newest.to_wire());
+    assert_eq!(version(), newest);
+
+    assert_eq!(say(&nodes[0], first).unwrap_err().code(), Code::Incompatible);
+    assert!(say(&nodes[0], newest).is_ok());
+    let start = |from: u32, to: u32| {
+        let address = "node:4".to_owned();
+        let (supports_from, supports_version) = (from, to);
+        let default = pb::RegisterNodeRequest::default();
+        meta.register_node(pb::RegisterNodeRequest {
+            address,
+            supports_from,
+            supports_version,
+            ..default
+        })
+    };
+    let current = newest.to_wire();
+    for (from, to) in [(0, 0), (0, current - 1), (current + 1, current + 2)] {
+        let refused = start(from, to).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Incompatible, "{from} to {to}");
+    }
+    assert!(start(0, current).await.is_ok() && start(current, current + 1).await.is_ok());
+    member.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
