@@ -301,7 +301,7 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<Found>, StoreError> {
 }
 
 /// Whether an install failed because of what it was to bring.
-fn is_of_one_replica(error: &StorageError) -> bool {
+pub(super) fn is_of_one_replica(error: &StorageError) -> bool {
     let is_gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
     match error {
         StorageError::EngineStopped { .. } => false,

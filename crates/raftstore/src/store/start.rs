@@ -2,6 +2,7 @@
 
 use super::context::Birth;
 use super::destroy::put_state;
+use super::open::is_of_one_replica;
 use super::quarantine::{DAMAGED, LACKS};
 use super::{Store, StoreContext, StoreError, StoreEvent};
 use crate::log_store::{self, LogStore, lacks};
@@ -298,9 +299,14 @@ async fn rebuild(replica: &Arc<Replica>, old: &Instance) -> Result<(), StoreErro
     let _ = tokio::time::timeout(Duration::from_secs(5), old.raft.shutdown()).await;
     barrier(&replica.ctx).await;
     let (ctx, key) = (replica.ctx.clone(), replica.key());
-    let load = move || match finish_install(&ctx, key)? {
-        Some(core) => Ok(Some(core)),
-        None => Core::load(&ctx.data, key.range),
+    let load = move || match finish_install(&ctx, key) {
+        Ok(Some(core)) => Ok(Some(core)),
+        Ok(None) => Core::load(&ctx.data, key.range).map_err(StoreError::from),
+        // What it was to bring is not whole.
+        Err(error) if is_of_one_replica(&error) => {
+            Err(StoreError::Damaged { range: key.range, reason: error.to_string() })
+        }
+        Err(error) => Err(error.into()),
     };
     let loaded = tokio::task::spawn_blocking(load)
         .await
