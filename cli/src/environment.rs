@@ -9,13 +9,14 @@ use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
 
 /// Variables of flags that belong to one process: whoever starts others keeps them to itself.
-pub const OF_ONE_PROCESS: [&str; 7] = [
+pub const OF_ONE_PROCESS: [&str; 8] = [
     "ISOTHERM_CONFIG",
     "ISOTHERM_ID",
     "ISOTHERM_LISTEN",
     "ISOTHERM_HTTP",
     "ISOTHERM_ADVERTISE",
     "ISOTHERM_DATA_DIR",
+    "ISOTHERM_CLEAR_DAMAGE",
     "ISOTHERM_JOIN",
 ];
 

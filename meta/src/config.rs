@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// From the gRPC port to the HTTP port, unless that is configured.
 const HTTP_PORT_OFFSET: u16 = 1000;
+const DISK_STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// One member of the meta service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +35,14 @@ pub struct MetaConfig {
     /// How the cluster begins. Only the first leader of a new cluster looks at it.
     #[serde(default)]
     pub bootstrap: BootstrapConfig,
+    /// With less free space than this the member gives leadership away, with a quarter of it, it takes
+    /// nothing. 0 turns that off; without a value it is 5 % of the disk, at most 256 MiB.
+    #[serde(default)]
+    pub disk_reserve_bytes: Option<u64>,
+    /// A process whose disk does not answer for that long ends, if the disks of others do; 0: it never
+    /// does; without a value it is a minute.
+    #[serde(default)]
+    pub disk_stall_limit_ms: Option<u64>,
 }
 
 /// How a new cluster begins.
@@ -96,6 +106,12 @@ impl MetaConfig {
         if faults.is_empty() { Ok(()) } else { Err(MetaError::Config { faults }) }
     }
 
+    /// How long its disk may be silent.
+    pub(crate) fn disk_stall_limit(&self) -> Option<Duration> {
+        let limit = self.disk_stall_limit_ms.map_or(DISK_STALL_LIMIT, Duration::from_millis);
+        (!limit.is_zero()).then_some(limit)
+    }
+
     /// This member's id.
     pub(crate) fn member(&self) -> NodeId {
         NodeId(self.id)
@@ -136,6 +152,8 @@ mod tests {
             data_dir: "m1".into(),
             peers: vec![(1, "127.0.0.1:7001".into()), (2, "127.0.0.1:7002".into())],
             bootstrap: BootstrapConfig::default(),
+            disk_reserve_bytes: None,
+            disk_stall_limit_ms: None,
         }
     }
 

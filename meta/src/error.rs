@@ -35,6 +35,18 @@ pub enum MetaError {
         #[source]
         source: StorageError,
     },
+    /// What is on disk is not what was written there.
+    #[error(
+        "the data in {} are damaged ({what}): this meta member stays out. Have the disk checked; then \
+         start it with an empty data directory: it learns everything from the other members",
+        path.display()
+    )]
+    Damaged {
+        /// Which directory.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
     /// The data directory is another member's.
     #[error("the data directory {path} belongs to meta member {found}, not to {configured}")]
     OtherMember {

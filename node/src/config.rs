@@ -31,6 +31,9 @@ pub struct NodeConfig {
     /// Where it is, for placement.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Use a data directory that was noted as damaged, with every replica in it counted as lost.
+    #[serde(default)]
+    pub clear_damage: bool,
     /// Sizes and intervals.
     #[serde(default)]
     pub tuning: NodeTuning,
@@ -57,6 +60,9 @@ pub struct NodeTuning {
     /// With less free space than this the node takes no writes and gives its leaderships away. 0
     /// turns that off; without a value it is 5 % of the disk, at most 1 GiB.
     pub disk_reserve_bytes: Option<u64>,
+    /// A process whose disk does not answer for that long ends, if the disks of others do; 0: it never
+    /// does.
+    pub disk_stall_limit_ms: u64,
     /// Confirm every read by a quorum round instead of a lease.
     pub read_quorum: bool,
     /// A stream of answers of which nothing is read for so long is ended.
@@ -78,6 +84,7 @@ impl Default for NodeTuning {
             snapshot_bytes_per_second: store.snapshot_bytes_per_second,
             log_sync_delay_us: 0,
             disk_reserve_bytes: None,
+            disk_stall_limit_ms: store.stall_limit.as_millis() as u64,
             read_quorum: store.read_quorum,
             stream_idle_ms: 60_000,
             request_memory_bytes: 256 << 20,
@@ -94,6 +101,7 @@ impl NodeTuning {
             log_retain_bytes: self.log_retain_bytes,
             log_retain_node_bytes: self.log_retain_node_bytes,
             snapshot_bytes_per_second: self.snapshot_bytes_per_second,
+            stall_limit: Duration::from_millis(self.disk_stall_limit_ms),
             read_quorum: self.read_quorum,
             ..StoreTuning::default()
         }
@@ -160,6 +168,7 @@ mod tests {
             data_dir: "data".into(),
             meta: vec!["127.0.0.1:7001".to_owned()],
             labels: BTreeMap::new(),
+            clear_damage: false,
             tuning: NodeTuning::default(),
         }
     }

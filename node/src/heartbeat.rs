@@ -39,6 +39,8 @@ const REPORTS_MAX: usize = 2000;
 const REPORTS_BYTES_MAX: usize = 4 << 20;
 /// Ranges in one heartbeat that are gone.
 const GONE_MAX: usize = 10_000;
+/// Ranges in one heartbeat whose replicas cannot be read.
+const DAMAGED_RANGES_MAX: usize = 100;
 /// Before the next one, if that was not all.
 const MORE_INTERVAL: Duration = Duration::from_millis(50);
 /// Sizes are looked up on every so many beats.
@@ -268,6 +270,7 @@ impl Heartbeat {
             replicas_behind: self.store.replicas_behind(),
             knows_version: self.store.cluster_version().to_wire(),
             cluster_id: self.cluster.get(),
+            damaged_ranges: self.damaged_ranges(),
         };
         let mut leader = self.meta.leader().await?;
         let answer = tokio::time::timeout(TIMEOUT, leader.heartbeat(request)).await;
@@ -302,6 +305,11 @@ impl Heartbeat {
         let told = Duration::from_millis(answer.heartbeat_ms.clamp(50, 5000));
         let interval = if more { MORE_INTERVAL } else { told };
         Ok((interval, acknowledged, gone))
+    }
+
+    fn damaged_ranges(&self) -> Vec<u64> {
+        let damaged = self.store.damaged_ranges().into_iter();
+        damaged.map(RangeId::get).take(DAMAGED_RANGES_MAX).collect()
     }
 
     /// Takes in where the other nodes are and which starts of them are the newest.

@@ -10,6 +10,7 @@
 //! | `service` | the RPCs: ranges for clients that route, `isotherm.v1` for everybody |
 
 mod config;
+mod damage;
 mod disk;
 mod error;
 mod heartbeat;

@@ -12,6 +12,7 @@
 //! log is closed. A node that the meta service refuses hands nothing over: it is not to be heard any
 //! more.
 
+use crate::damage;
 use crate::disk::{self, Disk};
 use crate::heartbeat::{Heartbeat, HeartbeatState};
 use crate::oracle::Oracle;
@@ -25,7 +26,7 @@ use isotherm_proto::internal::merge_service_server::MergeServiceServer;
 use isotherm_proto::internal::range_service_server::RangeServiceServer;
 use isotherm_proto::internal::replica_service_server::ReplicaServiceServer;
 use isotherm_proto::v1::kv_server::KvServer;
-use isotherm_raftstore::{Store, StoreOptions};
+use isotherm_raftstore::{Store, StoreOptions, distrust_all};
 use isotherm_storage::{
     DataDir, DataEngine, DataOptions, Identity, LogEngine, LogOptions, RocksLog,
 };
@@ -63,6 +64,15 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
 /// Runs a node until `stop`; returns after a clean end.
 pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), NodeError> {
     config.check()?;
+    let meta = config.meta.clone();
+    let ended = run_until(config, stop).await;
+    if let Err(NodeError::Damaged { identity: Some(identity), what, .. }) = &ended {
+        damage::report(&meta, *identity, what).await;
+    }
+    ended
+}
+
+async fn run_until(config: NodeConfig, stop: CancellationToken) -> Result<(), NodeError> {
     let metrics = MetricsHandle::install();
     let (grpc, grpc_address) = listen(config.listen)?;
     let (http, http_address) = listen(config.http_addr())?;
@@ -70,6 +80,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         let path = config.data_dir.clone();
         Arc::new(blocking(move || DataDir::open(path, "node")).await??)
     };
+    damage::check(&dir, config.clear_damage)?;
     let meta = Arc::new(MetaLink::new(config.meta.clone()));
     let address = config.address(grpc_address);
     let state = Arc::new(HeartbeatState::default());
@@ -147,7 +158,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     });
 
     let oracle = Oracle::start(meta.clone(), identity.cluster, is_registered, servers.clone());
-    let (log, store) = open_store(&config, &dir, identity, &peers, oracle.clone()).await?;
+    let opened = open_store(&config, &dir, identity, &peers, oracle.clone()).await;
+    let (log, store) = opened.map_err(|error| damage::noted(&dir, error))?;
+    damage::cleared(&dir)?;
     // The cluster's settings are not known without meta: as if the strictest were set.
     store.set_read_quorum(!is_registered);
     let registered = Arc::new(OnceLock::new());
@@ -204,15 +217,23 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
         heartbeat.run(stopped).await
     }));
 
-    let refused = tokio::select! {
-        () = stop.cancelled() => None,
-        () = ended.cancelled() => None,
-        ended = &mut reporting => match ended {
+    let mut damage = store.damage();
+    let (mut refused, mut damaged) = (None, None);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = ended.cancelled() => {}
+        Ok(damage) = damage.wait_for(Option::is_some) => damaged.clone_from(&damage),
+        ended = &mut reporting => refused = match ended {
             Ok(ended) => ended.err(),
             Err(failed) => Some(NodeError::Serve(format!("heartbeats: {failed}"))),
         },
-    };
+    }
     let ended_early = !stop.is_cancelled();
+    if let Some(what) = &damaged {
+        // First of all: whatever happens on the way out, it is not used again.
+        dir.note_damage(what)?;
+        tracing::error!(error = what, "the data of this node are damaged: the process ends");
+    }
     state.draining.store(true, Ordering::Release);
     if let Some(error) = refused {
         tracing::error!(%error, "this node ends now");
@@ -231,6 +252,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Node
     // It says that the process stops before that is over.
     stop.cancel();
     let _ = telling.await;
+    if let Some(what) = damaged {
+        return Err(damage::error(&dir, what));
+    }
     match server.await {
         Ok(Ok(())) if ended_early => Err(NodeError::Serve("it ended by itself".to_owned())),
         Ok(Ok(())) => Ok(()),
@@ -275,7 +299,7 @@ fn routes(
 
 async fn open_store(
     config: &NodeConfig,
-    dir: &DataDir,
+    dir: &Arc<DataDir>,
     identity: Identity,
     peers: &Peers,
     oracle: Oracle,
@@ -284,13 +308,20 @@ async fn open_store(
     let log_options = LogOptions {
         prepares_files: true,
         sync_delay: Duration::from_micros(tuning.log_sync_delay_us),
+        accepts_loss: dir.damage()?.is_some(),
+        on_fatal: damage::on_fatal(dir.clone()),
         ..LogOptions::default()
     };
     let data_options =
         DataOptions { block_cache_bytes: tuning.block_cache_bytes, ..DataOptions::default() };
+    let distrusts = log_options.accepts_loss;
     let (raft_dir, data_dir) = (dir.raft_dir().to_owned(), dir.data_dir().to_owned());
     let (log, data) = blocking(move || {
         let log = RocksLog::open(&raft_dir, log_options)?;
+        if distrusts {
+            let replicas = distrust_all(&log)?;
+            tracing::warn!(replicas, "every replica here counts as lost: they are built again");
+        }
         let data = DataEngine::open(&data_dir, &data_options)?;
         Ok::<_, NodeError>((Arc::new(log), data))
     })

@@ -51,6 +51,8 @@ pub async fn meta(global: &Global, args: Meta) -> Result<(), Failure> {
             ranges: args.bootstrap_ranges,
             replicas: args.replicas,
         },
+        disk_reserve_bytes: args.disk_reserve_bytes,
+        disk_stall_limit_ms: args.disk_stall_limit.map(|d| d.as_millis() as u64),
     };
     let stop = stop_signal()?;
     isotherm_meta::run(config, stop).await.map_err(|error| {
@@ -96,6 +98,9 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         log_retain_node_bytes: args.log_retain_node_bytes.unwrap_or(defaults.log_retain_node_bytes),
         log_sync_delay_us: args.log_sync_delay.map_or(0, |d| d.as_micros() as u64),
         disk_reserve_bytes: args.disk_reserve_bytes,
+        disk_stall_limit_ms: args
+            .disk_stall_limit
+            .map_or(defaults.disk_stall_limit_ms, |d| d.as_millis() as u64),
         read_quorum: args.read_quorum,
         stream_idle_ms: args.stream_idle.map_or(defaults.stream_idle_ms, |d| d.as_millis() as u64),
         request_memory_bytes: args.request_memory_bytes.unwrap_or(defaults.request_memory_bytes),
@@ -107,6 +112,7 @@ pub async fn node(global: &Global, args: Node) -> Result<(), Failure> {
         data_dir,
         meta: global.meta.clone(),
         labels: labels(&args.label)?,
+        clear_damage: args.clear_damage,
         tuning,
     };
     let stop = stop_signal()?;

@@ -487,6 +487,13 @@ impl MetaService for Meta {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn report_damage(
+        &self,
+        _: Request<pb::ReportDamageRequest>,
+    ) -> Result<Response<pb::ReportDamageResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn list_nodes(
         &self,
         _: Request<pb::ListNodesRequest>,

@@ -14,6 +14,7 @@
 //! The only user of openraft, whose types do not leave this crate.
 
 mod command;
+mod disk_probe;
 mod entry_codec;
 mod faults;
 mod group;
@@ -33,6 +34,6 @@ pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
 pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{
-    Look, OracleError, RangeError, SliceBudget, SpanOverlap, Store, StoreError, StoreEvent,
-    StoreOptions, StoreTuning, TimestampSource,
+    DiskRoom, Look, OracleError, RangeError, SliceBudget, SpanOverlap, Store, StoreError,
+    StoreEvent, StoreOptions, StoreTuning, TimestampSource, distrust_all,
 };

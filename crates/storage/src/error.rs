@@ -1,5 +1,6 @@
 //! What can go wrong on disk.
 
+use rocksdb::ErrorKind;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -44,6 +45,24 @@ pub enum StorageError {
         /// What does not fit.
         why: String,
     },
+    /// The data engine takes no writes any more: what is in memory cannot be flushed, or what is on
+    /// disk cannot be compacted. It stays so until it is opened again.
+    #[error("the data engine takes no writes: {source}")]
+    EngineStopped {
+        /// Why.
+        source: rocksdb::Error,
+    },
+    /// The log ends before groups that were synced.
+    #[error(
+        "the log lost entries or votes that were on disk: it ends at group {found} of {durable} \
+         that were synced"
+    )]
+    LostLog {
+        /// The last group that can be read.
+        found: u64,
+        /// The last one that is known to have been on disk.
+        durable: u64,
+    },
     /// Another process has the directory open.
     #[error("{path} is in use by another process")]
     InUse {
@@ -56,6 +75,26 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether bytes on disk are not what was written there, or cannot be read at all: reading them
+    /// again will not help. What a checksum vouches for, but this software does not understand, is
+    /// something else: newer software may have written it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::LostLog { .. } => true,
+            Self::RocksDb(error) | Self::EngineStopped { source: error } => is_damage(error),
+            Self::Io(error) | Self::File { source: error, .. } => is_unreadable(error),
+            Self::Corrupt { .. }
+            | Self::Incompatible { .. }
+            | Self::InUse { .. }
+            | Self::Closed => false,
+        }
+    }
+
+    /// Whether the whole engine stands still because of damage, not one replica.
+    pub fn stops_engine(&self) -> bool {
+        matches!(self, Self::EngineStopped { source } if is_damage(source))
+    }
+
     pub(crate) fn corrupt(what: &'static str, why: impl Into<String>) -> Self {
         Self::Corrupt { what, why: why.into() }
     }
@@ -65,4 +104,18 @@ impl StorageError {
         let path = path.into();
         move |source| Self::File { path, source }
     }
+}
+
+fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        ErrorKind::Corruption => true,
+        // A sector that the disk cannot read (EIO).
+        ErrorKind::IOError => error.to_string().contains("Input/output error"),
+        _ => false,
+    }
+}
+
+fn is_unreadable(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.raw_os_error() == Some(EIO)
 }

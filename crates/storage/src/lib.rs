@@ -15,15 +15,16 @@ pub mod codec;
 mod data;
 mod dir;
 mod error;
+mod files;
 pub mod key;
 mod log;
 mod metrics;
 
 pub use data::{
     Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,
-    Scanned, SnapshotCf, SnapshotExport, SnapshotFile, Visited,
+    Scanned, SnapshotCf, SnapshotExport, SnapshotFile, VerifyPosition, Visited,
 };
-pub use dir::{DataDir, DiskSpace, Identity, KnownPeer, LastStart, Place, free_space};
+pub use dir::{Damage, DataDir, DiskSpace, Identity, KnownPeer, LastStart, Place, free_space};
 pub use error::{Result, StorageError};
 pub use key::LocalKey;
 pub use log::{

@@ -34,6 +34,8 @@ pub(crate) struct Meta {
     pub(crate) holds: Mutex<Holds>,
     /// When the leader last asked itself how far the safe point may go.
     pub(crate) safe_point_seen_to: Mutex<Option<Instant>>,
+    /// Whether the disk of this member has little room.
+    pub(crate) is_disk_full: watch::Sender<bool>,
     /// The term in which this member leads and has applied everything of earlier ones; else 0.
     pub(crate) serving: watch::Sender<u64>,
     /// Wakes the leader's task.
@@ -65,6 +67,9 @@ fn group_error(error: GroupError) -> WireError {
         GroupError::Indeterminate => {
             WireError::new(Code::Indeterminate, "the meta service may or may not have done it")
         }
+        GroupError::DiskFull => {
+            WireError::new(Code::DiskFull, "the disk of the leader of the meta service is full")
+        }
         GroupError::Stopped => WireError::new(Code::Unavailable, "this meta member is stopping"),
         GroupError::TimedOut => WireError::new(
             Code::Unavailable,
@@ -93,6 +98,7 @@ impl Meta {
             pool: Mutex::default(),
             holds: Mutex::new(Holds::new(Instant::now(), LIFETIME)),
             safe_point_seen_to: Mutex::default(),
+            is_disk_full: watch::Sender::new(false),
             serving: watch::Sender::new(0),
             news: Notify::new(),
             notes: Notes::default(),

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | admission | begins the service, or takes a member in that lost its directory | when it votes |
 //! | leader | while this member leads: founds, bootstraps, takes reports, raises the safe point | the member's stop |
+//! | disk | watches its room, and whether it answers | the member's stop |
 //! | identity | writes the cluster's id into the data directory once it is known | when it did |
 //! | the oracle's | see `oracle` | the member's stop |
 //! | gRPC and HTTP servers | | after leadership was handed over |
@@ -12,6 +13,7 @@
 //! the group ends, the log is closed.
 
 mod admission;
+mod disk;
 mod leader;
 mod meta;
 mod run;

@@ -1,6 +1,7 @@
 //! The life of a member: open, serve, hand over, close.
 
 use super::admission::{Admission, part_at_start};
+use super::disk;
 use super::leader;
 use super::meta::Meta;
 use crate::config::MetaConfig;
@@ -13,7 +14,7 @@ use isotherm_links::{Inbox, Outbox};
 use isotherm_proto::DESCRIPTORS;
 use isotherm_proto::internal::meta_service_server::MetaServiceServer;
 use isotherm_raftstore::{Group, GroupOptions, Part};
-use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, RocksLog, StorageError};
+use isotherm_storage::{DataDir, Identity, LogEngine, LogOptions, OnFatal, RocksLog, StorageError};
 use isotherm_task::{guarded, until};
 use isotherm_telemetry::{FileLimit, Health, MetricsHandle, notify_service_manager, serve_http};
 use isotherm_transport::{
@@ -120,6 +121,14 @@ impl Member {
         let meta = Arc::new(Meta::new(me, members, founding, group, oracle, peers));
         let lead = leader::run(meta.clone(), work.clone());
         tasks.spawn(until("meta leader", work.clone(), lead));
+        let (path, reserve) = (dir.path().to_owned(), config.disk_reserve_bytes);
+        let watch = disk::watch(meta.clone(), path, reserve, work.clone());
+        tasks.spawn(until("disk watch", work.clone(), watch));
+        let (group, stop, limit) = (meta.group.clone(), work.clone(), config.disk_stall_limit());
+        let watch = async move {
+            stop.run_until_cancelled(group.watch_disk(limit)).await;
+        };
+        tasks.spawn(until("watch of syncs", work.clone(), watch));
         let servers = CancellationToken::new();
         Ok(Self { meta, dir, log, cluster, tasks, work, servers })
     }
@@ -293,17 +302,34 @@ type Storage = (Arc<DataDir>, Arc<dyn LogEngine>, bool);
 
 /// The directory, the log in it, and whether nothing was ever written.
 async fn open_storage(config: &MetaConfig) -> Result<Storage, MetaError> {
-    let (path, configured) = (config.data_dir.clone(), config.member());
-    let opened = blocking(move || {
-        let dir = DataDir::open(path, "meta")?;
-        let options = LogOptions { write_buffer_bytes: LOG_BUFFER_BYTES, ..LogOptions::default() };
-        let log = RocksLog::open(dir.raft_dir(), options)?;
-        let replicas = log.replicas()?;
-        Ok((dir, log, replicas))
-    });
+    let (config_path, configured) = (config.data_dir.clone(), config.member());
+    let failed = |source| MetaError::Storage { path: config.data_dir.clone(), source };
     let path = || config.data_dir.clone();
-    let (dir, log, replicas) =
-        opened.await.map_err(|source| MetaError::Storage { path: path(), source })?;
+    let dir = blocking(move || DataDir::open(config_path, "meta")).await.map_err(failed)?;
+    let dir = Arc::new(dir);
+    if let Some(damage) = dir.damage().map_err(failed)? {
+        return Err(MetaError::Damaged { path: path(), what: damage.what });
+    }
+    let options = LogOptions {
+        write_buffer_bytes: LOG_BUFFER_BYTES,
+        on_fatal: on_fatal(dir.clone()),
+        ..LogOptions::default()
+    };
+    let raft_dir = dir.raft_dir().to_owned();
+    let opened = blocking(move || {
+        let log = RocksLog::open(&raft_dir, options)?;
+        let replicas = log.replicas()?;
+        Ok((log, replicas))
+    });
+    let (log, replicas) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) if error.is_damage() => {
+            let what = error.to_string();
+            dir.note_damage(&what).map_err(failed)?;
+            return Err(MetaError::Damaged { path: path(), what });
+        }
+        Err(error) => return Err(failed(error)),
+    };
     let owner = dir.identity().map(|identity| identity.node);
     let owners = owner.into_iter().chain(replicas.iter().map(|r| NodeId(r.replica.get())));
     for found in owners {
@@ -311,7 +337,21 @@ async fn open_storage(config: &MetaConfig) -> Result<Storage, MetaError> {
             return Err(MetaError::OtherMember { path: path(), found, configured });
         }
     }
-    Ok((Arc::new(dir), Arc::new(log), replicas.is_empty()))
+    Ok((dir, Arc::new(log), replicas.is_empty()))
+}
+
+/// Ends the process when the log cannot be written, and notes it if the reason is damage: then the
+/// member stays out.
+fn on_fatal(dir: Arc<DataDir>) -> OnFatal {
+    Arc::new(move |error: &StorageError| {
+        if error.is_damage()
+            && let Err(error) = dir.note_damage(&error.to_string())
+        {
+            tracing::error!(%error, "the damage cannot be noted");
+        }
+        tracing::error!(%error, "writing the log failed: the process ends");
+        std::process::abort();
+    })
 }
 
 fn server_ended<E: std::fmt::Display>(

@@ -28,6 +28,8 @@ fn config(id: usize, ports: &[u16], dir: &Path) -> MetaConfig {
         data_dir: dir.join(format!("m{id}")),
         peers: (1..).zip(ports.iter().map(address)).collect(),
         bootstrap: BootstrapConfig { nodes: 1, ranges: 4, replicas: 3 },
+        disk_reserve_bytes: None,
+        disk_stall_limit_ms: None,
     }
 }
 

@@ -40,6 +40,7 @@ impl From<GroupError> for Refusal {
             GroupError::Indeterminate | GroupError::TimedOut => {
                 Self::Unavailable("no quorum of the meta service answered in time")
             }
+            GroupError::DiskFull => Self::Unavailable("the disk of this meta member is full"),
             GroupError::Stopped => Self::Unavailable("this meta member is not running"),
         }
     }

@@ -4,7 +4,7 @@ use super::loads::{Load, Loads};
 use isotherm_types::{
     ClusterVersion, Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,10 @@ pub struct Registry {
     unled: HashMap<RangeId, Instant>,
     looked: Instant,
     loads: Loads,
+    /// Nodes that stay out because their data are damaged, and how.
+    damaged_nodes: BTreeMap<NodeId, String>,
+    /// Ranges whose replicas on a node cannot be read, of each node that has some.
+    damaged_ranges: BTreeMap<NodeId, Vec<RangeId>>,
 }
 
 impl Registry {
@@ -163,6 +167,8 @@ impl Registry {
             unled: HashMap::new(),
             looked: now,
             loads: Loads::default(),
+            damaged_nodes: BTreeMap::new(),
+            damaged_ranges: BTreeMap::new(),
         }
     }
 
@@ -199,6 +205,31 @@ impl Registry {
         let presence = self.nodes.get_mut(&node).expect("it was put there just now");
         presence.heartbeat = Some((now, heartbeat));
         presence.heard = now;
+        self.damaged_nodes.remove(&node);
+    }
+
+    /// A node says that it stays out. Until its next heartbeat.
+    pub fn note_damage(&mut self, node: NodeId, what: String) {
+        self.damaged_nodes.insert(node, what);
+    }
+
+    /// The nodes that stay out because their data are damaged, and how.
+    pub fn damaged_nodes(&self) -> &BTreeMap<NodeId, String> {
+        &self.damaged_nodes
+    }
+
+    /// The ranges whose replicas on `node` cannot be read: those that its last heartbeat named.
+    pub fn note_damaged_ranges(&mut self, node: NodeId, ranges: Vec<RangeId>) {
+        if ranges.is_empty() {
+            self.damaged_ranges.remove(&node);
+        } else {
+            self.damaged_ranges.insert(node, ranges);
+        }
+    }
+
+    /// The ranges that cannot be read on some node, of each node that has some.
+    pub fn damaged_ranges(&self) -> &BTreeMap<NodeId, Vec<RangeId>> {
+        &self.damaged_ranges
     }
 
     /// What `node` says of one range: that it leads it, or (`None`) that it does not.
@@ -282,6 +313,8 @@ impl Registry {
     /// Forgets the nodes that are not registered any more.
     pub fn forget_nodes(&mut self, is_registered: impl Fn(NodeId) -> bool) {
         self.nodes.retain(|node, _| is_registered(*node));
+        self.damaged_nodes.retain(|node, _| is_registered(*node));
+        self.damaged_ranges.retain(|node, _| is_registered(*node));
     }
 
     /// Since when the node is silent: its last heartbeat, the start that has not led to one yet, or the

@@ -34,6 +34,7 @@ macro_rules! answers {
 answers! {
     RegisterNodeResponse: Indeterminate,
     HeartbeatResponse: Unavailable,
+    ReportDamageResponse: Unavailable,
     GetRangesResponse: Unavailable,
     ListNodesResponse: Unavailable,
     AllocateIdsResponse: Indeterminate,

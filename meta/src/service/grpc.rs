@@ -47,6 +47,13 @@ impl MetaService for Service {
         answer(self.meta.heartbeat_confirmed(request.into_inner())).await
     }
 
+    async fn report_damage(
+        &self,
+        request: Request<pb::ReportDamageRequest>,
+    ) -> Answer<pb::ReportDamageResponse> {
+        answer(async { self.meta.report_damage(request.into_inner()) }).await
+    }
+
     async fn timestamps(
         &self,
         request: Request<Streaming<pb::TimestampsRequest>>,

@@ -16,6 +16,11 @@ use std::time::Instant;
 /// Bytes of descriptors that prove something removed, in one answer, about.
 const REMOVED_BYTES_MAX: usize = 2 << 20;
 
+/// Characters that are kept of what a node says is damaged.
+const DAMAGE_CHARS_MAX: usize = 300;
+/// Ranges of one node that are kept as damaged.
+const DAMAGED_RANGES_MAX: usize = 100;
+
 /// A report whose descriptors were checked.
 struct Report {
     range: RangeId,
@@ -80,6 +85,8 @@ impl Meta {
             let known = registry.presence(node).and_then(|p| p.heartbeat);
             let is_known = known.is_some_and(|(_, h)| h.seeded == heartbeat.seeded);
             registry.heartbeat(node, incarnation, heartbeat, Instant::now());
+            let damaged = request.damaged_ranges.iter().take(DAMAGED_RANGES_MAX);
+            registry.note_damaged_ranges(node, damaged.map(|range| RangeId(*range)).collect());
             for report in &reports {
                 registry.report(node, report.range, report.term, report.led.clone());
                 let own = &report.descriptors[0];
@@ -103,6 +110,24 @@ impl Meta {
             self.news.notify_one();
         }
         Ok(self.answer_heartbeat(node, request.seeded, report_all))
+    }
+
+    /// A node that stays out. It is no sign of life: one that starts again and again and says so each time
+    /// is to be replaced all the same.
+    pub(super) fn report_damage(
+        &self,
+        request: pb::ReportDamageRequest,
+    ) -> Result<pb::ReportDamageResponse, WireError> {
+        self.leading()?;
+        self.check_cluster(request.cluster_id)?;
+        let node = NodeId(request.node_id);
+        if !self.group.machine().read().nodes().contains_key(&node) {
+            return Err(WireError::new(Code::NotFound, format!("node {node} is not registered")));
+        }
+        let what: String = request.what.chars().take(DAMAGE_CHARS_MAX).collect();
+        tracing::error!(node_id = %node, what, "the data of a node are damaged: it stays out");
+        self.registry.lock().note_damage(node, what);
+        Ok(pb::ReportDamageResponse { error: None })
     }
 
     /// Holds the descriptors that are newer than the map's; says whether there are any.

@@ -108,11 +108,19 @@ impl View<'_> {
                 }
             }
         };
+        let damaged = self.registry.damaged_nodes();
         self.in_state(NodeState::Down)
             .into_iter()
             .map(|id| {
                 let address = &self.machine.nodes()[&id].details.address;
-                format!("node {id} ({address}) is down: {}", since(&id))
+                match damaged.get(&id) {
+                    Some(what) => format!(
+                        "node {id} ({address}) stays out because its data are damaged: have its \
+                         disk checked, then start it with an empty data directory (or once with \
+                         --clear-damage); found was: {what}"
+                    ),
+                    None => format!("node {id} ({address}) is down: {}", since(&id)),
+                }
             })
             .collect::<Vec<_>>()
             .into_iter()
@@ -168,8 +176,19 @@ impl Meta {
         let ids = &counts.under_replicated_ids;
         let count = counts.under_replicated;
         problems.extend(View::range_problem("are under-replicated", count, total, ids));
+        for (id, ranges) in view.registry.damaged_ranges() {
+            let which = names(&ranges[..ranges.len().min(10)], ranges.len() as u64);
+            problems.push(format!(
+                "node {id} cannot read its replicas of ranges {which}: have its disk checked; they \
+                 are removed and built again as soon as all others of these ranges are there"
+            ));
+        }
         for id in view.in_state(NodeState::ReadOnly) {
             problems.push(format!("node {id} is read-only: its disk is nearly full"));
+        }
+        if *self.is_disk_full.borrow() {
+            let me = self.me.get();
+            problems.push(format!("the disk of meta member {me}, which leads, is nearly full"));
         }
         problems.extend(self.member_problem());
         problems.extend(self.clock_problem());

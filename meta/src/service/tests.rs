@@ -158,6 +158,45 @@ async fn a_restarted_node_keeps_its_id_and_its_former_start_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stays_out_is_down_and_the_status_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = member(dir.path()).await;
+    let meta = &member.meta;
+    let nodes = bootstrapped(meta).await;
+    let (out, cluster_id) = (&nodes[1], nodes[1].cluster_id);
+    let damage = |node_id| pb::ReportDamageRequest { cluster_id, node_id, what: "x".repeat(9999) };
+    assert_eq!(meta.report_damage(damage(99)).unwrap_err().code(), Code::NotFound);
+    let begins = format!("node {} (", out.node_id);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let said = loop {
+        // Again and again, as one that is started again and again.
+        meta.report_damage(damage(out.node_id)).unwrap();
+        for node in nodes.iter().filter(|node| node.node_id != out.node_id) {
+            let damaged_ranges = vec![3; 1000];
+            meta.heartbeat(pb::HeartbeatRequest { seeded: 1, damaged_ranges, ..beat(node) })
+                .unwrap();
+        }
+        let problems = meta.status().await.unwrap().problems;
+        if let Some(said) = problems.iter().find(|p| p.starts_with(&begins)) {
+            assert!(problems.iter().any(|p| p.contains("cannot read its replicas of ranges r3")));
+            break said.clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "it counts as alive");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert!(said.contains("empty data directory") && said.len() < 700, "{said}");
+    for node in &nodes {
+        meta.heartbeat(pb::HeartbeatRequest { seeded: 1, ..beat(node) }).unwrap();
+    }
+    let problems = meta.status().await.unwrap().problems;
+    assert!(
+        !problems.iter().any(|p| p.contains("damage") || p.contains("cannot read")),
+        "{problems:?}"
+    );
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_for_another_cluster_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let member = member(dir.path()).await;

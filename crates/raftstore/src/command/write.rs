@@ -72,6 +72,11 @@ impl WriteOp {
 }
 
 impl WriteRequest {
+    /// Whether it takes things away and puts nothing there: without that a full disk stays full.
+    pub fn makes_room(&self) -> bool {
+        self.ops.iter().all(|op| matches!(op, WriteOp::Delete { .. }))
+    }
+
     /// Bytes of all keys and values.
     pub fn size_bytes(&self) -> usize {
         self.ops.iter().map(WriteOp::size_bytes).sum()

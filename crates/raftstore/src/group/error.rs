@@ -20,6 +20,9 @@ pub enum GroupError {
     /// The member is shutting down or starting again. Nothing was proposed.
     #[error("this member is not running")]
     Stopped,
+    /// The disk has no room. Nothing was proposed.
+    #[error("the disk of this member is full")]
+    DiskFull,
     /// No quorum answered in time. Nothing was proposed.
     #[error("no quorum answered in time")]
     TimedOut,

@@ -3,6 +3,7 @@
 use super::applied::{Applied, Machine};
 use super::error::{GroupError, GroupOpenError};
 use super::instance::Instance;
+use crate::disk_probe::DiskProbe;
 use crate::sender::PeerSender;
 use arc_swap::ArcSwapOption;
 use isotherm_storage::{LogEngine, ReplicaKey};
@@ -11,7 +12,7 @@ use openraft::Instant;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,10 @@ pub struct Group<M: Machine> {
     pub(super) generation: Arc<AtomicU64>,
     pub(super) instance: ArcSwapOption<Instance<M>>,
     pub(super) leadership: watch::Sender<Leadership>,
+    /// The term in which this member gave leadership away because its disk did not answer; 0: none.
+    pub(super) yielded_term: AtomicU64,
+    pub(super) probe: DiskProbe,
+    has_room: AtomicBool,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -88,12 +93,15 @@ impl<M: Machine> Group<M> {
             timing,
             snapshot_every,
             part: watch::Sender::new(part),
-            engine: log,
+            engine: log.clone(),
             sender,
             applied,
             generation: Arc::default(),
             instance: ArcSwapOption::empty(),
             leadership: watch::Sender::default(),
+            yielded_term: AtomicU64::new(0),
+            has_room: AtomicBool::new(true),
+            probe: DiskProbe::new(log.clone()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -153,6 +161,15 @@ impl<M: Machine> Group<M> {
         }
         let lately = Duration::from_millis(self.timing.election_max_ms * 2);
         metrics.last_quorum_acked.is_some_and(|acked| acked.into_inner().elapsed() < lately)
+    }
+
+    /// Without room it takes no entries and proposes none ([`GroupError::DiskFull`]); it votes.
+    pub fn set_room(&self, has_room: bool) {
+        self.has_room.store(has_room, Ordering::Release);
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Acquire)
     }
 
     /// Where its log ends; 0 if it is not running.

@@ -24,6 +24,7 @@ mod member;
 mod operation;
 mod receive;
 mod snapshot;
+mod stall;
 mod supervise;
 
 pub use applied::Machine;

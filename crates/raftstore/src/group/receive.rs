@@ -4,6 +4,7 @@ use super::applied::Machine;
 use super::instance::Instance;
 use super::member::{Group, Part};
 use super::snapshot::collect;
+use crate::disk_probe::PROBE;
 use crate::network::{Method, VoteGate, campaign, serve_call, serve_stream};
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
 use bytes::Bytes;
@@ -38,6 +39,12 @@ impl<M: Machine> FrameReceiver for Group<M> {
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             let instance = self.addressee(&header)?;
+            if header.method == PROBE {
+                return match self.probe.answers().await {
+                    true => Ok(Bytes::new()),
+                    false => Err("the disk does not answer".into()),
+                };
+            }
             let gate = VoteGate { hold_until: instance.vote_hold_until, abstains: !self.votes() };
             if header.method == CAMPAIGN {
                 gate.check()?;
@@ -45,7 +52,7 @@ impl<M: Machine> FrameReceiver for Group<M> {
                 return Ok(Bytes::new());
             }
             let method = Method::try_from(header.method)?;
-            serve_call(&instance.raft, method, payload, gate).await
+            serve_call(&instance.raft, method, payload, gate, self.has_room()).await
         })
     }
 
@@ -58,7 +65,9 @@ impl<M: Machine> FrameReceiver for Group<M> {
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if let Ok(instance) = self.addressee(&header) {
-                serve_stream(&instance.raft, source, sink, || {}).await;
+                let group = self.clone();
+                let has_room = move || group.has_room();
+                serve_stream(&instance.raft, source, sink, has_room, || {}).await;
             }
         })
     }
@@ -71,6 +80,9 @@ impl<M: Machine> FrameReceiver for Group<M> {
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             let instance = self.addressee(&header)?;
+            if !self.has_room() {
+                return Err("the disk of this member is full".into());
+            }
             let (vote, snapshot) = collect(chunks).await?;
             let installed = instance.raft.install_full_snapshot(vote, snapshot).await;
             let response = installed.map_err(|e| e.to_string())?;

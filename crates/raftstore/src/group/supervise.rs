@@ -56,10 +56,15 @@ impl<M: Machine> Group<M> {
         loop {
             let (running, leadership) = {
                 let metrics = metrics.borrow_and_update();
+                let term = metrics.current_term;
+                // It was given away, and this member hears of it when its disk answers.
+                let is_given = self.yielded_term.load(Ordering::Acquire) == term;
+                let is_leader = metrics.state.is_leader();
+                let leader = metrics.current_leader.map(NodeId);
                 let leadership = Leadership {
-                    term: metrics.current_term,
-                    leader: metrics.current_leader.map(NodeId),
-                    is_leader: metrics.state.is_leader(),
+                    term,
+                    leader: leader.filter(|_| !(is_leader && is_given)),
+                    is_leader: is_leader && !is_given,
                 };
                 (metrics.running_state.clone(), leadership)
             };

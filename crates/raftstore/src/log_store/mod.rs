@@ -21,6 +21,7 @@ mod storage;
 mod tail;
 mod view;
 
+pub use open::{is_damage, lacks};
 pub use reader::LogReader;
 pub use storage::LogStore;
 pub use view::LogView;

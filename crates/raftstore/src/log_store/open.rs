@@ -4,12 +4,14 @@ use super::LogStore;
 use super::sizes::LogSizes;
 use super::state::{Shared, State};
 use crate::entry_codec::{decode_entry, decode_message};
+use crate::replica::seed_log_id;
 use crate::type_config::LogId;
-use isotherm_storage::{LogEngine, ReplicaKey, StateKind};
+use isotherm_storage::{LogEngine, ReplicaKey, StateKind, StorageError};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use thiserror::Error;
 use tokio::sync::watch;
 
 impl LogStore {
@@ -33,10 +35,38 @@ impl LogStore {
             generation,
             own_generation,
             state: Mutex::new(state),
+            is_damaged: AtomicBool::new(false),
             flushed: watch::Sender::new(durable),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
+}
+
+/// Entries are missing between those that a snapshot covers and the first one.
+#[derive(Debug, Error)]
+#[error("the log of replica {key} starts at {first}, after {expected}: entries are lost")]
+struct Hole {
+    key: ReplicaKey,
+    first: u64,
+    expected: u64,
+}
+
+/// Whether a log could not be opened because what is on disk is not what was written there.
+pub fn is_damage(error: &io::Error) -> bool {
+    let Some(inner) = error.get_ref() else { return false };
+    inner.is::<Hole>() || inner.downcast_ref().is_some_and(StorageError::is_damage)
+}
+
+/// Whether the log of `key` ends before `applied`, which was in it when it was applied. Blocking.
+///
+/// A range that begins has an applied state and no log, and a snapshot's purge is in the log before its
+/// install counts as done (`replica/snapshot.rs`): everything else comes from the log.
+pub fn lacks(engine: &dyn LogEngine, key: ReplicaKey, applied: Option<LogId>) -> io::Result<bool> {
+    let Some(applied) = applied.filter(|applied| *applied != seed_log_id()) else {
+        return Ok(false);
+    };
+    let last = recover(engine, key)?.last;
+    Ok(last.is_none_or(|last| last.index < applied.index))
 }
 
 fn recover(engine: &dyn LogEngine, key: ReplicaKey) -> io::Result<State> {
@@ -60,10 +90,7 @@ fn recover(engine: &dyn LogEngine, key: ReplicaKey) -> io::Result<State> {
         let first = engine.first_index(key).map_err(io::Error::other)?.unwrap_or(last.index);
         if state.purged.is_some() && first > state.first_index() {
             let expected = state.first_index();
-            return Err(io::Error::other(format!(
-                "the log of replica {} of {} starts at {first}, after {expected}: entries are lost",
-                key.replica, key.range
-            )));
+            return Err(io::Error::other(Hole { key, first, expected }));
         }
         state.start = first;
         let entry = decode_entry(last.bytes)?;

@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Bytes of entries that one read for replication, or one step of apply, returns at most (beyond
 /// the first entry).
@@ -66,7 +67,10 @@ impl LogReader {
         let shared = self.shared.clone();
         let load = move || shared.engine.entries(shared.key, from, disk_to, bytes_max);
         let records = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?;
-        let records = records.map_err(io::Error::other)?;
+        let records = records.map_err(|error| {
+            self.note_damage(error.is_damage());
+            io::Error::other(error)
+        })?;
         let unchanged = {
             let state = self.shared.state.lock();
             state.truncations == truncations && state.first_index() <= from
@@ -92,7 +96,12 @@ impl LogReader {
         Ok(Attempt::Read(entries))
     }
 
+    fn note_damage(&self, is_damage: bool) {
+        self.shared.is_damaged.fetch_or(is_damage, Ordering::AcqRel);
+    }
+
     fn hole(&self, index: u64) -> io::Error {
+        self.note_damage(true);
         let key = self.shared.key;
         io::Error::other(format!(
             "entry {index} is missing in the log of replica {} of {}",

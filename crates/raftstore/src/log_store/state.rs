@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Bytes of entries that one log keeps in memory, beside what is not on disk yet.
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     /// Of this instance.
     pub(super) own_generation: u64,
     pub(super) state: Mutex<State>,
+    /// A part of it cannot be read.
+    pub(super) is_damaged: AtomicBool,
     /// Index up to which the log is durable here; what a snapshot or the recovered log covers is.
     pub(super) flushed: watch::Sender<u64>,
 }

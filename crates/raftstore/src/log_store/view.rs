@@ -2,6 +2,7 @@
 
 use super::state::Shared;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 /// A look at one log, as its consensus instance has it.
@@ -20,6 +21,11 @@ impl LogView {
     /// never committed are truncated.
     pub fn flushed(&self) -> watch::Receiver<u64> {
         self.shared.flushed.subscribe()
+    }
+
+    /// Whether somebody found a part of it that cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        self.shared.is_damaged.load(Ordering::Acquire)
     }
 
     /// Index of the first entry that is still there (or would be, if there is none).

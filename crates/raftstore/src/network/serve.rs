@@ -38,12 +38,17 @@ impl VoteGate {
     }
 }
 
-/// Serves one call. An error is a refusal: whoever asked gets no answer of openraft's.
+/// The refusal of entries.
+const NO_ROOM: &str = "the disk of this process is full";
+
+/// Serves one call. An error is a refusal: whoever asked gets no answer of openraft's. Without room,
+/// entries are refused; votes and heartbeats are small, and without them there is no leader.
 pub async fn serve_call<S>(
     raft: &Raft<S>,
     method: Method,
     payload: Bytes,
     gate: VoteGate,
+    has_room: bool,
 ) -> Result<Bytes, String>
 where
     S: RaftStateMachine<TypeConfig>,
@@ -51,6 +56,9 @@ where
     match method {
         Method::AppendEntries => {
             let request = decode_append(&payload).map_err(|e| e.to_string())?;
+            if !has_room && !request.entries.is_empty() {
+                return Err(NO_ROOM.into());
+            }
             answer(raft.append_entries(request).await)
         }
         Method::Vote => {
@@ -93,16 +101,18 @@ fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, Str
 }
 
 /// Serves a replication stream until the requests end and everything is answered, or until
-/// openraft or the peer ends it. `taken` is called after each request.
+/// openraft or the peer ends it, or entries come without `has_room` for them. `taken` is called after
+/// each request.
 pub async fn serve_stream<S>(
     raft: &Raft<S>,
     source: FrameSource,
     mut sink: FrameSink,
+    has_room: impl Fn() -> bool + Send + Sync + 'static,
     taken: impl Fn(),
 ) where
     S: RaftStateMachine<TypeConfig>,
 {
-    let requests = stream::unfold(source, |mut source| async move {
+    let requests = stream::unfold((source, has_room), |(mut source, has_room)| async move {
         let frame = match source.next().await? {
             Ok(frame) => frame,
             Err(error) => {
@@ -111,7 +121,11 @@ pub async fn serve_stream<S>(
             }
         };
         match decode_append(&frame) {
-            Ok(request) => Some((request, source)),
+            Ok(request) if !request.entries.is_empty() && !has_room() => {
+                tracing::debug!("{NO_ROOM}");
+                None
+            }
+            Ok(request) => Some((request, (source, has_room))),
             Err(error) => {
                 tracing::error!(error = %error, "an append request cannot be read");
                 None

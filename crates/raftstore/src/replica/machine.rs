@@ -111,7 +111,7 @@ fn check_owner(replica: &Replica, core: &Core, generation: u64, first: u64) -> i
 }
 
 fn apply_plain(
-    replica: &Replica,
+    replica: &Arc<Replica>,
     generation: u64,
     work: Vec<core::Step>,
 ) -> io::Result<Vec<RangeReply>> {
@@ -122,12 +122,20 @@ fn apply_plain(
     let bytes_max = replica.ctx.tuning.apply_bytes_max;
     let (replies, structural) = core
         .apply(&replica.ctx.data, work, None, rules(replica), bytes_max)
-        .map_err(io::Error::other)?;
+        .map_err(failed(replica))?;
     assert!(structural.is_none(), "splits and merges are applied as structural changes");
     replica.heat.note_applied(ops, bytes);
     publish_own(replica, &core);
     replica.applied.send_replace(core.applied.index());
     Ok(replies)
+}
+
+/// Takes note of an error of the disk that ends the instance.
+fn failed(replica: &Arc<Replica>) -> impl Fn(StorageError) -> io::Error {
+    move |error| {
+        replica.disk_failed(&error);
+        io::Error::other(error)
+    }
 }
 
 /// How many operations there are, and their bytes.
@@ -160,7 +168,7 @@ fn apply_structural(
             rules(replica),
             ctx.tuning.apply_bytes_max,
         )
-        .map_err(io::Error::other)?;
+        .map_err(failed(replica))?;
     match structural {
         Some(Structural::Born(children)) => publish_split(replica, &core, children)?,
         Some(Structural::Absorbed(gone)) => {
@@ -178,7 +186,7 @@ fn apply_structural(
         let span = core.descriptor.span.clone();
         drop(core);
         replica.applied.send_replace(index);
-        let sum = snapshot.checksum(&span).map_err(io::Error::other)?;
+        let sum = snapshot.checksum(&span).map_err(failed(replica))?;
         let mut checksums = replica.checksums.lock();
         checksums.push_back((index, sum));
         while checksums.len() > 4 {
@@ -210,10 +218,10 @@ fn publish_own(replica: &Replica, core: &Core) {
 }
 
 /// Makes a merge last and shows it: before that a crash leaves both ranges, and the log is applied again.
-fn publish_absorbed(replica: &Replica, core: &Core, gone: &RangeDescriptor) -> io::Result<()> {
+fn publish_absorbed(replica: &Arc<Replica>, core: &Core, gone: &RangeDescriptor) -> io::Result<()> {
     let ctx = &replica.ctx;
     ctx.faults.absorb_step(1)?;
-    ctx.data.flush().map_err(io::Error::other)?;
+    ctx.data.flush().map_err(failed(replica))?;
     ctx.faults.absorb_step(2)?;
     let descriptor = core.descriptor.clone();
     let own = (descriptor.id, descriptor.span.clone());
@@ -235,7 +243,7 @@ fn publish_absorbed(replica: &Replica, core: &Core, gone: &RangeDescriptor) -> i
 }
 
 fn publish_split(
-    replica: &Replica,
+    replica: &Arc<Replica>,
     core: &Core,
     born: Vec<(RangeDescriptor, Core)>,
 ) -> io::Result<()> {
@@ -244,7 +252,7 @@ fn publish_split(
     ctx.faults.split_step(1)?;
     let children: Vec<_> = born.iter().map(|(d, _)| d.clone()).collect();
     let living = without_buried(ctx, born).map_err(io::Error::other)?;
-    ctx.data.flush().map_err(io::Error::other)?;
+    ctx.data.flush().map_err(failed(replica))?;
     ctx.faults.split_step(2)?;
     let parent = core.descriptor.clone();
     let mut owners = vec![(parent.id, parent.span.clone())];

@@ -37,7 +37,7 @@ mod status;
 mod suite_tests;
 
 pub use applied::{AppliedState, Frozen, SessionMemory};
-pub use core::Core;
+pub use core::{Core, seed_log_id};
 pub use hibernation::{Hibernation, Phase, WakeReason};
 pub use instance::Instance;
 pub use machine::RangeMachine;
@@ -46,7 +46,7 @@ pub use pending::{BatchNumber, Pending};
 pub use read::{Page, PageRead, PointRead};
 pub use sequencer::{Proposal, Sequencer};
 pub use sessions::Sessions;
-pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, roll_forward};
+pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, finish_install, roll_forward};
 pub use stage_snapshot::SnapshotSource;
 pub use status::{ReplicaMark, ReplicaStatus};
 
@@ -102,6 +102,8 @@ pub struct Replica {
     pub(crate) hibernation: Hibernation,
     /// Set before leadership is handed over: no lease read after it, no new proposal.
     pub(crate) transferring: AtomicBool,
+    /// Set while the disk does not answer and another replica was asked to lead: it may do so already.
+    pub(crate) yielded: AtomicBool,
     /// The span that this leader serves no reads of, and the leadership that it holds for: from
     /// proposing a split until it is applied here.
     pub(crate) gate: Mutex<Option<(u64, KeyRange)>>,
@@ -112,6 +114,8 @@ pub struct Replica {
     /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, until its leader
     /// says that its range cannot do without it.
     abstains: AtomicBool,
+    /// A block of its rows or of its log cannot be read (`store/quarantine.rs`).
+    damaged: AtomicBool,
     pub(crate) proposals: mpsc::Sender<Proposal>,
     in_flight: Arc<InFlight>,
     pub(crate) checksums: Mutex<VecDeque<(u64, Checksum)>>,
@@ -151,11 +155,13 @@ impl Replica {
             confirm: Confirm::default(),
             hibernation: Hibernation::default(),
             transferring: AtomicBool::new(false),
+            yielded: AtomicBool::new(false),
             gate: Mutex::new(None),
             changing: AtomicBool::new(false),
             lost: Mutex::default(),
             abstains: AtomicBool::new(false),
             receiving: RwLock::new(()),
+            damaged: AtomicBool::new(false),
             ended: CancellationToken::new(),
             proposals,
             in_flight: Arc::default(),
@@ -223,6 +229,19 @@ impl Replica {
 
     /// A follower lacks what it acknowledged: nothing that it says counts any more.
     pub(crate) fn lost_its_log(self: &Arc<Self>, follower: ReplicaId) {
+        let why = "a replica lost a part of its log that it had acknowledged: its disk dropped \
+                   synced data, or is an older copy; it is removed and built again";
+        self.is_lost(follower, why);
+    }
+
+    /// A follower cannot be read.
+    pub(crate) fn is_reported_damaged(self: &Arc<Self>, follower: ReplicaId) {
+        let why = "a replica cannot be read: have the disk of its node checked; it is removed and \
+                   built again";
+        self.is_lost(follower, why);
+    }
+
+    fn is_lost(self: &Arc<Self>, follower: ReplicaId, why: &str) {
         if !self.lost.lock().insert(follower) {
             return;
         }
@@ -232,8 +251,7 @@ impl Replica {
             range_id = %self.range,
             replica_id = %follower,
             node_id = node.map(tracing::field::display),
-            "a replica lost a part of its log that it had acknowledged: its disk dropped synced \
-             data, or is an older copy; it is removed and built again"
+            "{why}"
         );
         if let Some(store) = self.ctx.host() {
             store.tend_lost(self);
@@ -256,10 +274,30 @@ impl Replica {
     /// Has it take part in elections again.
     pub(crate) fn end_abstaining(&self) {
         self.abstains.store(false, Ordering::Release);
-        // While votes are held back after a start, whoever ends that looks at `abstains`.
-        if let Some(instance) = self.instance.load_full().filter(|i| !i.holds_votes()) {
+        // While votes are held back after a start, whoever ends that looks at `may_lead`.
+        let instance = self.instance.load_full().filter(|i| !i.holds_votes());
+        if let Some(instance) = instance.filter(|_| self.may_lead()) {
             instance.raft.runtime_config().elect(true);
         }
+    }
+
+    /// Whether a block of it cannot be read: it leads no more, and is removed and built again.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Has it stand for no election any more; whether that is new.
+    pub(crate) fn set_damaged(&self) -> bool {
+        let is_new = !self.damaged.swap(true, Ordering::AcqRel);
+        if let Some(instance) = self.instance.load_full() {
+            instance.raft.runtime_config().elect(false);
+        }
+        is_new
+    }
+
+    /// Whether it may stand for election, once its votes are not held back any more.
+    pub(crate) fn may_lead(&self) -> bool {
+        !self.abstains() && !self.is_damaged()
     }
 
     /// The refusal while it stands still.
@@ -284,7 +322,7 @@ impl Replica {
     }
 
     pub(crate) fn is_transferring(&self) -> bool {
-        self.transferring.load(Ordering::Acquire)
+        self.transferring.load(Ordering::Acquire) || self.yielded.load(Ordering::Acquire)
     }
 
     /// Whether reads of `span` are held back by a split that this leadership (`term`) proposed.

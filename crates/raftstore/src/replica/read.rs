@@ -82,10 +82,9 @@ impl Replica {
             || reads.iter().map(|r| KeyRange::point(&r.key)).collect(),
         );
         let snapshot = snapshot.await?;
-        let internal = |e: isotherm_storage::StorageError| RangeError::Internal(e.to_string());
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for read in reads {
-            let row = snapshot.get(&read.key, read.at).map_err(internal)?;
+            let row = snapshot.get(&read.key, read.at).map_err(|e| self.read_failed(e))?;
             bytes += row.as_ref().map_or(0, |row: &Row| row.value.len());
             rows.push(row);
             if bytes >= ANSWER_BYTES {
@@ -151,7 +150,7 @@ impl Replica {
         let snapshot =
             self.snapshot_for(version, |owned| owned.covers(&span), || vec![span.clone()]).await?;
         let read = self.ctx.scans.run(move |budget| read(&snapshot, span, at, budget)).await?;
-        let read = read.map_err(|e| RangeError::Internal(e.to_string()))?;
+        let read = read.map_err(|error| self.read_failed(error))?;
         self.ctx.check_safe_point(at)?;
         Ok(read)
     }

@@ -12,6 +12,7 @@
 use super::Replica;
 use super::applied::AppliedState;
 use super::core::Core;
+use crate::entry_codec::encode_message;
 use crate::store::{StoreContext, StoreEvent, clear_away};
 use crate::type_config::{Snapshot, SnapshotMeta, TypeConfig};
 use isotherm_storage::{
@@ -182,14 +183,7 @@ pub fn install(
     *core = Core { generation, ..loaded };
     let descriptor = core.descriptor.clone();
     let index = core.applied.index();
-    let gone: Vec<RangeId> = gone.iter().map(|gone| gone.range).collect();
-    let own = (replica.range, descriptor.span.clone());
-    ctx.spans.take_over(own, &gone).map_err(io::Error::other)?;
-    for range in &gone {
-        host.as_ref().and_then(|store| store.withdraw(*range));
-        // Nobody listens in tests and while stopping.
-        let _ = ctx.events.send(StoreEvent::ReplicaRemoved { range: *range });
-    }
+    withdraw_swallowed(ctx, replica.range, &descriptor, &marker)?;
     replica.show(&core);
     replica.durable.fetch_max(index, Ordering::AcqRel);
     drop(core);
@@ -197,6 +191,34 @@ pub fn install(
     ctx.descriptor_changed(descriptor);
     metrics::counter!("isotherm_snapshots_installed_total").increment(1);
     tracing::info!(range_id = %replica.range, replica_id = %replica.id, index, "snapshot installed");
+    Ok(())
+}
+
+/// Goes on with an install that failed half way while the process went on: its rows are deleted, and what
+/// was applied is still what it was before. `None`: there is none. Blocking.
+pub fn finish_install(ctx: &StoreContext, key: ReplicaKey) -> Result<Option<Core>, StorageError> {
+    let Some(bytes) = ctx.log.state(key, StateKind::InstallMarker)? else { return Ok(None) };
+    let marker: InstallMarker = codec::decode(&bytes)?;
+    let core = roll_forward(ctx, key, &marker)?;
+    withdraw_swallowed(ctx, key.range, &core.descriptor, &marker)?;
+    Ok(Some(core))
+}
+
+/// What a snapshot brought is of its replica alone.
+fn withdraw_swallowed(
+    ctx: &StoreContext,
+    range: RangeId,
+    descriptor: &RangeDescriptor,
+    marker: &InstallMarker,
+) -> io::Result<()> {
+    let gone: Vec<RangeId> = marker.swallowed.iter().map(|(gone, _)| gone.range).collect();
+    ctx.spans.take_over((range, descriptor.span.clone()), &gone).map_err(io::Error::other)?;
+    let host = ctx.host();
+    for range in gone {
+        host.as_ref().and_then(|store| store.withdraw(range));
+        // Nobody listens in tests and while stopping.
+        let _ = ctx.events.send(StoreEvent::ReplicaRemoved { range });
+    }
     Ok(())
 }
 
@@ -244,6 +266,12 @@ pub fn roll_forward(
     ctx.faults.install_step(3)?;
     for (gone, _) in &marker.swallowed {
         clear_away(ctx, *gone).map_err(StorageError::from)?;
+    }
+    if let Some(log_id) = header.applied.log_id {
+        // On disk with the end of the marker: from then on a log that ends before what is applied
+        // has lost something.
+        let (upto, purged) = (log_id.index, encode_message(&log_id));
+        ctx.log.submit(LogOp::Purge { replica: key, upto, purged });
     }
     put_state(ctx, key, None).map_err(StorageError::from)?;
     let _ = std::fs::remove_dir_all(dir);

@@ -147,7 +147,11 @@ fn produce(
     let mut files = 0u32;
     let mut buffer = vec![0; CHUNK_BYTES];
     for file in export {
-        let file = file.map_err(io::Error::other)?;
+        let file = file.map_err(|error| {
+            let host = ctx.host().and_then(|store| store.replica(header.descriptor.id));
+            host.inspect(|replica| replica.disk_failed(&error));
+            io::Error::other(error)
+        })?;
         send(FILE, &[file.cf as u8])?;
         let mut reader = std::fs::File::open(&file.path)?;
         let mut crc = 0;

@@ -15,7 +15,7 @@
 //! One span at a time, on a blocking thread, and after each a pause as long as it took: at most half
 //! of a disk's time goes into this.
 
-use super::Store;
+use super::{DiskRoom, Store};
 use crate::replica::Replica;
 use isotherm_storage::Garbage;
 use isotherm_types::{RangeId, Timestamp};
@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Garbage must also be at least this part of the data that a compaction would read.
 const WORTH_PART: u64 = 8;
+
+/// Least garbage that is worth a compaction while the disk has little room.
+const WORTH_WITHOUT_ROOM: u64 = 64 << 10;
 
 /// What is known of a range's garbage.
 ///
@@ -96,6 +99,7 @@ impl Store {
             let survey = tokio::task::spawn_blocking(move || data.survey(&span)).await.ok()?;
             let found = survey
                 .inspect_err(|error| {
+                    replica.disk_failed(error);
                     let range_id = replica.range;
                     tracing::error!(%range_id, %error, "the garbage of a range cannot be counted");
                 })
@@ -106,10 +110,16 @@ impl Store {
         if book.until > self.safe_point() {
             return Some(book);
         }
-        let bytes_min = self.ctx.tuning.collect_bytes;
         let Garbage { history_bytes, tombstone_bytes } = book.owed;
-        let history = is_worth(history_bytes, bytes_min, || data.history_size(&span));
-        let tombstones = is_worth(tombstone_bytes, bytes_min, || data.live_size(&span));
+        let is_due = |garbage_bytes, size: &dyn Fn() -> u64| match self.ctx.disk_room() {
+            DiskRoom::Enough => is_worth(garbage_bytes, self.ctx.tuning.collect_bytes, size),
+            // Room is worth more than the work.
+            DiskRoom::Little => is_worth(garbage_bytes, WORTH_WITHOUT_ROOM, || 0),
+            // A compaction needs room itself before it makes any.
+            DiskRoom::None => false,
+        };
+        let history = is_due(history_bytes, &|| data.history_size(&span));
+        let tombstones = is_due(tombstone_bytes, &|| data.live_size(&span));
         if history || tombstones {
             let compact = move || {
                 if history {

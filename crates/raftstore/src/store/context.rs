@@ -2,7 +2,8 @@
 
 use super::liveness::Liveness;
 use super::pace::Pace;
-use super::{RangeError, ScanPool, SpanTable, Store, StoreOptions, StoreTuning};
+use super::{DiskRoom, RangeError, ScanPool, SpanTable, Store, StoreOptions, StoreTuning};
+use crate::disk_probe::DiskProbe;
 use crate::faults::Faults;
 use crate::replica::Core;
 use crate::sender::PeerSender;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +75,7 @@ pub struct StoreContext {
     pub tuning: StoreTuning,
     pub(crate) data: DataEngine,
     pub(crate) log: Arc<dyn LogEngine>,
+    pub(crate) probe: DiskProbe,
     pub(crate) sender: Arc<dyn PeerSender>,
     pub(crate) oracle: Arc<dyn TimestampSource>,
     pub(crate) spans: SpanTable,
@@ -87,9 +89,11 @@ pub struct StoreContext {
     pub(crate) faults: Faults,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
-    pub(crate) read_only: AtomicBool,
     /// The version that the cluster uses, as far as it is known here.
     pub(crate) cluster_version: AtomicU16,
+    /// Why nothing can be written here any more.
+    pub(crate) damage: watch::Sender<Option<String>>,
+    pub(crate) disk_room: watch::Sender<DiskRoom>,
     /// As the cluster is set; the node's own tuning can only be stricter.
     pub(crate) read_quorum: AtomicBool,
     /// Idle groups sleep after this; 0: they do not.
@@ -138,6 +142,7 @@ impl StoreContext {
             snapshots_out: Arc::new(Semaphore::new(options.tuning.snapshots_at_once)),
             tuning: options.tuning,
             data,
+            probe: DiskProbe::new(log.clone()),
             log,
             sender,
             oracle,
@@ -149,8 +154,9 @@ impl StoreContext {
             faults: Faults::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            read_only: AtomicBool::new(false),
             cluster_version: AtomicU16::new(ClusterVersion::FIRST.0),
+            damage: watch::Sender::new(None),
+            disk_room: watch::Sender::default(),
             read_quorum: AtomicBool::new(false),
             hibernate_after_ms: AtomicU64::new(hibernate_after_ms),
             liveness: Liveness::new(options.timing),
@@ -169,6 +175,11 @@ impl StoreContext {
 
     pub(super) fn set_host(&self, store: &Arc<Store>) {
         self.host.set(Arc::downgrade(store)).expect("a context is of one store");
+    }
+
+    /// How much room the disk has.
+    pub(crate) fn disk_room(&self) -> DiskRoom {
+        *self.disk_room.borrow()
     }
 
     /// The store's clock.

@@ -6,7 +6,7 @@
 //! and an empty replica starts, which then gets a snapshot.
 
 use super::destroy::{is_buried, put_state};
-use super::{Store, StoreEvent};
+use super::{DiskRoom, Store, StoreEvent};
 use crate::replica::Core;
 use crate::sender::FrameHeader;
 use isotherm_storage::{LocalKey, ReplicaKey, StateKind, codec};
@@ -40,6 +40,9 @@ impl Store {
             } else {
                 Err(format!("replica {here} of {range} is still here"))
             };
+        }
+        if self.ctx.disk_room() != DiskRoom::Enough {
+            return Err("the disk of this node is nearly full".into());
         }
         let record: CreationRecord = codec::decode(payload).map_err(|e| e.to_string())?;
         let descriptor = Arc::new(record.descriptor.clone());

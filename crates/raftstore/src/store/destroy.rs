@@ -105,6 +105,11 @@ impl Store {
                 self.ctx.tasks.spawn(guarded("destruction of a replica", async move {
                     let range = replica.range;
                     if let Err(error) = store.destroy(range, &descriptor).await {
+                        if let StoreError::Storage(error) = &error
+                            && error.stops_engine()
+                        {
+                            store.ctx.note_damage(error);
+                        }
                         tracing::error!(range_id = %range, error = %error, "a removed replica cannot be destroyed: a restart of this node tries again");
                     }
                 }));
@@ -187,6 +192,10 @@ fn erase(ctx: &StoreContext, key: ReplicaKey, conf_ver: u64) -> Result<(), Stora
     let mut batch = DataBatch::new();
     if let Some(bytes) = ctx.data.local(&LocalKey::Descriptor(range))? {
         let descriptor: RangeDescriptor = codec::decode(&bytes)?;
+        if ctx.is_noted_lost(key)? {
+            // Whole files without reading them, or a compaction would come to what cannot be read.
+            ctx.data.drop_files(&descriptor.span)?;
+        }
         batch.delete_span(&descriptor.span);
     }
     if let Some(bytes) = ctx.log.state(key, StateKind::InstallMarker)? {
@@ -246,7 +255,11 @@ pub(super) fn finish_destructions(
     if erased.is_empty() {
         return Ok(());
     }
-    let consulted = consulted(ctx)?;
+    let consulted = match consulted(ctx) {
+        // Some range's state cannot be read: then it may consult any of them.
+        Err(error) if error.is_damage() => return Ok(()),
+        consulted => consulted?,
+    };
     let mut batch = DataBatch::new();
     for (key, _) in erased.iter().filter(|(key, _)| !consulted.contains(&key.range)) {
         batch.delete_dedup_below(key.range, Timestamp::MAX);

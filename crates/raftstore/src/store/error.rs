@@ -74,6 +74,17 @@ pub enum RangeError {
     Internal(String),
 }
 
+impl StoreError {
+    /// Whether the node's disk holds something other than what was written there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_damage(),
+            Self::Damaged { .. } => true,
+            Self::Overlap(_) | Self::Raft { .. } | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 /// Why a store could not be opened or did not do what it was told.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -89,6 +100,14 @@ pub enum StoreError {
         /// Which range.
         range: RangeId,
         /// What openraft said.
+        reason: String,
+    },
+    /// One replica cannot be read.
+    #[error("the replica of {range} cannot be read: {reason}")]
+    Damaged {
+        /// Which range.
+        range: RangeId,
+        /// What was found.
         reason: String,
     },
     /// What is on disk contradicts itself.

@@ -4,7 +4,7 @@
 //! with the persisted read tier: that id, and nothing else, says what a crash keeps. Logs are
 //! purged up to it at most; beyond what recovery needs, some are kept for slow followers.
 
-use super::Store;
+use super::{DiskRoom, Store};
 use crate::replica::{Replica, durable_state};
 use isotherm_storage::DataBatch;
 use isotherm_types::{RangeId, Timestamp};
@@ -12,6 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// Log kept per range while the disk has little room.
+const KEPT_WITHOUT_ROOM: u64 = 64 << 10;
 
 /// Up to where remembered results of a range may go.
 type Floors = HashMap<RangeId, Timestamp>;
@@ -25,7 +28,14 @@ impl Store {
             .clamp(Duration::from_millis(20), Duration::from_millis(500));
         let mut clean_since = Instant::now();
         let mut collected = Floors::new();
+        let mut was_tight = false;
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            let is_tight = self.ctx.disk_room() != DiskRoom::Enough;
+            if is_tight && !std::mem::replace(&mut was_tight, is_tight) {
+                self.flush_and_purge(&mut collected).await;
+                continue;
+            }
+            was_tight = is_tight;
             let unflushed = self.ctx.data.unflushed_bytes();
             let dirty = self.all().iter().any(|r| r.applied_index() > r.durable_index());
             if !dirty {
@@ -45,6 +55,10 @@ impl Store {
         let data = self.ctx.data.clone();
         match tokio::task::spawn_blocking(move || data.flush()).await {
             Ok(Ok(())) => {}
+            Ok(Err(error)) if error.stops_engine() => {
+                self.ctx.note_damage(&error);
+                return;
+            }
             Ok(Err(error)) => {
                 // RocksDB takes no writes after this. What was acknowledged is in the logs: a
                 // restart, with room on the disk, replays it.
@@ -69,8 +83,13 @@ impl Store {
         if let Ok(floors) = tokio::task::spawn_blocking(collect).await {
             *collected = floors;
         }
+        let is_tight = self.ctx.disk_room() != DiskRoom::Enough;
         let share = self.ctx.tuning.log_retain_node_bytes / (replicas.len().max(1) as u64);
-        let keep = self.ctx.tuning.log_retain_bytes.min(share.max(1 << 16));
+        let keep = match is_tight {
+            // Room is worth more than sparing a slow follower a snapshot.
+            true => KEPT_WITHOUT_ROOM,
+            false => self.ctx.tuning.log_retain_bytes.min(share.max(1 << 16)),
+        };
         for replica in replicas {
             purge(&replica, keep).await;
         }

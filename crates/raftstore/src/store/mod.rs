@@ -8,6 +8,8 @@ mod context;
 mod crash_tests;
 mod create;
 mod destroy;
+#[cfg(test)]
+mod disk_room_tests;
 mod error;
 mod flush;
 mod forget;
@@ -27,6 +29,9 @@ mod open;
 mod operation;
 mod options;
 mod pace;
+mod quarantine;
+#[cfg(test)]
+mod quarantine_tests;
 mod raise;
 #[cfg(test)]
 mod read_tests;
@@ -40,10 +45,14 @@ mod rouse;
 mod rule_tests;
 mod safe_point;
 mod scan_pool;
+mod scrub;
 mod slice_budget;
 #[cfg(test)]
 mod snapshot_tests;
 mod span_table;
+mod stall;
+#[cfg(test)]
+mod stall_tests;
 mod start;
 mod stop;
 mod tend;
@@ -55,7 +64,8 @@ mod version_tests;
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
 pub(crate) use destroy::{clear_away, is_buried};
 pub use error::{RangeError, StoreError};
-pub use options::{StoreOptions, StoreTuning};
+pub use options::{DiskRoom, StoreOptions, StoreTuning};
+pub use quarantine::distrust_all;
 use rooms::Rooms;
 pub(crate) use rooms::{Room, ask_for_room};
 pub(crate) use scan_pool::ScanPool;
@@ -144,9 +154,10 @@ impl Store {
         self.ctx.data.approximate_size(span)
     }
 
-    /// While set, writes are refused as [`RangeError::DiskFull`]; reads go on.
-    pub fn set_read_only(&self, read_only: bool) {
-        self.ctx.read_only.store(read_only, Ordering::Release);
+    /// Without enough room writes are refused as [`RangeError::DiskFull`], other than deletes; without
+    /// any, deletes too, and entries of leaders elsewhere. Reads go on.
+    pub fn set_disk_room(&self, room: DiskRoom) {
+        self.ctx.disk_room.send_replace(room);
     }
 
     /// While set, every read is confirmed by a quorum round instead of a lease.

@@ -14,7 +14,8 @@ use crate::replica::{AppliedState, Core, InstallMarker, SessionMemory, Sessions,
 use crate::sender::PeerSender;
 use futures::StreamExt;
 use isotherm_storage::{
-    DataBatch, DataDir, DataEngine, Garbage, LogEngine, ReplicaKey, StateKind, codec,
+    DataBatch, DataDir, DataEngine, Garbage, LocalKey, LogEngine, ReplicaKey, StateKind,
+    StorageError, codec,
 };
 use isotherm_types::{ClusterVersion, RangeDescriptor, RangeId, ReplicaId, Timestamp};
 use std::collections::HashMap;
@@ -62,10 +63,27 @@ impl Store {
         store.ctx.set_host(&store);
         tracing::info!(replicas = found.len(), "store opened");
         let many = found.len();
-        let hosted: Vec<_> = found.into_iter().map(|(id, core)| store.host(id, core)).collect();
+        let (mut hosted, mut damaged) = (Vec::new(), Vec::new());
+        for Found { id, core, damage } in found {
+            match damage {
+                None => hosted.push(store.host(id, core)),
+                Some(why) => damaged.push((store.host_damaged(id, core), why)),
+            }
+        }
+        damaged.iter().for_each(|(replica, why)| replica.found_damage(why));
         let starts = hosted.into_iter().map(|(replica, queue)| {
             let store = store.clone();
-            async move { store.start_hosted(&replica, queue, many).await }
+            async move {
+                match store.start_hosted(&replica, queue, many).await {
+                    // One replica, not the node.
+                    Err(error @ StoreError::Damaged { .. }) => {
+                        replica.ended.cancel();
+                        replica.found_damage(&error);
+                        Ok(())
+                    }
+                    started => started,
+                }
+            }
         });
         let mut starts = futures::stream::iter(starts).buffer_unordered(STARTS_AT_ONCE);
         while let Some(started) = starts.next().await {
@@ -91,6 +109,10 @@ impl Store {
         self.spawn_until_stop("signs of life", self.clone().run_liveness());
         self.spawn_until_stop("hibernation", self.clone().run_hibernation());
         self.spawn_until_stop("raising of ranges", self.clone().run_raises());
+        self.spawn_until_stop("watch of syncs", self.clone().run_stall_watch());
+        if !self.ctx.tuning.scrub_interval.is_zero() {
+            self.spawn_until_stop("scrub", self.clone().run_scrub());
+        }
     }
 
     /// Spawns a task that lasts as long as the store; without it the process ends.
@@ -173,9 +195,23 @@ impl Core {
     }
 }
 
+/// A replica that is on disk.
+struct Found {
+    id: ReplicaId,
+    core: Core,
+    /// Why it cannot be read.
+    damage: Option<String>,
+}
+
+impl Found {
+    fn damaged(id: ReplicaId, descriptor: RangeDescriptor, why: &StorageError) -> Self {
+        Self { id, core: Core::empty(descriptor), damage: Some(why.to_string()) }
+    }
+}
+
 /// Everything that is on disk, after finishing what a crash cut off. Blocking.
-fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreError> {
-    let mut found: HashMap<RangeId, (ReplicaId, Core)> = HashMap::new();
+fn find_replicas(ctx: &StoreContext) -> Result<Vec<Found>, StoreError> {
+    let mut found: HashMap<RangeId, Found> = HashMap::new();
     let mut in_log: HashMap<RangeId, Vec<ReplicaKey>> = HashMap::new();
     let keys = ctx.log.replicas()?;
     finish_destructions(ctx, &keys)?;
@@ -187,12 +223,37 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
         if let Some(bytes) = ctx.log.state(key, StateKind::InstallMarker)? {
             let marker: InstallMarker = codec::decode(&bytes)?;
             tracing::info!(range_id = %key.range, replica_id = %key.replica, "finishing a snapshot install");
-            roll_forward(ctx, key, &marker)?;
+            if let Err(error) = roll_forward(ctx, key, &marker) {
+                // Nothing of it is whole. It does not take the node with it.
+                if !is_of_one_replica(&error) {
+                    return Err(error.into());
+                }
+                let descriptor = marker.staged.header.descriptor.clone();
+                ctx.spans.reserve(key.range, &descriptor.span)?;
+                found.insert(key.range, Found::damaged(key.replica, descriptor, &error));
+            }
         }
     }
     clear_staging(ctx)?;
     for range in ctx.data.local_ranges()? {
-        let Some(core) = Core::load(&ctx.data, range)? else {
+        if found.contains_key(&range) {
+            continue;
+        }
+        let loaded = match Core::load(&ctx.data, range) {
+            Err(error) if error.is_damage() => {
+                // Without its descriptor nobody knows what it is: then it is the node.
+                let row = ctx.data.local(&LocalKey::Descriptor(range))?;
+                let row = row.ok_or_else(|| StoreError::Corrupt(format!("{range} has gone")))?;
+                let descriptor: RangeDescriptor = codec::decode(&row)?;
+                if let Some(me) = own_id(ctx, &descriptor, in_log.get(&range))? {
+                    ctx.spans.reserve(range, &descriptor.span)?;
+                    found.insert(range, Found::damaged(me, descriptor, &error));
+                }
+                continue;
+            }
+            loaded => loaded?,
+        };
+        let Some(core) = loaded else {
             return Err(StoreError::Corrupt(format!(
                 "{range} has a descriptor but no applied state"
             )));
@@ -204,11 +265,13 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
             )));
         };
         ctx.spans.reserve(range, &core.descriptor.span)?;
-        found.insert(range, (me, core));
+        found.insert(range, Found { id: me, core, damage: None });
     }
     let absorbed: HashMap<RangeId, &Core> = found
         .values()
-        .flat_map(|(_, core)| core.applied.absorbed.iter().map(move |range| (*range, core)))
+        .flat_map(|Found { core, .. }| {
+            core.applied.absorbed.iter().map(move |range| (*range, core))
+        })
         .collect();
     let mut created = Vec::new();
     for (range, keys) in &in_log {
@@ -219,7 +282,7 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
                 let of = record.as_ref().map(|r| &r.descriptor);
                 of.is_some_and(|of| of.is_superseded_by(&core.descriptor))
             };
-            if absorbed.contains_key(range) || found.values().any(|(_, core)| is_part_of(core)) {
+            if absorbed.contains_key(range) || found.values().any(|of| is_part_of(&of.core)) {
                 tracing::info!(range_id = %range, replica_id = %key.replica, "clearing away a replica that was merged");
                 clear_away(ctx, *key).map_err(isotherm_storage::StorageError::from)?;
             } else if let Some(record) = record {
@@ -231,9 +294,20 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<(ReplicaId, Core)>, StoreErro
     }
     for (id, descriptor) in created {
         ctx.spans.reserve(descriptor.id, &descriptor.span)?;
-        found.insert(descriptor.id, (id, Core::empty(descriptor)));
+        let core = Core::empty(descriptor.clone());
+        found.insert(descriptor.id, Found { id, core, damage: None });
     }
     Ok(found.into_values().collect())
+}
+
+/// Whether an install failed because of what it was to bring.
+pub(super) fn is_of_one_replica(error: &StorageError) -> bool {
+    let is_gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+    match error {
+        StorageError::EngineStopped { .. } => false,
+        StorageError::Io(error) => is_gone(error) || error.raw_os_error() == Some(5),
+        error => error.is_damage(),
+    }
 }
 
 /// Which replica of the range this node has: the newest that was not destroyed. The descriptor alone

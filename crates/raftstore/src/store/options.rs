@@ -16,6 +16,18 @@ pub struct StoreOptions {
     pub tuning: StoreTuning,
 }
 
+/// How much room the disk of a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum DiskRoom {
+    /// Enough.
+    #[default]
+    Enough,
+    /// Little: it takes what makes room (deletes), and what its leaders order, and nothing else.
+    Little,
+    /// None: nothing is added, whoever asks for it.
+    None,
+}
+
 /// Sizes and intervals. The defaults are for production; tests make them tiny, so that rare paths
 /// are common.
 #[derive(Debug, Clone)]
@@ -54,6 +66,14 @@ pub struct StoreTuning {
     pub collect_interval: Duration,
     /// Least garbage of a range that is worth a compaction.
     pub collect_bytes: u64,
+    /// A sync that takes longer is a disk that does not answer: leaderships are given away.
+    pub stall_after: Duration,
+    /// One that takes that long ends the process, if the disks of others answer; zero: it never does.
+    pub stall_limit: Duration,
+    /// How often every replica is read from end to end to find what went bad on disk; zero: never.
+    pub scrub_interval: Duration,
+    /// How fast.
+    pub scrub_bytes_per_second: u64,
     /// Reads are confirmed by a quorum round each time instead of a lease.
     pub read_quorum: bool,
     /// Groups that nobody used for that long sleep, until the cluster's setting says otherwise; zero:
@@ -83,6 +103,10 @@ impl Default for StoreTuning {
             snapshots_at_once: 2,
             collect_interval: Duration::from_secs(5),
             collect_bytes: 4 << 20,
+            stall_after: Duration::from_secs(1),
+            stall_limit: Duration::from_secs(60),
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            scrub_bytes_per_second: 16 << 20,
             read_quorum: false,
             hibernate_after: Duration::from_secs(5),
             oracle_timeout: Duration::from_secs(2),

@@ -1,7 +1,7 @@
 //! What other nodes send to replicas on this one.
 
 use super::rouse::Stance;
-use super::{Store, tend};
+use super::{DiskRoom, Store, tend};
 use crate::network::{Method, VoteGate, serve_call, serve_stream};
 use crate::replica::{Instance, Replica, stage_snapshot};
 use crate::sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, SendError};
@@ -13,6 +13,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Store {
+    /// Whether entries of leaders elsewhere are taken.
+    fn has_room(&self) -> bool {
+        self.ctx.disk_room() != DiskRoom::None
+    }
+
     /// The replica and instance that a frame is for. A frame for another replica id is from before
     /// or after this one's time.
     pub(super) fn addressee(
@@ -50,12 +55,15 @@ impl FrameReceiver for Store {
             }
             let method = Method::try_from(header.method)?;
             let (replica, instance) = self.addressee(&header)?;
+            if method == Method::TransferLeader && !replica.may_lead() {
+                return Err("this replica is lost: it leads no more".into());
+            }
             if let Stance::Refuse(why) = self.consider(&replica, from, method) {
                 return Err(why.into());
             }
             let gate =
                 VoteGate { hold_until: instance.vote_hold_until, abstains: replica.abstains() };
-            let answer = serve_call(&instance.raft, method, payload, gate).await;
+            let answer = serve_call(&instance.raft, method, payload, gate, self.has_room()).await;
             replica.appended();
             answer
         })
@@ -70,7 +78,9 @@ impl FrameReceiver for Store {
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if let Ok((replica, instance)) = self.addressee(&header) {
-                serve_stream(&instance.raft, source, sink, || replica.appended()).await;
+                let store = self.clone();
+                let has_room = move || store.has_room();
+                serve_stream(&instance.raft, source, sink, has_room, || replica.appended()).await;
             }
         })
     }
@@ -83,6 +93,9 @@ impl FrameReceiver for Store {
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             let (replica, instance) = self.addressee(&header)?;
+            if self.ctx.disk_room() != DiskRoom::Enough {
+                return Err("the disk of this node is nearly full".into());
+            }
             let room = self.rooms.take(header.range, Instant::now());
             let _room = room.ok_or("other snapshots are being received")?;
             let _receiving = replica.receiving.read().await;

@@ -5,7 +5,7 @@
 //! (`ROOM`). The receiver keeps what it promised for a moment; the snapshot that comes takes it. Only
 //! then is anything read or written for it.
 
-use super::{Store, StoreContext};
+use super::{DiskRoom, Store, StoreContext};
 use crate::sender::{FrameHeader, SendError};
 use bytes::Bytes;
 use isotherm_types::{NodeId, RangeId};
@@ -77,6 +77,9 @@ impl Store {
     /// Somebody asks for room here.
     pub(super) fn promise_room(&self, header: &FrameHeader) -> Result<Bytes, String> {
         self.addressee(header)?;
+        if self.ctx.disk_room() != DiskRoom::Enough {
+            return Err("the disk of this node is nearly full".into());
+        }
         if self.rooms.promise(header.range, Instant::now()) {
             Ok(Bytes::new())
         } else {

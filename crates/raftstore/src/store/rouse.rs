@@ -258,7 +258,7 @@ async fn stand_for(replica: Arc<Replica>, dead: NodeId) {
     replica.wake(WakeReason::Silence);
     let Some(instance) = replica.instance.load_full() else { return };
     let term = instance.raft.metrics().borrow_watched().current_term;
-    let may_stand = !instance.holds_votes() && !replica.abstains();
+    let may_stand = !instance.holds_votes() && replica.may_lead();
     if may_stand && instance.raft.trigger().elect(true).await.is_err() {
         return;
     }

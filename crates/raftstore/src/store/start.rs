@@ -1,10 +1,15 @@
 //! Starting a replica, and starting its consensus instance again when it failed.
 
 use super::context::Birth;
+use super::destroy::put_state;
+use super::open::is_of_one_replica;
+use super::quarantine::{DAMAGED, LACKS};
 use super::{Store, StoreContext, StoreError, StoreEvent};
-use crate::log_store::LogStore;
+use crate::log_store::{self, LogStore, lacks};
 use crate::network::Factory;
-use crate::replica::{Core, Instance, Proposal, RangeMachine, Replica, Sequencer, SnapshotSource};
+use crate::replica::{
+    Core, Instance, Proposal, RangeMachine, Replica, Sequencer, SnapshotSource, finish_install,
+};
 use crate::type_config::Raft;
 use isotherm_storage::{LogOp, StateKind};
 use isotherm_task::guarded;
@@ -80,6 +85,13 @@ impl Store {
         (replica, queue)
     }
 
+    /// Shows a replica that cannot be read. Nothing runs on it; its node reports it until it is removed.
+    pub(super) fn host_damaged(&self, id: ReplicaId, core: Core) -> Arc<Replica> {
+        let (replica, _) = self.host(id, core);
+        replica.ended.cancel();
+        replica
+    }
+
     /// Starts consensus, sequencer and supervision of a replica that is one of `many`.
     pub(super) async fn start_hosted(
         self: &Arc<Self>,
@@ -143,11 +155,34 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
         core.generation = generation;
     }
     let failed = |reason: String| StoreError::Raft { range: replica.range, reason };
-    if ctx.log.state(replica.key(), StateKind::Lost)?.is_some() {
-        replica.set_abstaining();
+    let damaged = |reason: String| StoreError::Damaged { range: replica.range, reason };
+    match ctx.log.state(replica.key(), StateKind::Lost)?.as_deref() {
+        None => {}
+        Some([DAMAGED]) => {
+            replica.set_damaged();
+        }
+        Some(_) => replica.set_abstaining(),
     }
     let voted = ctx.log.state(replica.key(), StateKind::Vote)?.is_some();
     let applied = replica.core.lock().applied.log_id;
+    let unreadable = |e: std::io::Error| match log_store::is_damage(&e) {
+        true => damaged(e.to_string()),
+        false => failed(e.to_string()),
+    };
+    let has_lost = lacks(&*ctx.log, replica.key(), applied).map_err(unreadable)?;
+    if has_lost && !replica.abstains() && ctx.faults.suite() == 0 {
+        let applied = applied.map_or(0, |id| id.index);
+        tracing::error!(
+            range_id = %replica.range,
+            replica_id = %replica.id,
+            applied,
+            "the log of this replica ends before what was applied from it: have the disk checked; it \
+             is removed and built again"
+        );
+        let noted = put_state(ctx, replica.key(), StateKind::Lost, vec![LACKS]);
+        noted.await.map_err(isotherm_storage::StorageError::from)?;
+        replica.set_abstaining();
+    }
     let log = LogStore::open(
         ctx.log.clone(),
         replica.key(),
@@ -155,7 +190,7 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
         generation,
         applied,
     )
-    .map_err(|e| failed(e.to_string()))?;
+    .map_err(unreadable)?;
     let view = log.view();
     let machine = RangeMachine::new(replica.clone(), generation, view.flushed());
     let source = SnapshotSource::new(ctx.clone());
@@ -169,11 +204,14 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
     let config = raft_config(ctx.timing).map_err(|e| failed(e.to_string()))?;
     let hold = voted && ctx.faults.no_vote_hold() == 0;
     let mut config = (*config).clone();
-    config.enable_elect = !hold && !replica.abstains();
+    config.enable_elect = !hold && replica.may_lead();
     config.enable_tick = ticks;
-    let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine)
-        .await
-        .map_err(|e| failed(e.to_string()))?;
+    let raft = Raft::new(replica.id.get(), Arc::new(config), network, log, machine).await.map_err(
+        |e| match replica.is_damaged() || view.is_damaged() {
+            true => damaged(e.to_string()),
+            false => failed(e.to_string()),
+        },
+    )?;
     let vote_hold_until = hold.then(|| Instant::now() + ctx.timing.vote_hold());
     if let Some(until) = vote_hold_until {
         let (raft, stop) = (raft.clone(), replica.stop.clone());
@@ -181,7 +219,7 @@ async fn build_instance(replica: &Arc<Replica>, ticks: bool) -> Result<(), Store
         ctx.tasks.spawn(async move {
             let hold = tokio::time::sleep_until(until.into());
             let is_over = stop.run_until_cancelled(hold).await.is_some();
-            if is_over && !replica.abstains() {
+            if is_over && replica.may_lead() {
                 raft.runtime_config().elect(true);
             }
         });
@@ -203,6 +241,9 @@ async fn supervise(replica: Arc<Replica>) {
         let failed = watch_instance(&replica, &instance);
         let Some(reason) = replica.stop.clone().run_until_cancelled(failed).await else { return };
         metrics::counter!("isotherm_replica_rebuilds_total").increment(1);
+        if instance.log.is_damaged() {
+            replica.found_damage(&reason);
+        }
         tracing::warn!(
             range_id = %replica.range,
             replica_id = %replica.id,
@@ -221,6 +262,9 @@ async fn supervise(replica: Arc<Replica>) {
         }
         if let Err(error) = rebuild(&replica, &instance).await {
             tracing::error!(range_id = %replica.range, error = %error, "a replica cannot be rebuilt");
+            if error.is_damage() {
+                replica.found_damage(&error);
+            }
         }
     }
 }
@@ -254,8 +298,17 @@ async fn rebuild(replica: &Arc<Replica>, old: &Instance) -> Result<(), StoreErro
     replica.core.lock().generation = u64::MAX;
     let _ = tokio::time::timeout(Duration::from_secs(5), old.raft.shutdown()).await;
     barrier(&replica.ctx).await;
-    let (ctx, range) = (replica.ctx.clone(), replica.range);
-    let loaded = tokio::task::spawn_blocking(move || Core::load(&ctx.data, range))
+    let (ctx, key) = (replica.ctx.clone(), replica.key());
+    let load = move || match finish_install(&ctx, key) {
+        Ok(Some(core)) => Ok(Some(core)),
+        Ok(None) => Core::load(&ctx.data, key.range).map_err(StoreError::from),
+        // What it was to bring is not whole.
+        Err(error) if is_of_one_replica(&error) => {
+            Err(StoreError::Damaged { range: key.range, reason: error.to_string() })
+        }
+        Err(error) => Err(error.into()),
+    };
+    let loaded = tokio::task::spawn_blocking(load)
         .await
         .map_err(|e| StoreError::Corrupt(e.to_string()))??;
     replica.reload(loaded);

@@ -5,6 +5,8 @@
 //! * `READY`: does this node host the range and is it flushed? (a split child announces itself)
 //! * `CAMPAIGN`: stand for election now, by order of a leader (the fallback of a hand-over);
 //! * `ROOM`: is there room for a snapshot? (`store/rooms.rs`)
+//! * `LEADS`: does this replica lead the range?
+//! * `PROBE`: does the disk of this node answer (`disk_probe.rs`)?
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
 //!   entry that would have created it was purged.
 
@@ -12,6 +14,7 @@ use super::create::CreationRecord;
 use super::operation::dismiss;
 use super::rooms::ROOM;
 use super::{Store, rouse};
+use crate::disk_probe::PROBE;
 use crate::network::{self, CampaignOrder};
 use crate::replica::{Instance, Replica, WakeReason};
 use crate::sender::FrameHeader;
@@ -25,6 +28,7 @@ use std::time::{Duration, Instant};
 const READY: u32 = 101;
 const CAMPAIGN: u32 = 102;
 const CREATE: u32 = 103;
+const LEADS: u32 = 108;
 
 /// Between two looks whether a new range is ready, growing.
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(20);
@@ -44,7 +48,7 @@ pub(super) async fn receive(
     if let Some(answer) = rouse::receive(store, from, header, payload) {
         return Some(answer);
     }
-    if let Some(answer) = dismiss::receive(store, header).await {
+    if let Some(answer) = dismiss::receive(store, header, payload).await {
         return Some(answer);
     }
     match header.method {
@@ -54,6 +58,14 @@ pub(super) async fn receive(
         }),
         CAMPAIGN => Some(store.take_campaign_order(header, payload).await),
         ROOM => Some(store.promise_room(header)),
+        LEADS => Some(match store.replica(header.range) {
+            Some(replica) if replica.status().is_leader => Ok(Bytes::new()),
+            _ => Err("it does not lead".into()),
+        }),
+        PROBE => Some(match store.ctx.probe.answers().await {
+            true => Ok(Bytes::new()),
+            false => Err("the disk does not answer".into()),
+        }),
         CREATE => {
             // Its caller's patience does not cut it off half done.
             let (store, header, payload) = (store.clone(), *header, payload.clone());
@@ -69,8 +81,8 @@ pub(super) async fn receive(
 impl Store {
     /// The instance that may stand for election in `replica`, which is woken for it.
     fn candidate(replica: &Replica) -> Result<Arc<Instance>, String> {
-        if replica.abstains() {
-            return Err("this replica abstains".into());
+        if !replica.may_lead() {
+            return Err("this replica is lost: it is built again".into());
         }
         replica.wake(WakeReason::Asked);
         let instance = replica.instance.load_full().ok_or("the range is starting")?;
@@ -113,6 +125,15 @@ impl Store {
             method,
         };
         self.ctx.sender.call(to.1, header, payload, CALL_TIMEOUT).await
+    }
+
+    /// Whether another replica says that it leads the range.
+    pub(super) async fn ask_whether_it_leads(
+        &self,
+        replica: &Replica,
+        other: (ReplicaId, NodeId),
+    ) -> bool {
+        self.ask(replica, other, LEADS, Bytes::new()).await.is_ok()
     }
 
     /// Asks an up-to-date follower to stand for election, by order of the leadership of `term`, which

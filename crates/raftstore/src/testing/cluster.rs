@@ -170,6 +170,43 @@ impl Cluster {
         copy
     }
 
+    /// Where the disk of `node` is.
+    pub fn path(&self, node: u64) -> &std::path::Path {
+        &self.paths[&node]
+    }
+
+    /// Has every sync of `node` take that long.
+    pub fn set_sync_delay(&self, node: u64, delay: Duration) {
+        self.nodes[&node].log.set_sync_delay(delay);
+    }
+
+    /// Writes once, to one node, whether it leads or not.
+    pub async fn write_to(
+        &self,
+        node: u64,
+        id: WriteId,
+        ops: Vec<WriteOp>,
+    ) -> Result<WriteOutcome, RangeError> {
+        let range = self.locate(ops[0].key());
+        let (version, wait) = (range.epoch.version, Duration::from_secs(6));
+        self.store(node).write(range.id, version, WriteRequest { id, ops }, wait).await
+    }
+
+    /// Has `node` lead `range`.
+    pub async fn lead(&self, range: RangeId, node: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let leader = self.leader(range).await;
+            if leader == node {
+                return;
+            }
+            if let Err(error) = self.store(leader).transfer_leader(range, NodeId(node)).await {
+                assert!(Instant::now() < deadline, "{error}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The next start of `node` finds what is in `path`.
     pub fn replace_disk(&mut self, node: u64, path: PathBuf) {
         self.paths.insert(node, path);

@@ -1,16 +1,18 @@
 //! What a crash leaves of a directory.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Copies a directory as a crash would leave it. Flushes and compactions add and remove files of a
-/// running database: a copy counts only if none did while it was made.
+/// running database: a copy counts only if none did while it was made, and if no log was written meanwhile:
+/// of a file that is overwritten a copy could have what came later and lack what came before it.
 pub fn copy_at_one_moment(from: &Path, to: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let files = files_in(from);
+        let (files, logs) = (files_in(from), logs_in(from));
         std::fs::create_dir_all(to).unwrap();
-        if copy_files(from, to, &files).is_ok() && files_in(from) == files {
+        if copy_files(from, to, &files).is_ok() && files_in(from) == files && logs_in(from) == logs
+        {
             return;
         }
         assert!(Instant::now() < deadline, "the files of {} never rest", from.display());
@@ -25,6 +27,17 @@ fn copy_files(from: &Path, to: &Path, files: &[PathBuf]) -> std::io::Result<()> 
         std::fs::copy(from.join(file), target)?;
     }
     Ok(())
+}
+
+/// The write-ahead files below a directory, how large they are and when they were written.
+fn logs_in(dir: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
+    let logs =
+        files_in(dir).into_iter().filter(|file| file.extension().is_some_and(|e| e == "log"));
+    let state = |file: PathBuf| {
+        let metadata = std::fs::metadata(dir.join(&file)).ok()?;
+        Some((file, metadata.len(), metadata.modified().ok()?))
+    };
+    logs.filter_map(state).collect()
 }
 
 /// The files below a directory, sorted: tables come before the manifest that names them.

@@ -50,6 +50,13 @@ pub struct DataEngine {
     safe_point: Arc<AtomicU64>,
 }
 
+/// How far [`DataEngine::verify`] has come in a span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyPosition {
+    is_history: bool,
+    key: Vec<u8>,
+}
+
 fn table_options(cache: &Cache, bloom: bool) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
@@ -109,7 +116,7 @@ impl DataEngine {
         db.set_max_background_jobs(options.background_jobs);
         db.set_bytes_per_sync(1 << 20);
         db.set_keep_log_file_num(4);
-        db.set_max_open_files(4096);
+        db.set_max_open_files(crate::files::open_files_max(4096));
         let safe_point = Arc::new(AtomicU64::new(0));
         let families = ALL.map(|name| {
             ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache, &safe_point))
@@ -127,7 +134,8 @@ impl DataEngine {
         metrics::counter!(names::DATA_WRITE_BYTES).increment(batch.size_bytes() as u64);
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        Ok(self.db.write_opt(batch.into_rocksdb(self), &options)?)
+        let written = self.db.write_opt(batch.into_rocksdb(self), &options);
+        written.map_err(|source| StorageError::EngineStopped { source })
     }
 
     /// A consistent view of everything, as of now.
@@ -142,7 +150,8 @@ impl DataEngine {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let started = Instant::now();
-        self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)?;
+        let flushed = self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options);
+        flushed.map_err(|source| StorageError::EngineStopped { source })?;
         metrics::counter!(names::DATA_FLUSHES).increment(1);
         metrics::histogram!(names::DATA_FLUSH_SECONDS).record(started.elapsed().as_secs_f64());
         Ok(())
@@ -280,6 +289,59 @@ impl DataEngine {
         }
         rows.status()?;
         Ok(Garbage { history_bytes: self.history_size(span), tombstone_bytes })
+    }
+
+    /// Reads every row of a span from `from` on (a position that an earlier call returned) and checks
+    /// its blocks, up to about `bytes_max`. Returns the bytes that were read and where to go on; none:
+    /// the span is done. Blocking; leaves the block cache alone.
+    pub fn verify(
+        &self,
+        span: &KeyRange,
+        from: Option<VerifyPosition>,
+        bytes_max: u64,
+    ) -> Result<(u64, Option<VerifyPosition>)> {
+        let std::ops::Range { start, end } = bounds(span);
+        let (mut family, mut first) = match from {
+            Some(VerifyPosition { is_history, key }) => (usize::from(is_history), key),
+            None => (0, start.clone()),
+        };
+        let mut bytes = 0;
+        while let Some(name) = [LIVE, HISTORY].get(family) {
+            let mut options = ReadOptions::default();
+            options.set_iterate_upper_bound(end.clone());
+            options.set_verify_checksums(true);
+            options.fill_cache(false);
+            let mut rows = self.db.raw_iterator_cf_opt(self.cf(name), options);
+            rows.seek(&first);
+            while let Some((key, value)) = rows.item() {
+                if bytes >= bytes_max {
+                    let next = VerifyPosition { is_history: family == 1, key: key.to_vec() };
+                    return Ok((bytes, Some(next)));
+                }
+                bytes += (key.len() + value.len()) as u64;
+                rows.next();
+            }
+            rows.status()?;
+            (family, first) = (family + 1, start.clone());
+        }
+        Ok((bytes, None))
+    }
+
+    /// Drops whole files that hold rows of a span and of nothing else, without reading them, other than
+    /// those of the newest level, which RocksDB keeps. What is left of the span is for the caller to
+    /// delete. Nobody may read the span meanwhile.
+    pub fn drop_files(&self, span: &KeyRange) -> Result<()> {
+        let std::ops::Range { start, mut end } = bounds(span);
+        // RocksDB counts the end in, and the first key of the next span must not be: no key lies between
+        // this one and the end (keys end with 0x00 0x01).
+        if end.ends_with(&[0, 1]) {
+            end.pop();
+            end.push(0);
+        }
+        for name in [LIVE, HISTORY] {
+            self.db.delete_file_in_range_cf(self.cf(name), &start, &end)?;
+        }
+        Ok(())
     }
 
     /// Ends compactions that run, and begins no more: they would hold up the end of the process.

@@ -30,7 +30,7 @@ mod tests;
 mod visit;
 
 pub use batch::DataBatch;
-pub use engine::{DataEngine, DataOptions};
+pub use engine::{DataEngine, DataOptions, VerifyPosition};
 pub use export::{SnapshotCf, SnapshotExport, SnapshotFile};
 pub use garbage::Garbage;
 pub use overlay::Overlay;

@@ -5,6 +5,7 @@
 //! LOCK             locked by the process that uses the directory
 //! identity.json    cluster, node, timing: written once, when the cluster admits the process
 //! last-start.json  a node's last start, by which it may start without the meta service
+//! DAMAGE           what of it is damaged: the process stays out while it is there
 //! raft/            the log engine
 //! data/            the data engine
 //! snapshots/       snapshots on their way in or out
@@ -13,6 +14,7 @@
 //! The snapshots directory is not emptied here: an install that a crash interrupted still needs
 //! its staged files. Its owner empties it once such installs are done.
 
+use super::damage::Damage;
 use super::identity::Identity;
 use super::last_start::{self, LastStart};
 use crate::{Result, StorageError};
@@ -150,6 +152,39 @@ impl DataDir {
         self.path.join("last-start.json")
     }
 
+    /// What is known to be damaged here; none if nothing is.
+    pub fn damage(&self) -> Result<Option<Damage>> {
+        let path = self.damage_path();
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(Damage::read(&text))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::at(path)(e)),
+        }
+    }
+
+    /// Notes that something here is damaged, unless that is known already. On disk when it returns.
+    pub fn note_damage(&self, what: &str) -> Result<()> {
+        if self.damage()?.is_some() {
+            return Ok(());
+        }
+        self.replace(&self.damage_path(), &Damage::new(what).write())
+    }
+
+    /// Takes the note back. On disk when it returns.
+    pub fn clear_damage(&self) -> Result<()> {
+        let path = self.damage_path();
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(StorageError::at(path)(e)),
+        }
+        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(StorageError::at(path))
+    }
+
+    fn damage_path(&self) -> PathBuf {
+        self.path.join("DAMAGE")
+    }
+
     fn identity_path(&self) -> PathBuf {
         self.path.join("identity.json")
     }
@@ -257,6 +292,24 @@ mod tests {
         fs::write(other.path().join("photo.jpg"), "x").unwrap();
         assert!(why(DataDir::open(other.path(), "node")).contains("neither empty"));
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1, "nothing was put there");
+    }
+
+    #[test]
+    fn a_note_of_damage_stays_until_it_is_cleared() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.damage().unwrap(), None);
+        dir.note_damage("block 7 of file 12").unwrap();
+        dir.note_damage("what came of it").unwrap();
+        drop(dir);
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.damage().unwrap().unwrap().what, "block 7 of file 12");
+        // It says what it says even if it cannot be read.
+        fs::write(tmp.path().join("DAMAGE"), "\0\0").unwrap();
+        assert!(dir.damage().unwrap().is_some());
+        dir.clear_damage().unwrap();
+        dir.clear_damage().unwrap();
+        assert_eq!(dir.damage().unwrap(), None);
     }
 
     #[test]

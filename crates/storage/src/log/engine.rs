@@ -6,6 +6,7 @@ use isotherm_types::{RangeId, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whose log: one replica of one range.
 #[derive(
@@ -274,6 +275,10 @@ pub trait LogEngine: Send + Sync + 'static {
 
     /// Sets a record of the node itself. Blocks until it is on disk.
     fn put_node_state(&self, key: &str, bytes: Vec<u8>) -> Result<()>;
+
+    /// How long the write and sync take that are being made now; zero if none are. A disk that answers
+    /// is done in a moment.
+    fn waiting(&self) -> Duration;
 
     /// Writes what is queued and stops. Blocks until then.
     fn close(&self);

@@ -10,12 +10,15 @@
 //! * Operations take effect in the order in which they were submitted, over all groups.
 //! * `Done(Ok)` is called after the sync that covers its operation, and for all earlier ones first.
 //! * After a failed write nothing is ever acknowledged again.
+//! * A log that lost a synced group does not open (`groups.rs`).
 
 mod engine;
 mod files;
+mod groups;
 mod keys;
 mod options;
 mod pending;
+mod progress;
 mod rocks;
 #[cfg(test)]
 mod tests;

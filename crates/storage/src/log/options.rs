@@ -24,6 +24,9 @@ pub struct LogOptions {
     pub block_cache_bytes: usize,
     /// Waited before each sync, to see what a slower disk would do.
     pub sync_delay: Duration,
+    /// Opens a log that lost what was synced. Whoever sets it has to see to it that no replica on it
+    /// counts for what it acknowledged.
+    pub accepts_loss: bool,
     /// Called once, on the writer thread, before any callback learns of the failure. By default it
     /// ends the process: what was written may or may not be on disk, and only a restart that
     /// reads it back can tell.
@@ -54,6 +57,7 @@ impl Default for LogOptions {
             prepares_files: false,
             block_cache_bytes: 16 << 20,
             sync_delay: Duration::ZERO,
+            accepts_loss: false,
             on_fatal: Arc::new(abort),
             #[cfg(feature = "faults")]
             skip_sync: std::env::var("ISOTHERM_FAULT_SKIP_SYNC").is_ok_and(|v| v == "1"),
@@ -78,7 +82,7 @@ impl LogOptions {
         o.set_write_buffer_size(self.write_buffer_bytes);
         o.set_max_write_buffer_number(4);
         o.set_max_background_jobs(2);
-        o.set_max_open_files(256);
+        o.set_max_open_files(crate::files::open_files_max(256));
         // Syncing a file that is overwritten takes half as long as syncing one that grows: its
         // blocks and its length are on disk already.
         //
@@ -88,8 +92,8 @@ impl LogOptions {
         // WAL_size_limit_MB, which archive old files. Point-in-time recovery, set here though it is
         // the default, keeps it on: records carry their file's number, and recovery ends at the
         // first that is torn or of a former file. All that was synced lies before it. Should a disk
-        // damage a synced record, recovery ends there too: the log is then shorter than what it
-        // acknowledged, which its leader sees.
+        // damage a synced record, recovery ends there too, without a word: `groups.rs` is how that is
+        // noticed.
         o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         o.set_recycle_log_file_num(4);
         o.set_keep_log_file_num(4);

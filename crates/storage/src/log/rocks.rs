@@ -1,9 +1,11 @@
 //! The log engine over RocksDB.
 
 use super::engine::{LogEngine, LogOp, LogRecord, ReplicaKey, StateKind};
+use super::groups::{self, Opened};
 use super::options::LogOptions;
 use super::pending::{Overlay, Pending};
-use super::writer::{Message, Writer};
+use super::progress::Progress;
+use super::writer::{Message, Numbers, Writer};
 use super::{files, keys};
 use crate::metrics as names;
 use crate::{Result, StorageError};
@@ -24,6 +26,7 @@ pub struct RocksLog {
     pending: Arc<Mutex<Pending>>,
     queue: Sender<Message>,
     sync_delay_us: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -36,7 +39,9 @@ impl std::fmt::Debug for RocksLog {
 impl RocksLog {
     /// Opens the log in `dir`, creating it if there is none, and starts its writer thread.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self> {
-        let db = Arc::new(DB::open(&options.database(), dir)?);
+        let Opened { db, secret, last } =
+            groups::open(dir, &options.database(), options.accepts_loss)?;
+        let db = Arc::new(db);
         if options.prepares_files {
             files::prepare(&db, dir, options.write_buffer_bytes)?;
         }
@@ -45,17 +50,21 @@ impl RocksLog {
         let (queue, receiver) = mpsc::channel();
         let pending = Arc::new(Mutex::new(Pending::default()));
         let sync_delay_us = Arc::new(AtomicU64::new(micros(options.sync_delay)));
+        let progress = Arc::new(Progress::new());
         let writer = Writer {
             db: db.clone(),
             queue: receiver,
             pending: pending.clone(),
             options,
             sync_delay_us: sync_delay_us.clone(),
+            progress: progress.clone(),
+            secret,
+            numbers: Numbers { written: last, durable: last, said: last },
         };
         let writer = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || isotherm_task::guarded_thread("log writer", || writer.run()))?;
-        Ok(Self { db, pending, queue, sync_delay_us, writer: Mutex::new(Some(writer)) })
+        Ok(Self { db, pending, queue, sync_delay_us, progress, writer: Mutex::new(Some(writer)) })
     }
 
     /// Waits until nothing runs in the background: its files stay as they are until the next write.
@@ -233,6 +242,10 @@ impl LogEngine for RocksLog {
             Ok(Err(error)) => Err(StorageError::Io(std::io::Error::other(error))),
             Err(_) => Err(StorageError::Closed),
         }
+    }
+
+    fn waiting(&self) -> Duration {
+        self.progress.waiting()
     }
 
     fn close(&self) {

@@ -1,6 +1,7 @@
 //! What a log engine promises, seen through the RocksDB one.
 #![allow(clippy::unwrap_used)]
 
+use super::groups::{self, Mark, Secret};
 use super::*;
 use crate::{Result, StorageError};
 use bytes::Bytes;
@@ -255,5 +256,236 @@ fn the_first_entry_overwrites_a_file_that_is_there_already() {
         assert_eq!(texts(&reopened, replica(1), 0, u64::MAX), expected);
         drop(reopened);
         std::fs::remove_dir_all(&copy).unwrap();
+    }
+}
+
+/// Flips one bit of the first place in `file` where `text` stands; whether there was one.
+fn flip(file: &Path, text: &[u8]) -> bool {
+    let mut bytes = std::fs::read(file).unwrap();
+    let Some(at) = bytes.windows(text.len()).position(|window| window == text) else {
+        return false;
+    };
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    true
+}
+
+fn is_lost(opened: Result<RocksLog>) -> bool {
+    match opened {
+        Ok(_) => false,
+        Err(error) => {
+            assert!(matches!(error, StorageError::LostLog { .. }), "{error}");
+            true
+        }
+    }
+}
+
+/// A log with three synced groups, of which the second one says "second", as a crash leaves it.
+fn three_groups(tmp: &Path, options: &LogOptions) -> std::path::PathBuf {
+    let (dir, copy) = (tmp.join("log"), tmp.join("copy"));
+    let log = RocksLog::open(&dir, options.clone()).unwrap();
+    for (index, text) in (1..).zip(["first", "second", "third"]) {
+        append(&log, replica(1), index, &[text]);
+        barrier(&log);
+    }
+    log.settle().unwrap();
+    copy_as_is(&dir, &copy);
+    copy
+}
+
+#[test]
+fn a_flipped_bit_in_what_was_synced_is_no_torn_end() {
+    for prepares_files in [false, true] {
+        let tmp = tempfile::tempdir().unwrap();
+        let write_buffer_bytes = 1 << 20;
+        let options = LogOptions { write_buffer_bytes, prepares_files, ..LogOptions::default() };
+        let copy = three_groups(tmp.path(), &options);
+        assert!(flip(&file_in_use(&copy), b"second"));
+        for _ in 0..3 {
+            assert!(is_lost(RocksLog::open(&copy, options.clone())), "it opens without a word");
+        }
+        // Whoever knows may have what is left, and goes on from there.
+        let accepting = LogOptions { accepts_loss: true, ..options.clone() };
+        let log = RocksLog::open(&copy, accepting).unwrap();
+        assert_eq!(texts(&log, replica(1), 0, u64::MAX), ["first"]);
+        append(&log, replica(1), 2, &["other"]);
+        barrier(&log);
+        drop(log);
+        let log = RocksLog::open(&copy, options).unwrap();
+        assert_eq!(texts(&log, replica(1), 0, u64::MAX), ["first", "other"]);
+    }
+}
+
+#[test]
+fn the_last_group_of_a_log_that_was_idle_or_closed_is_missed_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (dir, copy) = (tmp.path().join("log"), tmp.path().join("copy"));
+    let log = open(&dir);
+    append(&log, replica(1), 1, &["only"]);
+    barrier(&log);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    // Until it has said so.
+    loop {
+        copy_as_is(&dir, &copy);
+        assert!(flip(&file_in_use(&copy), b"only"));
+        if is_lost(RocksLog::open(&copy, LogOptions::default())) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "it never says what was synced");
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    append(&log, replica(1), 2, &["last"]);
+    drop(log);
+    assert!(flip(&file_in_use(&dir), b"last"));
+    assert!(is_lost(RocksLog::open(&dir, LogOptions::default())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// A loss of power may leave any part of what was being written, in any order: that is no damage.
+    #[test]
+    fn a_torn_end_is_no_damage(hole in 0usize..60_000, kept in any::<bool>()) {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, copy) = (tmp.path().join("log"), tmp.path().join("copy"));
+        let log = open(&dir);
+        append(&log, replica(1), 1, &["synced"]);
+        barrier(&log);
+        let before = std::fs::metadata(file_in_use(&dir)).unwrap().len() as usize;
+        // One group of several blocks, of which the copy lacks a part, or its end.
+        let large = "x".repeat(80_000);
+        append(&log, replica(1), 2, &[&large, "y"]);
+        barrier(&log);
+        log.settle().unwrap();
+        copy_as_is(&dir, &copy);
+        drop(log);
+        let file = file_in_use(&copy);
+        let mut bytes = std::fs::read(&file).unwrap();
+        // What the log says while it is idle is behind it, and was not written yet.
+        let end = (before + 80_000).min(bytes.len());
+        let at = (before + 200 + hole).min(end);
+        if kept {
+            bytes.truncate(end);
+            let hole_end = (at + 4096).min(end);
+            bytes[at..hole_end].fill(0);
+        } else {
+            bytes.truncate(at);
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let log = RocksLog::open(&copy, LogOptions::default()).unwrap();
+        prop_assert_eq!(texts(&log, replica(1), 0, u64::MAX), ["synced"]);
+    }
+}
+
+/// Anybody can write bytes that look like a mark; they count for nothing.
+#[test]
+fn a_mark_of_another_log_says_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let copy = three_groups(tmp.path(), &LogOptions::default());
+    let file = file_in_use(&copy);
+    let number: u32 = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let forged = Mark { secret: Secret::default(), number: u64::MAX, durable: u64::MAX };
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.extend([0xff; 100]);
+    bytes.extend(groups::tests::encode(5, number, &groups::tests::batch(forged)));
+    std::fs::write(&file, bytes).unwrap();
+    let log = RocksLog::open(&copy, LogOptions::default()).unwrap();
+    assert_eq!(texts(&log, replica(1), 0, u64::MAX), ["first", "second", "third"]);
+}
+
+/// Software without groups opens what was written with them, and the other way round.
+#[test]
+fn a_log_is_written_by_older_and_newer_software_in_turn() {
+    let tmp = tempfile::tempdir().unwrap();
+    let options = LogOptions { write_buffer_bytes: 1 << 20, ..LogOptions::default() };
+    let write_as_older = |index: u64, text: &str| {
+        let db = rocksdb::DB::open(&options.database(), tmp.path()).unwrap();
+        let mut synced = rocksdb::WriteOptions::default();
+        synced.set_sync(true);
+        db.put_opt(keys::entry(replica(1), index), text, &synced).unwrap();
+    };
+    let mut expected = Vec::new();
+    for index in (1..10).step_by(3) {
+        write_as_older(index, "older");
+        let log = RocksLog::open(tmp.path(), options.clone()).unwrap();
+        append(&log, replica(1), index + 1, &["newer"]);
+        barrier(&log);
+        drop(log);
+        write_as_older(index + 2, "older");
+        expected.extend(["older", "newer", "older"]);
+        let log = RocksLog::open(tmp.path(), options.clone()).unwrap();
+        assert_eq!(texts(&log, replica(1), 0, u64::MAX), expected);
+    }
+}
+
+/// Unsynced data: `bytes` of it.
+fn note_committed(log: &RocksLog, bytes: usize) {
+    log.submit(LogOp::Committed { replica: replica(2), bytes: vec![b'c'; bytes] });
+}
+
+/// As it is after a loss of power between `synced`, after which nothing was synced, and `later`: the tables
+/// are there, and of the write-ahead files any pages of what was added since.
+fn lose_power(synced: &Path, later: &Path, lost: impl Fn(usize) -> bool) {
+    for entry in std::fs::read_dir(later).unwrap().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
+        }
+        let before = std::fs::read(synced.join(entry.file_name())).unwrap_or_default();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (page, chunk) in bytes.chunks_mut(4096).enumerate() {
+            if lost(page) {
+                let at = page * 4096;
+                for (i, byte) in chunk.iter_mut().enumerate() {
+                    *byte = before.get(at + i).copied().unwrap_or(0);
+                }
+            }
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// Whatever a loss of power leaves of what was not synced, through changes of files and restarts.
+    #[test]
+    fn a_loss_of_power_is_no_damage(
+        rounds in prop::collection::vec(
+            (1usize..20, prop::collection::vec(1usize..60_000, 0..6), any::<u64>(), any::<bool>()),
+            1..6,
+        ),
+    ) {
+        let tmp = tempfile::tempdir().unwrap();
+        let options = LogOptions { write_buffer_bytes: 128 << 10, ..LogOptions::default() };
+        let mut dir = tmp.path().join("log");
+        let mut next = 1;
+        for (n, (synced, unsynced, mask, is_clean)) in rounds.into_iter().enumerate() {
+            let log = RocksLog::open(&dir, options.clone()).unwrap();
+            prop_assert_eq!(log.last(replica(1)).unwrap().map_or(0, |r| r.index) + 1, next);
+            for _ in 0..synced {
+                append(&log, replica(1), next, &[&"s".repeat(5000)]);
+                barrier(&log);
+                next += 1;
+            }
+            log.settle().unwrap();
+            if is_clean {
+                drop(log);
+                continue;
+            }
+            let before = tmp.path().join(format!("before-{n}"));
+            copy_as_is(&dir, &before);
+            for bytes in unsynced {
+                note_committed(&log, bytes);
+            }
+            // The mark of an idle log is not synced either.
+            std::thread::sleep(std::time::Duration::from_millis(mask % 200));
+            log.settle().unwrap();
+            let after = tmp.path().join(format!("after-{n}"));
+            copy_as_is(&dir, &after);
+            drop(log);
+            lose_power(&before, &after, |page| mask & (1 << (page % 64)) != 0);
+            dir = after;
+        }
+        let log = RocksLog::open(&dir, options).unwrap();
+        prop_assert_eq!(log.last(replica(1)).unwrap().map_or(0, |r| r.index) + 1, next);
     }
 }

@@ -66,6 +66,7 @@ macro_rules! member {
 member! {
     register_node: RegisterNodeRequest -> RegisterNodeResponse,
     heartbeat: HeartbeatRequest -> HeartbeatResponse,
+    report_damage: ReportDamageRequest -> ReportDamageResponse,
     get_ranges: GetRangesRequest -> GetRangesResponse,
     list_nodes: ListNodesRequest -> ListNodesResponse,
     allocate_ids: AllocateIdsRequest -> AllocateIdsResponse,

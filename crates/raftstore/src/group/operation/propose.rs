@@ -21,6 +21,9 @@ impl<M: Machine> Group<M> {
         command: Bytes,
         expected_term: Option<u64>,
     ) -> Result<Vec<u8>, GroupError> {
+        if !self.has_room() {
+            return Err(GroupError::DiskFull);
+        }
         let patience = Duration::from_millis(self.timing.election_max_ms);
         let deadline = Instant::now() + patience;
         loop {

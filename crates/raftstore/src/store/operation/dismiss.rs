@@ -18,6 +18,7 @@ use super::change_members::{Change, condition, hosts, impossible, without_learne
 use crate::replica::Replica;
 use crate::sender::{FrameHeader, SendError};
 use crate::store::destroy::{put_state, submitted};
+use crate::store::quarantine::{DAMAGED, LACKS};
 use crate::store::{RangeError, Store};
 use crate::type_config::Membership;
 use bytes::Bytes;
@@ -38,6 +39,7 @@ const RESUME: u32 = 133;
 pub(in crate::store) async fn receive(
     store: &Store,
     header: &FrameHeader,
+    payload: &Bytes,
 ) -> Option<Result<Bytes, String>> {
     if !matches!(header.method, ABSTAIN | CONFESS | RESUME) {
         return None;
@@ -50,7 +52,10 @@ pub(in crate::store) async fn receive(
         _ => {
             let is_member = replica.descriptor().replica(header.from_replica).is_some();
             if is_member && replica.status().is_leader {
-                replica.lost_its_log(header.from_replica);
+                match payload.as_ref() {
+                    [DAMAGED] => replica.is_reported_damaged(header.from_replica),
+                    _ => replica.lost_its_log(header.from_replica),
+                }
             }
             Ok(Bytes::new())
         }
@@ -60,10 +65,11 @@ pub(in crate::store) async fn receive(
 impl Store {
     /// Has this replica abstain from now on, also after a restart.
     async fn abstain(&self, replica: &Replica) -> Result<(), RangeError> {
-        if replica.abstains() {
+        // The votes of one that cannot be read still stand.
+        if !replica.may_lead() {
             return Ok(());
         }
-        let synced = put_state(&self.ctx, replica.key(), StateKind::Lost, vec![1]);
+        let synced = put_state(&self.ctx, replica.key(), StateKind::Lost, vec![LACKS]);
         synced.await.map_err(|e| RangeError::Internal(e.to_string()))?;
         replica.set_abstaining();
         tracing::error!(
@@ -77,7 +83,7 @@ impl Store {
     /// What an abstaining replica, and the leader of such a one, have to do; again and again, until the
     /// range does without it.
     pub(crate) fn tend_lost(self: &Arc<Self>, replica: &Arc<Replica>) {
-        if !replica.abstains() && replica.lost.lock().is_empty() {
+        if replica.may_lead() && replica.lost.lock().is_empty() {
             return;
         }
         let (store, replica) = (self.clone(), replica.clone());
@@ -85,7 +91,7 @@ impl Store {
         self.ctx.tasks.spawn(guarded("removal of a lossy replica", async move {
             let stop = replica.stop.clone();
             let tend = async {
-                if replica.abstains() {
+                if !replica.may_lead() {
                     store.confess(&replica).await;
                 }
                 store.dismiss_lost(&replica).await;
@@ -103,8 +109,19 @@ impl Store {
                     return;
                 }
             }
-        } else if let Some(leader) = others().find(|v| Some(v.id) == status.leader_replica) {
-            let told = self.ask(replica, (leader.id, leader.node), CONFESS, Bytes::new()).await;
+            if !replica.is_damaged() {
+                return;
+            }
+        }
+        let payload = match replica.is_damaged() {
+            true => Bytes::from_static(&[DAMAGED]),
+            false => Bytes::new(),
+        };
+        // One that cannot be read may not run either, and then does not know who leads: it tells all, and
+        // whoever does takes it.
+        let is_told = |id| replica.is_damaged() || Some(id) == status.leader_replica;
+        for other in others().filter(|v| is_told(v.id)) {
+            let told = self.ask(replica, (other.id, other.node), CONFESS, payload.clone()).await;
             if let Err(error) = told {
                 tracing::debug!(range_id = %replica.range, error = %error, "a lost replica is not heard yet");
             }

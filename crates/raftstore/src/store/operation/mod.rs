@@ -9,10 +9,12 @@ mod split;
 mod transfer_leader;
 mod write;
 
+pub(super) use transfer_leader::{matched, matched_index};
+
 use std::time::{Duration, Instant};
 
 /// Waits until `ready`, at most for `patience`; whether it was.
-async fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
+pub(super) async fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;
     while !ready() {
         if Instant::now() >= deadline {

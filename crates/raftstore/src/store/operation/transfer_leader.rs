@@ -134,14 +134,14 @@ impl Store {
     }
 }
 
-fn matched_index(instance: &Instance, follower: u64) -> Option<u64> {
+pub(in crate::store) fn matched_index(instance: &Instance, follower: u64) -> Option<u64> {
     let metrics = instance.raft.metrics();
     let metrics = metrics.borrow_watched();
     let matched = metrics.replication.as_ref()?.get(&follower)?;
     matched.as_ref().map(|id| id.index)
 }
 
-fn matched(instance: &Instance, follower: u64) -> bool {
+pub(in crate::store) fn matched(instance: &Instance, follower: u64) -> bool {
     let last = instance.raft.metrics().borrow_watched().last_log_index;
     last.is_some() && matched_index(instance, follower) >= last
 }

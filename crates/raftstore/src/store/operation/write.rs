@@ -2,9 +2,8 @@
 
 use crate::command::{WriteOutcome, WriteRequest};
 use crate::replica::Proposal;
-use crate::store::{RangeError, Store};
+use crate::store::{DiskRoom, RangeError, Store};
 use isotherm_types::RangeId;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
@@ -20,7 +19,12 @@ impl Store {
         timeout: Duration,
     ) -> Result<WriteOutcome, RangeError> {
         let replica = self.find(range)?;
-        if self.ctx.read_only.load(Ordering::Acquire) {
+        let has_room = match self.ctx.disk_room() {
+            DiskRoom::Enough => true,
+            DiskRoom::Little => request.makes_room(),
+            DiskRoom::None => false,
+        };
+        if !has_room {
             return Err(RangeError::DiskFull);
         }
         self.ctx.check_oracle()?;
