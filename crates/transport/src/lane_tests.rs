@@ -134,7 +134,7 @@ async fn calls_that_one_link_may_have_answered_at_a_time_are_bounded() {
     let (address, _stop, hanging) = server_that_hangs("127.0.0.1:0").await;
     let peers = peers(7, address);
     let hang = Header { method: 8, ..Header::default() };
-    let call = || peers.call(TO, hang.clone(), Bytes::new(), 5 * SECOND);
+    let call = || peers.call(TO, hang, Bytes::new(), 5 * SECOND);
     let calls = join_all((0..6000).map(|_| call())).await;
     let is_refused =
         |answer: &&Result<Bytes, TransportError>| matches!(answer, Err(TransportError::Refused(_)));

@@ -153,7 +153,7 @@ impl Keeper {
             to_node: self.to.get(),
             ..Header::default()
         };
-        if frames.push(opening(Kind::Hello, 0, hello.clone(), Bytes::new()), 0).is_err() {
+        if frames.push(opening(Kind::Hello, 0, hello, Bytes::new()), 0).is_err() {
             return Err("a new queue is closed".to_owned());
         }
         let (incarnations, mut said) = (self.options.incarnations.clone(), hello.from_incarnation);
@@ -162,7 +162,7 @@ impl Keeper {
             let own = incarnations.own().get();
             if own != said {
                 said = own;
-                let hello = Header { from_incarnation: own, ..hello.clone() };
+                let hello = Header { from_incarnation: own, ..hello };
                 message.frames.insert(0, opening(Kind::Hello, 0, hello, Bytes::new()));
             }
             message
