@@ -263,8 +263,8 @@ pub struct Meta {
     /// With less free space than this, give leadership away; with a quarter of it, take nothing; 0 turns it off [default: 5 % of the disk, at most 256 MiB]
     #[arg(long, env = "ISOTHERM_DISK_RESERVE_BYTES", help_heading = "Tuning")]
     pub disk_reserve_bytes: Option<u64>,
-    /// End when the disk does not answer for that long while those of other members do; 0 turns it off [default: 60 s]
-    #[arg(long, env = "ISOTHERM_DISK_STALL_LIMIT", value_parser = duration, help_heading = "Tuning")]
+    /// End when the disk does not answer for that long while those of other members do; up to 1day, 0s turns it off [default: 60 s]
+    #[arg(long, env = "ISOTHERM_DISK_STALL_LIMIT", value_parser = lasting(Duration::ZERO..=DAY), help_heading = "Tuning")]
     pub disk_stall_limit: Option<Duration>,
 }
 
@@ -358,8 +358,8 @@ pub struct Node {
     /// With less free space than this, take no writes; 0 turns it off [default: 5 % of the disk, at most 1 GiB]
     #[arg(long, env = "ISOTHERM_DISK_RESERVE_BYTES", help_heading = "Tuning")]
     pub disk_reserve_bytes: Option<u64>,
-    /// End when the disk does not answer for that long while those of other nodes do; 0 turns it off [default: 60 s]
-    #[arg(long, env = "ISOTHERM_DISK_STALL_LIMIT", value_parser = duration, help_heading = "Tuning")]
+    /// End when the disk does not answer for that long while those of other nodes do; up to 1day, 0s turns it off [default: 60 s]
+    #[arg(long, env = "ISOTHERM_DISK_STALL_LIMIT", value_parser = lasting(Duration::ZERO..=DAY), help_heading = "Tuning")]
     pub disk_stall_limit: Option<Duration>,
     /// Once, after the disk was checked: use a data directory that is noted as damaged, and have every replica in it built again
     #[arg(long, env = "ISOTHERM_CLEAR_DAMAGE", help_heading = "Tuning")]
