@@ -110,8 +110,8 @@ pub enum Command {
     #[command(allow_negative_numbers = true)]
     Put {
         key: String,
-        /// The value; - is stdin, all of it
-        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        /// The value; - is stdin, all of it; left out with --file
+        #[arg(conflicts_with = "file")]
         value: Option<String>,
         /// Take the value from a file, as it is
         #[arg(long)]

@@ -4,7 +4,7 @@
 //! environment variable, that over the file, and the file over the default. A key that is no flag
 //! is an error, not ignored: a setting that silently does nothing is worse.
 
-use crate::environment::{is_typed, subcommand};
+use crate::environment::{is_typed, is_typed_only, subcommand};
 use crate::failure::Failure;
 use clap::Command;
 use std::ffi::OsString;
@@ -28,6 +28,11 @@ pub fn complete(mut command: Command, given: Vec<OsString>) -> Result<Vec<OsStri
                 "{shown}: {key:?} is not a setting of `isotherm {name}`; see `isotherm {name} --help`"
             )));
         };
+        if is_typed_only(sub.get_name(), &key) {
+            let why =
+                format!("{shown}: {key:?} destroys something: it counts only where it is typed");
+            return Err(Failure::usage(why));
+        }
         let is_set = known_by_variable(&found);
         if is_set || is_typed(&given, &found) {
             continue;
@@ -116,5 +121,7 @@ mod tests {
     fn an_unknown_key_is_refused() {
         let error = completed("lissten = \"x\"", &["isotherm", "node"]).unwrap_err();
         assert!(error.contains("lissten") && error.contains("isotherm node"), "{error}");
+        let error = completed("yes = true", &["isotherm", "delete", "k"]).unwrap_err();
+        assert!(error.contains("where it is typed"), "{error}");
     }
 }

@@ -23,6 +23,11 @@ pub const OF_ONE_PROCESS: [&str; 8] = [
 /// Flags that are typed or not given, by command.
 const TYPED_ONLY: [(&str, &str); 3] = [("delete", "yes"), ("delete", "all"), ("delete", "prefix")];
 
+/// Whether a flag of a command counts only if it is typed.
+pub fn is_typed_only(command: &str, flag: &str) -> bool {
+    TYPED_ONLY.contains(&(command, flag))
+}
+
 /// Gives every flag that has none its variable.
 pub fn complete(command: Command) -> Command {
     let name = command.get_name().to_owned();
@@ -32,7 +37,7 @@ pub fn complete(command: Command) -> Command {
 fn with_variable(command: &str, arg: Arg) -> Arg {
     match (arg.get_long(), arg.get_env()) {
         (Some(name), None)
-            if !matches!(name, "help" | "version") && !TYPED_ONLY.contains(&(command, name)) =>
+            if !matches!(name, "help" | "version") && !is_typed_only(command, name) =>
         {
             let name = format!("ISOTHERM_{}", name.to_uppercase().replace('-', "_"));
             // Once for each flag of the process: clap keeps names that live as long as it does.

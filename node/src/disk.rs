@@ -89,26 +89,23 @@ pub async fn watch(
     stop: CancellationToken,
 ) {
     loop {
-        match disk.look(&dir, reserve) {
-            Some(room) => {
-                let free_bytes = disk.space().free_bytes;
-                match room {
-                    DiskRoom::Enough => tracing::info!("disk has room again: taking writes"),
-                    DiskRoom::Little => tracing::error!(
-                        free_bytes,
-                        "disk nearly full: taking no writes but deletes until space is freed"
-                    ),
-                    DiskRoom::None => tracing::error!(
-                        free_bytes,
-                        "disk full but for a last reserve: taking nothing until space is freed"
-                    ),
-                }
-                store.set_disk_room(room);
-                if room != DiskRoom::Enough {
-                    store.transfer_all_away(HAND_OVER_TIMEOUT).await;
-                }
+        if let Some(room) = disk.look(&dir, reserve) {
+            let free_bytes = disk.space().free_bytes;
+            match room {
+                DiskRoom::Enough => tracing::info!("disk has room again: taking writes"),
+                DiskRoom::Little => tracing::error!(
+                    free_bytes,
+                    "disk nearly full: taking no writes but deletes until space is freed"
+                ),
+                DiskRoom::None => tracing::error!(
+                    free_bytes,
+                    "disk full but for a last reserve: taking nothing until space is freed"
+                ),
             }
-            None => {}
+            store.set_disk_room(room);
+            if room != DiskRoom::Enough {
+                store.transfer_all_away(HAND_OVER_TIMEOUT).await;
+            }
         }
         if stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
             return;

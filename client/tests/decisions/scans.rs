@@ -53,7 +53,7 @@ async fn a_scan_at_zero_is_refused_and_not_read_as_of_now() {
     let cluster = Scripted::start(vec![range(1, "", "", 1)], |_, _| page(77, "b", "y", &[])).await;
     let at = Some(Timestamp::ZERO);
     let mut scan = cluster.client.scan(ScanOptions { at, ..options("b", "y") });
-    assert_eq!(scan.next_page().await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(scan.next_page().await.unwrap_err().kind, ErrorKind::SnapshotTooOld);
 }
 
 #[tokio::test]

@@ -122,7 +122,11 @@ impl Damaged {
             let is_clear = said.is_some_and(|said| {
                 said.contains("damaged") && said.contains("empty data directory")
             });
-            if is_clear { Ok(eprintln!("{}", said.unwrap())) } else { Err(format!("{problems:?}")) }
+            if !is_clear {
+                return Err(format!("{problems:?}"));
+            }
+            eprintln!("{}", said.unwrap());
+            Ok(())
         })
         .await;
     }

@@ -180,17 +180,19 @@ fn import_of(cluster: &ProcessCluster, dir: &Path, name: &str, text: &[u8], pref
     spawn(cluster, &["import", path.to_str().unwrap(), "--prefix", prefix], None)
 }
 
+/// Name, text, rows that lie in the cluster then, numbers of the bad lines.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static [u64]);
+
 /// Files that peers' users stumbled over: the same bytes come out again, or a line is reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_files_come_out_as_they_went_in_or_their_lines_are_reported() {
     let (cluster, client) = started().await;
     let dir = tempfile::tempdir().unwrap();
-    // Name, text, what lies in the cluster, numbers of the bad lines.
     let numbers = "{\"key\": \"n1\", \"value\": 12345678901234567890123}\n\
                    {\"key\": \"n2\", \"value\": 1.10}\n{\"key\": \"n3\", \"value\": 1e2}\n\
                    {\"key\": \"n4\", \"value\": -0}\n\
                    {\"key\": \"n6\", \"value\": {\"b\": 1.10, \"a\": [1e400]}}\n";
-    let cases: [(&str, &str, &[(&str, &str)], &[u64]); 8] = [
+    let cases: [Case; 8] = [
         (
             "numbers.jsonl",
             numbers,

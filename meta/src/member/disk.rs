@@ -95,8 +95,8 @@ mod tests {
             (100, marks(false, false)),
             (99, marks(true, false)),
             (24, marks(true, true)),
-            (37, marks(true, true)),
-            (38, marks(true, false)),
+            (36, marks(true, true)),
+            (37, marks(true, false)),
             (149, marks(true, false)),
             (150, marks(false, false)),
         ] {

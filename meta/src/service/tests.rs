@@ -166,7 +166,7 @@ async fn a_node_that_stays_out_is_down_and_the_status_says_what_to_do() {
     let (out, cluster_id) = (&nodes[1], nodes[1].cluster_id);
     let damage = |node_id| pb::ReportDamageRequest { cluster_id, node_id, what: "x".repeat(9999) };
     assert_eq!(meta.report_damage(damage(99)).unwrap_err().code(), Code::NotFound);
-    let begins = format!("node {} (", out.node_id);
+    let begins = format!("node n{} (", out.node_id);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let said = loop {
         // Again and again, as one that is started again and again.

@@ -255,6 +255,7 @@ fn record(bytes: &[u8], number: u32) -> Option<(u8, &[u8])> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// A record of file `number`, as RocksDB writes it.
