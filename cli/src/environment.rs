@@ -1,8 +1,8 @@
 //! A variable for every flag: `--value-size` is `ISOTHERM_VALUE_SIZE` too.
 //!
 //! A variable counts as if its flag had been typed before all others, unless it is empty, or a switch that
-//! is off. What is typed wins, also over variables that it excludes. Nothing is destroyed because of a
-//! variable that somebody set long ago: what lets something be destroyed, or says what, has none.
+//! is off. A typed flag wins, also over the variable of a flag that it conflicts with. Flags that allow a
+//! destructive command, or select what it removes, have no variable.
 
 use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Command};

@@ -117,8 +117,8 @@ fn parse_id(text: &str) -> Option<RangeId> {
     text.strip_prefix('r').unwrap_or(text).parse().ok().map(RangeId)
 }
 
-/// A range by its id (`r7` or `7`), or else by one of its keys. What looks like an id is none but that:
-/// nobody should look at another range unawares.
+/// A range by its id (`r7` or `7`), or else by one of its keys. Text that looks like an id is
+/// never taken for a key, so that a command cannot show another range than the one that was meant.
 async fn find(
     global: &Global,
     client: &Client,

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::fmt;
 use std::io::BufRead;
 
-/// Sends every row until `send` says that nobody takes them any more.
+/// Calls `send` with every row, until it returns `false`: the receiver is gone.
 pub fn read<R: BufRead>(
     mut file: FileLines<R>,
     columns: &Columns,

@@ -37,7 +37,7 @@ pub fn by_name(file: &Path) -> FileFormat {
     }
 }
 
-/// Sends every line until nobody takes them any more.
+/// Sends every line, until the receiver is gone.
 pub fn read(
     input: Box<dyn Read + Send>,
     columns: &Columns,

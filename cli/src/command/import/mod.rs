@@ -161,7 +161,7 @@ async fn write_all(
                     bar.set_position(lanes.rows());
                     continue;
                 }
-                // Whoever feeds a pipe slowly sees the rows arrive all the same.
+                // The rows of a slow pipe are written although no batch is full.
                 () = tokio::time::sleep(PIPE_IDLE), if lanes.is_waiting() => {
                     lanes.send_all();
                     continue;
