@@ -18,6 +18,7 @@ mod error;
 pub mod key;
 mod log;
 mod metrics;
+pub mod sizes;
 
 pub use data::{
     Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,
