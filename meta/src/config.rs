@@ -3,7 +3,7 @@
 use crate::MetaError;
 use isotherm_transport::check_reachable;
 use isotherm_types::NodeId;
-use isotherm_types::limits::BOOTSTRAP_RANGES_MAX;
+use isotherm_types::limits::{ADDRESS_BYTES_MAX, BOOTSTRAP_RANGES_MAX, MEMBERS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -90,6 +90,12 @@ impl MetaConfig {
                 ));
             }
         }
+        if self.peers.len() > MEMBERS_MAX {
+            faults.push(format!("peers: {} members, {MEMBERS_MAX} at most", self.peers.len()));
+        }
+        if self.members().iter().any(|(_, address)| address.len() > ADDRESS_BYTES_MAX) {
+            faults.push(format!("peers: an address has more than {ADDRESS_BYTES_MAX} bytes"));
+        }
         let BootstrapConfig { nodes, ranges, replicas } = self.bootstrap;
         if nodes == 0 {
             faults.push("bootstrap.nodes: at least 1 node is needed".to_owned());
@@ -165,6 +171,18 @@ mod tests {
         bad.bootstrap = BootstrapConfig { nodes: 0, ranges: 0, replicas: 99 };
         let MetaError::Config { faults } = bad.check().unwrap_err() else { panic!() };
         assert_eq!(faults.len(), 4);
+    }
+
+    #[test]
+    fn so_many_members_with_addresses_of_that_length_are_possible() {
+        let with = |members: usize, bytes: usize| {
+            let peer = |id: usize| (id as u64, format!("{}:7001", "m".repeat(bytes - 5)));
+            MetaConfig { peers: (1..=members).map(peer).collect(), ..config() }.check()
+        };
+        assert!(with(MEMBERS_MAX, ADDRESS_BYTES_MAX).is_ok());
+        let faults = |refused: Result<(), MetaError>| refused.unwrap_err().to_string();
+        assert!(faults(with(MEMBERS_MAX + 1, 20)).contains("10 members, 9 at most"));
+        assert!(faults(with(1, ADDRESS_BYTES_MAX + 1)).contains("more than 256 bytes"));
     }
 
     #[test]

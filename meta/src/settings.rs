@@ -27,7 +27,7 @@ const HIBERNATE_MIN: Duration = Duration::from_millis(50);
 const HIBERNATE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Bytes of a name or a value: every heartbeat carries all of them.
-const TEXT_MAX: usize = 256;
+const TEXT_MAX: usize = isotherm_types::limits::SETTING_BYTES_MAX;
 
 /// One setting.
 struct Definition {

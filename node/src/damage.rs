@@ -2,8 +2,8 @@
 //!
 //! What is noted in the data directory stays noted through restarts, so that a node whose log lost votes,
 //! or whose data cannot be compacted, does not come and go. Its ranges go on without it, and are built
-//! again on other nodes when it has been away for long enough. Whoever had the disk checked says so with
-//! `--clear-damage`: then every replica in the directory counts as one that lost what it acknowledged.
+//! again on other nodes when it has been away for long enough. An operator who had the disk checked says so
+//! with `--clear-damage`: then every replica in the directory counts as one that lost what it acknowledged.
 
 use crate::NodeError;
 use isotherm_proto::WireError;
@@ -12,6 +12,7 @@ use isotherm_proto::internal::error::Code;
 use isotherm_raftstore::StoreError;
 use isotherm_storage::{DataDir, Identity, OnFatal, StorageError};
 use isotherm_transport::MetaLink;
+use isotherm_types::limits::cut_text;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +24,16 @@ pub(crate) fn error(dir: &DataDir, what: String) -> NodeError {
     NodeError::Damaged { path: dir.path().to_owned(), what, identity: dir.identity() }
 }
 
-/// Says to the meta service that this node stays out, so that its status does. Nobody waits for long:
-/// the next start says it again.
+/// Says to the meta service that this node stays out, so that its status does. Not for long: the next start
+/// says it again.
 pub(crate) async fn report(meta: &[String], identity: Identity, what: &str) {
     let link = MetaLink::new(meta.to_vec());
+    let mut what = what.to_owned();
+    cut_text(&mut what);
     let request = ReportDamageRequest {
         cluster_id: identity.cluster.get(),
         node_id: identity.node.get(),
-        what: what.to_owned(),
+        what,
     };
     let ask = async || {
         let mut leader = link.leader().await?;

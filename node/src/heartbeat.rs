@@ -15,6 +15,7 @@ use isotherm_proto::internal::{HeartbeatRequest, RangeReport};
 use isotherm_raftstore::{Look, ReplicaMark, ReplicaStatus, Store, StoreEvent};
 use isotherm_storage::KnownPeer;
 use isotherm_transport::{Incarnations, MetaLink, Peers};
+use isotherm_types::limits::{DAMAGED_RANGES_MAX, GONE_MAX, REPORTS_BYTES_MAX, REPORTS_MAX};
 use isotherm_types::{
     ClusterId, ClusterVersion, Incarnation, KeyRange, NodeId, RangeDescriptor, RangeEpoch, RangeId,
     ReplicaId, Timestamp,
@@ -33,14 +34,6 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const HOT_INTERVAL: Duration = Duration::from_millis(250);
 /// Changes that come within this time are reported together.
 const GATHER: Duration = Duration::from_millis(5);
-/// Ranges in one heartbeat at most.
-const REPORTS_MAX: usize = 2000;
-/// Bytes of them, about: with the other parts they fit into a message.
-const REPORTS_BYTES_MAX: usize = 4 << 20;
-/// Ranges in one heartbeat that are gone.
-const GONE_MAX: usize = 10_000;
-/// Ranges in one heartbeat whose replicas cannot be read.
-const DAMAGED_RANGES_MAX: usize = 100;
 /// Before the next one, if that was not all.
 const MORE_INTERVAL: Duration = Duration::from_millis(50);
 /// Sizes are looked up on every so many beats.

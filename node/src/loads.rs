@@ -6,6 +6,7 @@ use isotherm_proto::internal as pb;
 use isotherm_raftstore::{HeatMeter, HeatRates, RangeHeat, SampledKey, Store};
 use isotherm_telemetry::{CpuMeter, cpu_capacity};
 use isotherm_types::RangeId;
+use isotherm_types::limits::{LOADS_BYTES_MAX, SAMPLE_BYTES_MAX};
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,11 +26,6 @@ const LARGE_BYTES: u64 = 32 << 20;
 /// The middle of a large range is looked up again after this long.
 const MIDDLE_EVERY: Duration = Duration::from_secs(20);
 
-/// Bytes of loads in one report, about: with the other parts it fits into a message. Whatever does not
-/// fit comes first in the next one.
-const LOADS_BYTES_MAX: usize = 2 << 20;
-/// Bytes of the keys of one range in a report.
-const SAMPLE_BYTES_MAX: usize = 32 << 10;
 /// What is known of ranges that are not here any more is dropped this often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How long all lookups of middle keys of one report may take: they wait behind the scans of clients,

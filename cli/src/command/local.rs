@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,6 +35,13 @@ const NODES_FROM: u16 = 10;
 const HTTP_PORT_OFFSET: u16 = 1000;
 /// Lines of a log that are shown when its process ends early.
 const TAIL_LINES: usize = 5;
+
+/// Processes of a local cluster, as `up` takes them.
+const NODES_MAX: usize = 90;
+const META_MAX: usize = 5;
+/// `cluster.json`, in bytes: of each process the paths of program, data and log, each at most twice, where
+/// in JSON a byte can take six, and what else it is called with.
+const CLUSTER_BYTES_MAX: usize = (NODES_MAX + META_MAX) * (5 * 6 * 4096 + 4096);
 
 /// `cluster.json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -133,9 +140,20 @@ fn cluster_path(dir: &Path) -> PathBuf {
     dir.join("cluster.json")
 }
 
+/// What is in the file, up to one byte more than it can have.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(CLUSTER_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 fn load(dir: &Path) -> Result<Option<Cluster>, Failure> {
     let path = cluster_path(dir);
-    match fs::read(&path) {
+    match read_bounded(&path) {
+        Ok(text) if text.len() > CLUSTER_BYTES_MAX => {
+            let why = format!("{} has more than {CLUSTER_BYTES_MAX} bytes", path.display());
+            Err(Failure::new(UNEXPECTED, why))
+        }
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)
             .map_err(|e| Failure::new(UNEXPECTED, format!("{} is damaged: {e}", path.display()))),
@@ -152,7 +170,7 @@ fn save(dir: &Path, cluster: &Cluster) -> Result<(), Failure> {
 }
 
 fn plan(args: &Up, dir: &Path, log_filter: &str) -> Result<Cluster, Failure> {
-    if args.nodes == 0 || args.nodes > 90 {
+    if !(1..=NODES_MAX).contains(&args.nodes) {
         return Err(Failure::usage("--nodes: 1 to 90 nodes are possible"));
     }
     if ![1, 3, 5].contains(&args.meta_nodes) {
@@ -426,4 +444,62 @@ pub async fn down(args: Down) -> Result<(), Failure> {
     let running = cluster.meta.iter().chain(&cluster.nodes).filter(|p| p.is_running()).count();
     stop_all(&cluster).await;
     output::line(&format!("{running} processes stopped; the data stays in {}", args.dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use isotherm_types::sizes::{SizeRow, with_rows};
+
+    #[test]
+    fn the_document_has_a_row_for_the_file() {
+        let row = SizeRow {
+            name: "cluster.json".to_owned(),
+            bytes_max: CLUSTER_BYTES_MAX,
+            why: "90 nodes and 5 members by their paths and arguments (`cli/src/command/local.rs`)"
+                .to_owned(),
+        };
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sizes.md");
+        let document = fs::read_to_string(path).unwrap();
+        let wanted = with_rows(&document, "cli", &[row]).unwrap();
+        if std::env::var_os("WRITE_SIZES").is_some() {
+            fs::write(path, wanted).unwrap();
+        } else {
+            assert!(document == wanted, "run this test with WRITE_SIZES=1");
+        }
+    }
+
+    #[test]
+    fn the_largest_file_is_read_and_one_byte_more_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        // What JSON writes at its longest: control characters.
+        let path = "\u{1}".repeat(4095);
+        let process = Process {
+            id: u64::MAX,
+            address: "127.0.0.1:65535".to_owned(),
+            http: "127.0.0.1:65535".to_owned(),
+            pid: u32::MAX,
+            data_dir: path.clone().into(),
+            log: path.clone().into(),
+            argv: [path.clone(), path]
+                .into_iter()
+                .chain(vec!["--argument".to_owned(); 40])
+                .collect(),
+        };
+        let cluster =
+            Cluster { meta: vec![process.clone(); META_MAX], nodes: vec![process; NODES_MAX] };
+        save(dir.path(), &cluster).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap().nodes.len(), NODES_MAX);
+        let path = cluster_path(dir.path());
+        let mut text = fs::read(&path).unwrap();
+        assert!(text.len() <= CLUSTER_BYTES_MAX, "{} bytes", text.len());
+        text.resize(CLUSTER_BYTES_MAX, b' ');
+        fs::write(&path, &text).unwrap();
+        assert!(load(dir.path()).unwrap().is_some(), "the largest");
+        text.push(b' ');
+        fs::write(&path, &text).unwrap();
+        let Err(refused) = load(dir.path()) else { panic!("one byte more") };
+        assert!(refused.message.contains("more than"), "{}", refused.message);
+    }
 }

@@ -4,7 +4,7 @@
 use crate::internal as pb;
 use isotherm_types::{
     KeyRange, KeyRangeError, NodeId, RaftTiming, RangeDescriptor, RangeEpoch, RangeId,
-    ReplicaDescriptor, ReplicaId, ReplicaRole, SessionId, Timestamp, WriteId,
+    ReplicaDescriptor, ReplicaId, ReplicaRole, SessionId, Timestamp, WriteId, limits,
 };
 use thiserror::Error;
 
@@ -17,6 +17,16 @@ pub enum ConvertError {
     /// Bounds in the wrong order.
     #[error(transparent)]
     Span(#[from] KeyRangeError),
+    /// More than the limit.
+    #[error("field {field} has {n}: the limit is {max}")]
+    TooLarge {
+        /// Which field.
+        field: &'static str,
+        /// How many things or bytes it has.
+        n: usize,
+        /// And may have.
+        max: usize,
+    },
     /// An enum value that this version does not know.
     #[error("unknown value {value} in field {field}")]
     Unknown {
@@ -90,9 +100,17 @@ impl From<&RangeDescriptor> for pb::Descriptor {
     }
 }
 
+fn check_max(field: &'static str, n: usize, max: usize) -> Result<(), ConvertError> {
+    if n > max { Err(ConvertError::TooLarge { field, n, max }) } else { Ok(()) }
+}
+
 impl TryFrom<pb::Descriptor> for RangeDescriptor {
     type Error = ConvertError;
     fn try_from(d: pb::Descriptor) -> Result<Self, ConvertError> {
+        check_max("replicas", d.replicas.len(), limits::REPLICAS_MAX)?;
+        for bound in d.span.iter().flat_map(|span| [&span.start, &span.end]) {
+            check_max("span", bound.len(), limits::KEY_BYTES_MAX)?;
+        }
         Ok(Self {
             id: RangeId(d.id),
             span: d.span.ok_or(ConvertError::Missing("span"))?.try_into()?,
@@ -131,6 +149,28 @@ impl pb::WriteBatch {
             seq: self.seq,
             floor: self.floor,
             birth: Timestamp(self.birth),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_taken_up_to_its_limits() {
+        let nodes = |n: usize| (1..=n as u64).map(NodeId).collect::<Vec<_>>();
+        let descriptor = |key: usize, replicas: usize| {
+            let span = KeyRange::new(vec![b'a'; key], vec![b'b'; key]).unwrap();
+            pb::Descriptor::from(&RangeDescriptor::first(RangeId(1), span, &nodes(replicas)))
+        };
+        let (key, replicas) = (limits::KEY_BYTES_MAX, limits::REPLICAS_MAX);
+        assert!(RangeDescriptor::try_from(descriptor(key, replicas)).is_ok());
+        for (key, replicas, field) in [(key + 1, 1, "span"), (1, replicas + 1, "replicas")] {
+            let refused = RangeDescriptor::try_from(descriptor(key, replicas)).unwrap_err();
+            assert!(refused.to_string().contains(field), "{refused}");
+            assert!(refused.to_string().contains("the limit is"), "{refused}");
         }
     }
 }

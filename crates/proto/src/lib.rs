@@ -6,6 +6,7 @@
 
 mod convert;
 mod error;
+pub mod sizes;
 
 pub use convert::ConvertError;
 pub use error::{Retry, WireError};

@@ -14,10 +14,12 @@
 //! Unknown versions and kinds are refused, never skipped: an entry that this process does not
 //! understand must stop the replica.
 
+use crate::sizes::Raftstore;
 use crate::type_config::{
     AppendEntriesRequest, Command, Entry, EntryPayload, Host, LeaderId, LogId, Membership, Vote,
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use isotherm_storage::codec::Record;
 use isotherm_storage::{StorageError, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -71,7 +73,7 @@ impl From<CodecError> for io::Error {
 type Result<T> = std::result::Result<T, CodecError>;
 
 /// A membership as it is stored: voters (two sets while joint), hosts of everyone.
-type StoredVoters = (Vec<BTreeSet<u64>>, BTreeMap<u64, Host>);
+pub(crate) type StoredVoters = (Vec<BTreeSet<u64>>, BTreeMap<u64, Host>);
 
 /// An entry as a log record.
 pub fn encode_entry(entry: &Entry) -> Bytes {
@@ -140,10 +142,10 @@ pub fn decode_entry(mut bytes: Bytes) -> Result<Entry> {
 
 /// Everything of an append request that is not entries.
 #[derive(Serialize, Deserialize)]
-struct AppendHead {
-    vote: Vote,
-    prev_log_id: Option<LogId>,
-    leader_commit: Option<LogId>,
+pub(crate) struct AppendHead {
+    pub(crate) vote: Vote,
+    pub(crate) prev_log_id: Option<LogId>,
+    pub(crate) leader_commit: Option<LogId>,
 }
 
 /// An append request as a message.
@@ -198,14 +200,14 @@ fn take_sized<'a>(bytes: &mut &'a [u8], what: &'static str) -> Result<&'a [u8]> 
 }
 
 /// Any other message, or a part of the log's state: a vote, a log id.
-pub fn encode_message<T: Serialize>(message: &T) -> Vec<u8> {
+pub fn encode_message<T: Serialize + Record<Raftstore>>(message: &T) -> Vec<u8> {
     let mut out = vec![MESSAGE_VERSION];
     out.extend_from_slice(&codec::encode(message));
     out
 }
 
 /// What [`encode_message`] made `bytes` of.
-pub fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub fn decode_message<T: DeserializeOwned + Record<Raftstore>>(bytes: &[u8]) -> Result<T> {
     const WHAT: &str = "a message or a record of the log's state";
     match bytes.split_first() {
         None => Err(CodecError::CutOff { what: WHAT }),

@@ -23,6 +23,7 @@ mod log_store;
 mod network;
 mod replica;
 mod sender;
+pub mod sizes;
 mod store;
 #[cfg(test)]
 mod testing;

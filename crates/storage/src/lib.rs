@@ -19,6 +19,7 @@ mod files;
 pub mod key;
 mod log;
 mod metrics;
+pub mod sizes;
 
 pub use data::{
     Checksum, DataBatch, DataEngine, DataOptions, DataSnapshot, Garbage, MvccScan, Overlay, Row,

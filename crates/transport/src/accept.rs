@@ -252,7 +252,10 @@ impl RaftService for Acceptor {
                 let from_incarnation = self.incarnations.own().get();
                 Ok(Response::new(SnapshotAnswer { payload, from_incarnation }))
             }
-            Ok(Err(why)) => Err(Status::failed_precondition(why)),
+            Ok(Err(mut why)) => {
+                limits::cut_text(&mut why);
+                Err(Status::failed_precondition(why))
+            }
             Err(_) => Err(Status::internal("the handler failed")),
         }
     }

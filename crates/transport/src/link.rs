@@ -32,7 +32,7 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// The largest payload of a call that has priority.
 pub(crate) const URGENT_BYTES_MAX: usize = 64 << 10;
 /// The largest payload of one frame: a message without its framing.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - 64 * 1024;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = limits::PAYLOAD_BYTES_MAX;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -241,6 +241,8 @@ pub(crate) fn check_size(payload: &Bytes) -> Result<(), TransportError> {
 }
 
 pub(crate) fn refusal(session: u64, why: &str) -> Frame {
+    let mut why = why.to_owned();
+    limits::cut_text(&mut why);
     frame(Kind::Refused, session, Bytes::copy_from_slice(why.as_bytes()))
 }
 

@@ -11,6 +11,7 @@ mod key_range;
 pub mod limits;
 mod range_map;
 mod session;
+pub mod sizes;
 mod timestamp;
 mod timing;
 

@@ -11,7 +11,7 @@ impl Machine for MetaMachine {
     /// If the command cannot be read: it comes from a newer software, and a member that skipped it
     /// would disagree with the others from then on. The member stays stopped until it is updated.
     fn apply(&mut self, term: u64, index: u64, command: &[u8]) -> Vec<u8> {
-        let command = match codec::decode::<Command>(command) {
+        let command = match codec::decode::<Command, _>(command) {
             Ok(command) => command,
             Err(error) => {
                 tracing::error!(term, index, %error, "a command cannot be read, this member stops");

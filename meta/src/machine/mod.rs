@@ -8,6 +8,7 @@ mod command;
 mod merges;
 mod nodes;
 mod operations;
+pub mod sizes;
 mod snapshot;
 mod state;
 #[cfg(test)]

@@ -18,7 +18,7 @@ const FORMAT: u8 = 5;
 
 /// Layout 1: before there was a safe point.
 #[derive(Serialize, Deserialize)]
-struct V1 {
+pub(super) struct V1 {
     cluster: Option<ClusterId>,
     timing: Option<RaftTiming>,
     founding: Option<Founding>,
@@ -34,7 +34,7 @@ struct V1 {
 
 /// Layout 2.
 #[derive(Serialize, Deserialize)]
-struct V2 {
+pub(super) struct V2 {
     base: V1,
     operations: Operations,
     safe_point: Timestamp,
@@ -42,21 +42,21 @@ struct V2 {
 
 /// Layout 3: what is wanted of nodes.
 #[derive(Serialize, Deserialize)]
-struct V3 {
+pub(super) struct V3 {
     base: V2,
     intents: BTreeMap<NodeId, NodeIntent>,
 }
 
 /// Layout 4: merges.
 #[derive(Serialize, Deserialize)]
-struct V4 {
+pub(super) struct V4 {
     base: V3,
     merges: Merges,
 }
 
 /// Layout 5, from [`ClusterVersion::BOUNDED_WRITES`] on: the cluster version itself.
 #[derive(Serialize, Deserialize)]
-struct V5 {
+pub(super) struct V5 {
     base: V4,
     version: ClusterVersion,
 }
@@ -116,15 +116,15 @@ impl MetaMachine {
         let (format, rest) = bytes.split_first().ok_or("the snapshot is empty")?;
         let state: V5 = match *format {
             1 => {
-                let first = codec::decode::<V1>(rest).map_err(|e| e.to_string())?;
+                let first = codec::decode::<V1, _>(rest).map_err(|e| e.to_string())?;
                 V4::from(V3::from(V2::from(first))).into()
             }
             2 => {
-                let second = codec::decode::<V2>(rest).map_err(|e| e.to_string())?;
+                let second = codec::decode::<V2, _>(rest).map_err(|e| e.to_string())?;
                 V4::from(V3::from(second)).into()
             }
-            3 => V4::from(codec::decode::<V3>(rest).map_err(|e| e.to_string())?).into(),
-            4 => codec::decode::<V4>(rest).map_err(|e| e.to_string())?.into(),
+            3 => V4::from(codec::decode::<V3, _>(rest).map_err(|e| e.to_string())?).into(),
+            4 => codec::decode::<V4, _>(rest).map_err(|e| e.to_string())?.into(),
             FORMAT => codec::decode(rest).map_err(|e| e.to_string())?,
             newer => {
                 return Err(format!("snapshot format {newer} is not known, only 1 to {FORMAT}"));

@@ -231,7 +231,7 @@ proptest! {
             }
             let (bytes, i) = (command.encode(), i as u64);
             let reply = machine.apply(1 + i / 5, i, &bytes);
-            let decoded = codec::decode::<Reply>(&reply);
+            let decoded = codec::decode::<Reply, _>(&reply);
             prop_assert!(decoded.is_ok());
             if i >= cut as u64 {
                 prop_assert_eq!(restored.apply(1 + i / 5, i, &bytes), reply);

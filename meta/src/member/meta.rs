@@ -156,9 +156,11 @@ impl Meta {
             );
             return Err(WireError::new(Code::Condition, why));
         }
-        let reply = self.group.propose(command.encode().into(), term).await;
+        let command = command.encode();
+        check_command(command.len())?;
+        let reply = self.group.propose(command.into(), term).await;
         let reply = reply.map_err(group_error)?;
-        isotherm_storage::codec::decode(&reply).map_err(|error| {
+        isotherm_storage::codec::decode::<Reply, _>(&reply).map_err(|error| {
             tracing::error!(%error, "the reply of the meta machine cannot be read");
             WireError::new(Code::Internal, "the reply of the meta machine cannot be read")
         })
@@ -185,5 +187,29 @@ impl Meta {
                 incarnation: record.incarnation.get(),
             })
             .collect()
+    }
+}
+
+/// Refuses what all members would have to keep and to send: before it is proposed.
+fn check_command(bytes: usize) -> Result<(), WireError> {
+    let max = isotherm_types::limits::META_COMMAND_BYTES_MAX;
+    if bytes <= max {
+        return Ok(());
+    }
+    let why = format!("a change of {bytes} bytes cannot be agreed on: the limit is {max}");
+    Err(WireError::new(isotherm_proto::internal::error::Code::TooLarge, why))
+}
+
+#[cfg(test)]
+mod size_tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_command_of_one_byte_more_is_not_proposed() {
+        let max = isotherm_types::limits::META_COMMAND_BYTES_MAX;
+        assert!(check_command(max).is_ok());
+        let refused = check_command(max + 1).unwrap_err().to_string();
+        assert!(refused.contains("8388609 bytes") && refused.contains("8388608"), "{refused}");
     }
 }

@@ -7,6 +7,7 @@ use crate::member::Meta;
 use isotherm_proto::WireError;
 use isotherm_task::guarded;
 use isotherm_types::RangeDescriptor;
+use isotherm_types::limits;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ impl Notes {
         self.0.lock().get(&id).cloned().unwrap_or_default()
     }
 
-    pub(super) fn set(&self, id: u64, note: String) {
+    pub(super) fn set(&self, id: u64, mut note: String) {
+        limits::cut_text(&mut note);
         self.0.lock().insert(id, note);
     }
 

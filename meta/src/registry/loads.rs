@@ -44,7 +44,12 @@ impl From<pb::RangeLoad> for Load {
         let keys = said.sample.into_iter().filter(|s| fits(&s.key) && s.weight > 0.0);
         // Copies: what came with the message shares all of its memory.
         let own = |key: Key| Key::copy_from_slice(&key);
-        let keys = keys.take(SAMPLE_MAX);
+        let mut bytes = 0;
+        let within = |sampled: &pb::KeySample| {
+            bytes += sampled.key.len();
+            bytes <= limits::SAMPLE_BYTES_MAX
+        };
+        let keys = keys.take(SAMPLE_MAX).take_while(within);
         let sample = keys.map(|s| KeySample { key: own(s.key), weight: s.weight });
         let load = RangeLoad { fast, slow, sample: sample.collect() };
         Self { load, middle: Some(said.middle).filter(fits).map(own) }
@@ -192,6 +197,20 @@ mod tests {
         loads.expire(|_| Some(3), Instant::now());
         loads.expire(|_| Some(3), Instant::now() + SPEAKS_WITHIN);
         assert_eq!(loads.keys_bytes(), 0);
+    }
+
+    #[test]
+    fn the_keys_of_one_range_are_taken_up_to_their_limit() {
+        let sample = |bytes: usize| pb::KeySample { key: vec![b'k'; bytes].into(), weight: 1.0 };
+        let kept =
+            |sample| Load::from(pb::RangeLoad { sample, ..Default::default() }).load.sample.len();
+        let fits = limits::SAMPLE_BYTES_MAX / limits::KEY_BYTES_MAX;
+        let mut largest = vec![sample(limits::KEY_BYTES_MAX); fits];
+        assert_eq!(kept(largest.clone()), fits);
+        largest.push(sample(1));
+        assert_eq!(kept(largest), fits, "one byte more");
+        assert_eq!(kept(vec![sample(limits::KEY_BYTES_MAX + 1)]), 0);
+        assert_eq!(kept(vec![sample(1); SAMPLE_MAX + 1]), SAMPLE_MAX);
     }
 
     #[test]

@@ -6,11 +6,16 @@
 //! map holds under other bounds; those then enter the map as one change. A piece alone is held, not
 //! an error. What a newer descriptor supersedes is dropped: its range was absorbed.
 
+use isotherm_types::limits::META_COMMAND_BYTES_MAX;
 use isotherm_types::{Key, RangeDescriptor, RangeId, RangeMap};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Most changes in one command.
+/// Most changes in one command, and bytes of their descriptors together, about: what does not fit is for the
+/// next one.
 const CHANGES_MAX: usize = 1000;
+const CHANGES_BYTES_MAX: usize = META_COMMAND_BYTES_MAX / 2;
+/// Bytes of one change that fits into a command: descriptors that replace each other are taken as a whole.
+const CHANGE_BYTES_MAX: usize = META_COMMAND_BYTES_MAX - 1024;
 /// Most descriptors that are held: far above what a cluster splits at once. Beyond it what comes is
 /// dropped; the next leader asks for it again.
 const HELD_MAX: usize = 100_000;
@@ -72,7 +77,7 @@ impl Pool {
     /// replaces; no two concern the same keys.
     pub fn changes(&self, map: &RangeMap) -> Vec<Vec<RangeDescriptor>> {
         let standing = self.standing(map);
-        let mut changes = Vec::new();
+        let (mut changes, mut bytes) = (Vec::new(), 0);
         // Where the last change ends; none: at the end of the key space.
         let mut done_to = Some(Key::new());
         for (start, first) in &standing {
@@ -81,12 +86,29 @@ impl Pool {
                 continue;
             }
             let Some(cover) = cover(map, first, &standing) else { continue };
+            let size = cover.iter().map(|d| size_bytes(d)).sum::<usize>();
+            if size > CHANGE_BYTES_MAX {
+                let (range, pieces) = (cover[0].id, cover.len());
+                tracing::error!(range_id = %range, pieces, bytes = size, "a change of the map is too large to be agreed on: what became of the range is not in the map");
+                continue;
+            }
+            if bytes + size > CHANGES_BYTES_MAX && !changes.is_empty() {
+                break;
+            }
+            bytes += size;
             let end = cover.last().expect("it has the first").span.end();
             done_to = (!end.is_empty()).then(|| end.clone());
             changes.push(cover.into_iter().cloned().collect());
         }
         changes
     }
+}
+
+/// Bytes of a descriptor in a command, at most.
+fn size_bytes(d: &RangeDescriptor) -> usize {
+    const NUMBER: usize = 9;
+    let keys = d.span.start().len() + d.span.end().len();
+    keys + 7 * NUMBER + d.replicas.len() * (2 * NUMBER + 1)
 }
 
 /// The fewest descriptors from `first` on, side by side, that begin and end where ranges of the map
@@ -123,6 +145,7 @@ fn cover<'a>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::machine::Command;
     use isotherm_types::{KeyRange, NodeId, RangeEpoch};
     use proptest::prelude::*;
 
@@ -136,6 +159,55 @@ mod tests {
         let mut map = RangeMap::default();
         map.apply(&[range(1, "", "m", 1), range(2, "m", "", 1)]).unwrap();
         map
+    }
+
+    /// A range between two keys of 4 KiB.
+    fn long(id: u64, from: usize, to: usize, version: u64) -> RangeDescriptor {
+        let key = |n: usize| format!("{n:04096}");
+        let (start, end) = (if from == 0 { String::new() } else { key(from) }, key(to));
+        range(id, &start, &end, version)
+    }
+
+    #[test]
+    fn a_command_takes_as_many_changes_as_fit() {
+        let count = 1200;
+        let first: Vec<_> = (0..count)
+            .map(|n| long(n as u64 + 1, n, n + 1, 1))
+            .chain([range(9999, &format!("{count:04096}"), "", 1)])
+            .collect();
+        let mut map = RangeMap::default();
+        map.apply(&first).unwrap();
+        let mut pool = Pool::default();
+        for n in 0..count {
+            assert!(pool.offer(&map, long(n as u64 + 1, n, n + 1, 2)));
+        }
+        let mut taken = 0;
+        while taken < count {
+            let changes = pool.changes(&map);
+            assert!(!changes.is_empty());
+            taken += changes.len();
+            let command = Command::TakeDescriptors { changes: changes.clone() }.encode();
+            assert!(command.len() <= META_COMMAND_BYTES_MAX, "{} bytes", command.len());
+            changes.iter().for_each(|change| map.apply(change).unwrap());
+            pool.prune(&map);
+        }
+        assert_eq!(taken, count);
+    }
+
+    #[test]
+    fn a_change_that_fits_into_no_command_does_not_hold_up_the_others() {
+        let mut map = RangeMap::default();
+        let end = 1100;
+        let last = format!("{end:04096}");
+        map.apply(&[long(1, 0, end, 1), range(2, &last, "", 1)]).unwrap();
+        let mut pool = Pool::default();
+        for n in 0..end {
+            pool.offer(&map, long(if n == 0 { 1 } else { 100 + n as u64 }, n, n + 1, 2));
+        }
+        pool.offer(&map, range(2, &last, "", 2));
+        let changes = pool.changes(&map);
+        assert_eq!(changes.len(), 1, "not the one of 9 MB");
+        assert_eq!(changes[0][0].id, RangeId(2));
     }
 
     #[test]

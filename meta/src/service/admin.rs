@@ -7,6 +7,7 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_telemetry::build_info;
+use isotherm_types::limits::RANGES_MAX;
 use isotherm_types::{ClusterId, ClusterVersion, NodeId};
 
 /// Most ids in one request.
@@ -45,6 +46,15 @@ impl Meta {
         if !(1..=IDS_MAX).contains(&count) {
             let why = format!("{count} ids cannot be given, only 1 to {IDS_MAX}");
             return Err(WireError::new(Code::Invalid, why));
+        }
+        // All members hold the whole map in memory, and send it to each other.
+        let ranges = self.group.machine().read().ranges().len();
+        if ranges + count as usize > RANGES_MAX {
+            let why = format!(
+                "the cluster has {ranges} ranges, and {count} more would be above the limit of \
+                 {RANGES_MAX}: set split.size and split.hot_cores higher"
+            );
+            return Err(WireError::new(Code::Condition, why));
         }
         match self.propose(Command::AllocateIds { count }, None).await? {
             Reply::Ids { first } => Ok(pb::AllocateIdsResponse { error: None, first: first.get() }),

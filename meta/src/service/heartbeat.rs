@@ -8,18 +8,14 @@ use crate::registry::{HEARTBEAT, Heartbeat, Hosted, LeaderReport};
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::{ConvertError, WireError};
+use isotherm_types::limits::{DAMAGED_RANGES_MAX, REMOVED_BYTES_MAX, REPLICAS_MAX, SPLIT_KEYS_MAX};
 use isotherm_types::{
     ClusterVersion, Incarnation, Key, NodeId, RangeDescriptor, RangeId, ReplicaId,
 };
 use std::time::Instant;
 
-/// Bytes of descriptors that prove something removed, in one answer, about.
-const REMOVED_BYTES_MAX: usize = 2 << 20;
-
 /// Characters that are kept of what a node says is damaged.
 const DAMAGE_CHARS_MAX: usize = 300;
-/// Ranges of one node that are kept as damaged.
-const DAMAGED_RANGES_MAX: usize = 100;
 
 /// A report whose descriptors were checked.
 struct Report {
@@ -31,6 +27,15 @@ struct Report {
 }
 
 fn check_report(node: NodeId, report: pb::RangeReport) -> Result<Report, WireError> {
+    for (what, n, max) in [
+        ("split_children", report.split_children.len(), SPLIT_KEYS_MAX),
+        ("live_replicas", report.live_replicas.len(), REPLICAS_MAX),
+    ] {
+        if n > max {
+            let why = format!("a range report: field {what} has {n}: the limit is {max}");
+            return Err(WireError::new(Code::Invalid, why));
+        }
+    }
     let convert = || -> Result<Vec<RangeDescriptor>, ConvertError> {
         let own = report.descriptor.ok_or(ConvertError::Missing("descriptor"))?;
         [own].into_iter().chain(report.split_children).map(TryInto::try_into).collect()

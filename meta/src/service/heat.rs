@@ -1,6 +1,7 @@
 //! What is hot, what was decided and why, and what operators want of nodes.
 
 use super::admin::unexpected;
+use super::ranges::first_within;
 use crate::machine::{Command, NodeIntent, Reply};
 use crate::member::Meta;
 use crate::registry::load_message;
@@ -9,22 +10,30 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_scheduler::Decision;
+use isotherm_types::limits::{self, HOT_MAX, LISTED_BYTES_MAX};
 use isotherm_types::{NodeId, RangeId};
 use std::time::{Duration, Instant};
 
-/// Ranges in one answer unless the request says otherwise, and at most.
+/// Ranges in one answer unless the request says otherwise.
 const HOT_DEFAULT: usize = 20;
-const HOT_MAX: usize = 1000;
 
-fn decision_message(decision: &Decision, ago: Duration, outcome: String) -> pb::Decision {
-    pb::Decision {
+pub(super) fn decision_message(
+    decision: &Decision,
+    ago: Duration,
+    outcome: String,
+) -> pb::Decision {
+    let mut message = pb::Decision {
         range_id: decision.range.get(),
         rule: format!("{:?}", decision.rule),
         action: decision.action.as_ref().map(ToString::to_string).unwrap_or_default(),
         reason: decision.reason.clone(),
         ms_ago: u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
         outcome,
+    };
+    for text in [&mut message.action, &mut message.reason, &mut message.outcome] {
+        limits::cut_text(text);
     }
+    message
 }
 
 fn noted_message(noted: &Noted) -> pb::Decision {
@@ -100,7 +109,8 @@ impl Meta {
                 decision: journal.newest(d.id).map(noted_message),
             }
         });
-        Ok(pb::HotResponse { error: None, ranges: hot.collect() })
+        // The keys that were sampled may be long.
+        Ok(pb::HotResponse { error: None, ranges: first_within(hot, LISTED_BYTES_MAX) })
     }
 
     pub(super) async fn set_intent(

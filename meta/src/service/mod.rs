@@ -14,6 +14,8 @@ mod identity;
 mod operations;
 mod ranges;
 mod register;
+#[cfg(test)]
+mod size_tests;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -9,12 +9,13 @@ use crate::operations::{MERGE_LIMIT_MS, now_ms};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
+use isotherm_types::limits::{self, OPERATIONS_LISTED_MAX};
 use isotherm_types::{NodeId, RangeId};
 
 /// Unless the request says otherwise.
 const LIMIT_MS: u64 = 10 * 60 * 1000;
 /// Most in one answer, the newest.
-const LISTED_MAX: usize = 200;
+const LISTED_MAX: usize = OPERATIONS_LISTED_MAX;
 
 fn missing(id: u64) -> WireError {
     WireError::new(Code::NotFound, format!("there is no operation {id}"))
@@ -170,7 +171,13 @@ impl Meta {
 }
 
 /// A state and its reason as words.
-fn state_of(state: &OperationState, pointless: &str) -> (&'static str, String) {
+pub(super) fn state_of(state: &OperationState, pointless: &str) -> (&'static str, String) {
+    let (state, mut reason) = words_of(state, pointless);
+    limits::cut_text(&mut reason);
+    (state, reason)
+}
+
+fn words_of(state: &OperationState, pointless: &str) -> (&'static str, String) {
     match state {
         OperationState::Running => ("running", String::new()),
         OperationState::Undoing(Undo::Cancelled) => ("cancelling", String::new()),

@@ -5,14 +5,15 @@ use crate::registry::{RangeHealth, load_message};
 use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
+use isotherm_types::limits::{BOUND_BYTES_MAX, LISTED_BYTES_MAX};
 use isotherm_types::{ClusterId, KeyRange, RangeDescriptor, RangeId};
 use prost::Message;
 use std::time::Instant;
 
 /// Most ranges in one answer.
 const RANGES_MAX: usize = 10_000;
-/// Bytes of ranges in one answer, about. Whoever asked goes on behind the last of them.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Bytes of ranges in one answer. Whoever asked goes on behind the last of them.
+const ANSWER_BYTES_MAX: usize = LISTED_BYTES_MAX;
 
 /// The first of `parts`, at least one, as many as have `bytes_max` bytes together.
 pub(super) fn first_within<M: Message>(
@@ -39,6 +40,10 @@ impl Meta {
         self.check_cluster(request.cluster_id)?;
         let span = match request.span {
             None => KeyRange::all(),
+            Some(span) if span.start.len().max(span.end.len()) > BOUND_BYTES_MAX => {
+                let why = format!("a bound of a span has more than {BOUND_BYTES_MAX} bytes");
+                return Err(WireError::new(Code::Invalid, why));
+            }
             Some(span) => {
                 span.try_into().map_err(|e| WireError::new(Code::Invalid, format!("{e}")))?
             }

@@ -8,13 +8,11 @@ use isotherm_proto::WireError;
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_transport::check_reachable;
+use isotherm_types::limits::{
+    ADDRESS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, NODES_MAX,
+};
 use isotherm_types::{ClusterVersion, NodeId};
 use std::time::Instant;
-
-const ADDRESS_BYTES_MAX: usize = 256;
-const LABELS_MAX: usize = 64;
-/// Bytes of a label's name or value, and of a version.
-const LABEL_BYTES_MAX: usize = 256;
 
 /// What is wrong with a request by itself.
 fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
@@ -29,6 +27,10 @@ fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
     let is_long = |text: &String| text.len() > LABEL_BYTES_MAX;
     if request.labels.iter().any(|(name, value)| is_long(name) || is_long(value)) {
         return invalid("a label has 256 bytes at most, in its name and in its value");
+    }
+    let together: usize = request.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if together > LABELS_BYTES_MAX {
+        return invalid("the labels of a node have 4096 bytes together at most");
     }
     if request.http_address.len() > ADDRESS_BYTES_MAX || is_long(&request.version) {
         return invalid("a node's HTTP address and version have 256 bytes at most");
@@ -64,6 +66,14 @@ impl Meta {
         let from = ClusterVersion::from_wire(request.supports_from);
         check_supported(self.group.machine().read().version(), from, supports)?;
         let node = (request.node_id != 0).then_some(NodeId(request.node_id));
+        // Answers list all of them. One more than that is not known yet.
+        if node.is_none() && self.group.machine().read().nodes().len() >= NODES_MAX {
+            let why = format!(
+                "the cluster knows {NODES_MAX} nodes, which is the limit: those that were \
+                 decommissioned count as well"
+            );
+            return Err(WireError::new(Code::Condition, why));
+        }
         let details = NodeDetails {
             address: request.address,
             http_address: request.http_address,

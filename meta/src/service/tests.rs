@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 const FOUNDING: Founding = Founding { nodes: 3, ranges: 6, replicas: 3 };
 
-async fn member(dir: &Path) -> TestMember {
+pub(super) async fn member(dir: &Path) -> TestMember {
     let net = Arc::new(Net::default());
     let member = TestMember::open(&net, 1, 1, dir, FOUNDING).await;
     eventually("it leads", || member.leads()).await;
     member
 }
 
-async fn register(meta: &Meta, node: u64, address: &str) -> pb::RegisterNodeResponse {
+pub(super) async fn register(meta: &Meta, node: u64, address: &str) -> pb::RegisterNodeResponse {
     let cluster = meta.group.machine().read().cluster().unwrap();
     let request = pb::RegisterNodeRequest {
         node_id: node,
@@ -30,12 +30,12 @@ async fn register(meta: &Meta, node: u64, address: &str) -> pb::RegisterNodeResp
     meta.register_node(request).await.unwrap()
 }
 
-fn beat(of: &pb::RegisterNodeResponse) -> pb::HeartbeatRequest {
+pub(super) fn beat(of: &pb::RegisterNodeResponse) -> pb::HeartbeatRequest {
     let (node_id, incarnation) = (of.node_id, of.incarnation);
     pb::HeartbeatRequest { node_id, incarnation, ..Default::default() }
 }
 
-fn leader_report(d: &RangeDescriptor, term: u64) -> pb::RangeReport {
+pub(super) fn leader_report(d: &RangeDescriptor, term: u64) -> pb::RangeReport {
     pb::RangeReport {
         descriptor: Some(d.into()),
         is_leader: true,
@@ -46,7 +46,7 @@ fn leader_report(d: &RangeDescriptor, term: u64) -> pb::RangeReport {
 }
 
 /// Three nodes that registered, sent a heartbeat and took their first ranges.
-async fn bootstrapped(meta: &Meta) -> Vec<pb::RegisterNodeResponse> {
+pub(super) async fn bootstrapped(meta: &Meta) -> Vec<pb::RegisterNodeResponse> {
     let mut nodes = Vec::new();
     for n in 1..=3 {
         nodes.push(register(meta, 0, &format!("node:{n}")).await);

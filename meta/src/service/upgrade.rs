@@ -13,6 +13,7 @@ use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_telemetry::build_info;
 use isotherm_types::ClusterVersion;
+use isotherm_types::limits::{self, LABEL_BYTES_MAX};
 use std::time::{Duration, Instant};
 
 /// How long another member may take to say what it supports.
@@ -78,6 +79,10 @@ impl Meta {
                 let answer = tokio::time::timeout(ASK_TIMEOUT, ask_members(address)).await;
                 let answer = answer.ok().and_then(Result::ok);
                 let answer = answer.filter(|answer| answer.answered_by == id.get());
+                let answer = answer.map(|mut answer| {
+                    limits::cut_to(&mut answer.software, LABEL_BYTES_MAX);
+                    answer
+                });
                 answer.map(|a| (a.software, ClusterVersion::from_wire(a.supports_version)))
             };
             let (software, supports) = said.map_or((String::new(), None), |(s, v)| (s, Some(v)));

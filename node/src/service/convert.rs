@@ -119,7 +119,7 @@ pub(super) fn point_result(row: Option<Row>) -> pb::PointResult {
 pub(super) fn key_range(span: Option<pb::KeyRange>) -> Result<KeyRange, RangeError> {
     let span = span.ok_or_else(|| invalid("a read names no span"))?;
     // Cuts of a span can be a little longer than keys.
-    let max = 2 * limits::KEY_BYTES_MAX;
+    let max = limits::BOUND_BYTES_MAX;
     if span.start.len().max(span.end.len()) > max {
         return Err(invalid(format!("a bound of a span has more than {max} bytes")));
     }

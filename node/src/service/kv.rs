@@ -52,7 +52,7 @@ impl KvGateway {
     }
 }
 
-fn status(error: ClientError) -> Status {
+pub(super) fn status(error: ClientError) -> Status {
     let code = match error.kind {
         ErrorKind::Unreachable | ErrorKind::Unavailable => tonic::Code::Unavailable,
         ErrorKind::NotFound => tonic::Code::NotFound,
@@ -63,7 +63,10 @@ fn status(error: ClientError) -> Status {
         ErrorKind::SnapshotTooOld | ErrorKind::TsTooNew => tonic::Code::OutOfRange,
         ErrorKind::Internal => tonic::Code::Internal,
     };
-    Status::new(code, error.message)
+    // It can repeat what the client sent, and travels in headers.
+    let mut message = error.message;
+    limits::cut_text(&mut message);
+    Status::new(code, message)
 }
 
 fn cas_response(outcome: CasOutcome) -> pb::CompareAndSetResponse {
@@ -98,7 +101,7 @@ fn to_result(result: WriteResult) -> pb::WriteResult {
     pb::WriteResult { kind: Some(kind) }
 }
 
-fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, Status> {
+pub(super) fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, Status> {
     let span = key_range(request.start, request.end)?;
     // Joined they are looked at by their length; a list of this many is too long whatever it says.
     if request.functions.len() > limits::KEY_BYTES_MAX {
@@ -114,13 +117,17 @@ fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, 
     Ok(AggregateOptions { span, query, at: request.at.map(Timestamp) })
 }
 
-fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
-    let max = 2 * limits::KEY_BYTES_MAX;
+pub(super) fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
+    let max = limits::BOUND_BYTES_MAX;
     if start.len().max(end.len()) > max {
         let why = format!("a bound of the span has more than {max} bytes");
         return Err(Status::invalid_argument(why));
     }
-    KeyRange::new(start, end).map_err(|e| Status::invalid_argument(e.to_string()))
+    KeyRange::new(start, end).map_err(|e| {
+        let mut why = e.to_string();
+        limits::cut_text(&mut why);
+        Status::invalid_argument(why)
+    })
 }
 
 /// Sends the pages of a scan, until its end or until the client goes away.

@@ -23,6 +23,8 @@ mod range_stream;
 mod replica;
 mod request_memory;
 mod routes;
+#[cfg(test)]
+mod size_tests;
 
 pub use kv::KvGateway;
 pub use merge::MergeRpc;

@@ -5,13 +5,16 @@ use super::answers::{Answers, StreamLimits, answers};
 use super::convert::{check_key, wire_error};
 use super::range_stream;
 use super::request_memory::RequestMemory;
+use crate::room::Room;
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::range_service_server::RangeService;
 use isotherm_proto::internal::{self as pb};
 use isotherm_raftstore::{RangeError, Store, TimestampSource};
 use isotherm_transport::{Incarnations, MetaLink, Peers};
+use isotherm_types::limits::{LISTED_BYTES_MAX, SPLIT_KEYS_MAX};
 use isotherm_types::{ClusterId, Incarnation, NodeId, RangeId, SessionId, Timestamp};
+use prost::Message;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +90,9 @@ impl Ready {
             };
             match self.meta.check(answer.error) {
                 Ok(()) => return Ok(answer.first),
-                Err(error) if error.code() == Code::Incompatible => return Err(error),
+                Err(error) if matches!(error.code(), Code::Incompatible | Code::Condition) => {
+                    return Err(error);
+                }
                 Err(_) => {}
             }
         }
@@ -114,15 +119,21 @@ impl RangeRpc {
 /// The error as it ends an RPC.
 pub(super) fn status(error: RangeError) -> Status {
     // The details travel in the message's binary form, so that a client can route by them.
-    let wire = wire_error(error);
-    let details = prost_bytes(&wire);
-    let status: Status = wire.into();
-    Status::with_details(status.code(), status.message(), details)
+    wire_error(error).into_detailed_status()
 }
 
-fn prost_bytes(wire: &WireError) -> bytes::Bytes {
-    use prost::Message;
-    wire.0.encode_to_vec().into()
+/// As many of `replicas` as one answer takes.
+fn first_replicas(replicas: impl Iterator<Item = pb::ReplicaInfo>) -> pb::ListReplicasResponse {
+    let mut answer = pb::ListReplicasResponse::default();
+    let mut room = Room::new(LISTED_BYTES_MAX);
+    for replica in replicas {
+        if !room.take(replica.encoded_len()) {
+            answer.has_more = true;
+            break;
+        }
+        answer.replicas.push(replica);
+    }
+    answer
 }
 
 #[tonic::async_trait]
@@ -194,8 +205,9 @@ impl RangeService for RangeRpc {
         let ready = self.ready()?;
         let request = request.into_inner();
         let count = request.keys.len();
-        if count == 0 || count > 1000 {
-            return Err(Status::invalid_argument("a split takes 1 to 1000 keys"));
+        if !(1..=SPLIT_KEYS_MAX).contains(&count) {
+            let why = format!("a split has {count} keys: 1 to {SPLIT_KEYS_MAX} are allowed");
+            return Err(Status::invalid_argument(why));
         }
         for key in &request.keys {
             check_key(key).map_err(status)?;
@@ -254,24 +266,25 @@ impl RangeService for RangeRpc {
         &self,
         request: Request<pb::ListReplicasRequest>,
     ) -> Result<Response<pb::ListReplicasResponse>, Status> {
-        let wanted = request.into_inner().range_id;
-        let replicas = self.ready()?.store.replicas();
-        let replicas = replicas
-            .into_iter()
-            .filter(|r| wanted == 0 || r.descriptor.id.get() == wanted)
-            .map(|r| pb::ReplicaInfo {
-                descriptor: Some((&r.descriptor).into()),
-                replica_id: r.replica.get(),
-                is_leader: r.is_leader,
-                leader_replica: r.leader_replica.map_or(0, |id| id.get()),
-                term: r.term,
-                applied_index: r.applied_index,
-                durable_index: r.durable_index,
-                last_log_index: r.last_log_index,
-                first_log_index: r.first_log_index,
-            })
-            .collect();
-        Ok(Response::new(pb::ListReplicasResponse { replicas }))
+        let pb::ListReplicasRequest { range_id: wanted, after } = request.into_inner();
+        let mut replicas = self.ready()?.store.replicas();
+        replicas.retain(|r| {
+            let id = r.descriptor.id.get();
+            (wanted == 0 || id == wanted) && id > after
+        });
+        replicas.sort_by_key(|r| r.descriptor.id);
+        let replicas = replicas.into_iter().map(|r| pb::ReplicaInfo {
+            descriptor: Some((&r.descriptor).into()),
+            replica_id: r.replica.get(),
+            is_leader: r.is_leader,
+            leader_replica: r.leader_replica.map_or(0, |id| id.get()),
+            term: r.term,
+            applied_index: r.applied_index,
+            durable_index: r.durable_index,
+            last_log_index: r.last_log_index,
+            first_log_index: r.first_log_index,
+        });
+        Ok(Response::new(first_replicas(replicas)))
     }
     async fn list_routes(
         &self,
@@ -281,5 +294,22 @@ impl RangeService for RangeRpc {
         let request = request.into_inner();
         ready.check_cluster(request.cluster_id)?;
         Ok(Response::new(ready.routes(request)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_listed_in_pages_of_bounded_size() {
+        let key = bytes::Bytes::from(vec![b'k'; isotherm_types::limits::KEY_BYTES_MAX]);
+        let span = Some(pb::KeyRange { start: key.clone(), end: key });
+        let descriptor = Some(pb::Descriptor { span, ..pb::Descriptor::default() });
+        let replica = pb::ReplicaInfo { descriptor, ..pb::ReplicaInfo::default() };
+        let fit = LISTED_BYTES_MAX / replica.encoded_len();
+        let list = |count| first_replicas(std::iter::repeat_n(replica.clone(), count));
+        assert_eq!((list(fit).replicas.len(), list(fit).has_more), (fit, false));
+        assert_eq!((list(fit + 1).replicas.len(), list(fit + 1).has_more), (fit, true));
     }
 }

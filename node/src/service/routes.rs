@@ -5,10 +5,8 @@ use super::range::{Ready, status};
 use isotherm_proto::internal as pb;
 use isotherm_raftstore::ReplicaStatus;
 use isotherm_types::KeyRange;
+use isotherm_types::limits::ROUTES_MAX;
 use tonic::Status;
-
-/// Ranges in one answer at most.
-const ROUTES_MAX: usize = 256;
 
 impl Ready {
     /// The replicas here as routes, and where nodes are.

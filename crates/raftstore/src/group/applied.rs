@@ -27,9 +27,9 @@ pub trait Machine: Send + Sync + 'static {
 
 /// The snapshot as it is on disk.
 #[derive(Serialize, Deserialize)]
-struct Saved {
-    meta: SnapshotMeta,
-    state: Bytes,
+pub(crate) struct Saved {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) state: Bytes,
 }
 
 struct Progress {

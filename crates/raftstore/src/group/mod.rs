@@ -28,5 +28,7 @@ mod stall;
 mod supervise;
 
 pub use applied::Machine;
+pub(crate) use applied::Saved;
 pub use error::{GroupError, GroupOpenError};
 pub use member::{Group, GroupOptions, Leadership, Part};
+pub(crate) use snapshot::Head;

@@ -3,6 +3,7 @@
 use crate::entry_codec::{decode_message, encode_message};
 use crate::network::SnapshotSender;
 use crate::sender::{FrameHeader, SendError};
+use crate::sizes::STATE_BYTES_MAX;
 use crate::type_config::{Snapshot, SnapshotMeta, Vote};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -13,16 +14,13 @@ use serde::{Deserialize, Serialize};
 use std::io;
 
 const CHUNK_BYTES: usize = 256 << 10;
-/// Largest state that is accepted: a guard against nonsense, far above what a state machine in
-/// memory holds.
-const STATE_BYTES_MAX: u64 = 4 << 30;
 
 /// The first chunk.
 #[derive(Serialize, Deserialize)]
-struct Head {
-    vote: Vote,
-    meta: SnapshotMeta,
-    state_bytes: u64,
+pub(crate) struct Head {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) state_bytes: u64,
 }
 
 /// Cuts snapshots into chunks.
@@ -61,7 +59,7 @@ pub(super) async fn collect(
 ) -> Result<(Vote, Snapshot<Bytes>), String> {
     let head = chunks.next().await.ok_or("the snapshot is empty")?.map_err(|e| e.to_string())?;
     let head: Head = decode_message(&head).map_err(|e| e.to_string())?;
-    if head.state_bytes > STATE_BYTES_MAX {
+    if head.state_bytes > STATE_BYTES_MAX as u64 {
         return Err(format!("a snapshot of {} bytes is not plausible", head.state_bytes));
     }
     let mut state = BytesMut::new();

@@ -73,7 +73,7 @@ impl<S: SnapshotSender> Network<S> {
         }
     }
 
-    async fn call<R: DeserializeOwned>(
+    async fn call<R: DeserializeOwned + codec::Record<crate::sizes::Raftstore>>(
         &self,
         method: Method,
         payload: Bytes,

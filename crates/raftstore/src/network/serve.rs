@@ -3,9 +3,11 @@
 use super::method::Method;
 use crate::entry_codec::{decode_append, decode_message, encode_message};
 use crate::sender::{FrameSink, FrameSource};
+use crate::sizes::Raftstore;
 use crate::type_config::{Raft, TransferLeaderRequest, TypeConfig, VoteRequest};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, pin_mut, stream};
+use isotherm_storage::codec::Record;
 use openraft::storage::RaftStateMachine;
 use serde::Serialize;
 use std::fmt::Display;
@@ -96,7 +98,9 @@ where
     Ok(VoteRequest { leadership_transfer: is_earlier, ..request })
 }
 
-fn answer<T: Serialize, E: Display>(response: Result<T, E>) -> Result<Bytes, String> {
+fn answer<T: Serialize + Record<Raftstore>, E: Display>(
+    response: Result<T, E>,
+) -> Result<Bytes, String> {
     response.map(|r| encode_message(&r).into()).map_err(|e| e.to_string())
 }
 

@@ -49,7 +49,8 @@ const ABSORBED_MAX: usize = 8;
 /// The layout before ranges were merged: a prefix of the one now, so the two cannot be mistaken for
 /// each other.
 #[derive(Deserialize)]
-struct BeforeMerges {
+#[cfg_attr(test, derive(Serialize))]
+pub struct BeforeMerges {
     log_id: Option<LogId>,
     membership: StoredMembership,
     last_ts: Timestamp,
@@ -159,9 +160,9 @@ impl AppliedState {
     }
 
     fn decode_any(bytes: &[u8]) -> Result<Self, StorageError> {
-        match codec::decode::<Self>(bytes) {
+        match codec::decode::<Self, _>(bytes) {
             Ok(applied) => Ok(applied),
-            Err(error) => match codec::decode::<BeforeMerges>(bytes) {
+            Err(error) => match codec::decode::<BeforeMerges, _>(bytes) {
                 Ok(BeforeMerges { log_id, membership, last_ts, apply_version, memory }) => {
                     let (frozen, absorbed) = (None, VecDeque::new());
                     Ok(Self {
@@ -210,17 +211,9 @@ mod tests {
 
     #[test]
     fn a_state_from_before_merges_is_read() {
-        #[derive(Serialize)]
-        struct Before {
-            log_id: Option<LogId>,
-            membership: StoredMembership,
-            last_ts: Timestamp,
-            apply_version: ClusterVersion,
-            memory: SessionMemory,
-        }
         let mut memory = SessionMemory::default();
         memory.remember(Timestamp::from_physical_ms(100_000), 10, 60_000, 100);
-        let before = Before {
+        let before = BeforeMerges {
             log_id: None,
             membership: StoredMembership::default(),
             last_ts: Timestamp(7),

@@ -22,6 +22,8 @@ pub const REPLACED_BYTES_MAX: u64 = 32 << 20;
 const KEYS_AT_ONCE: usize = 16;
 /// Values up to this size are remembered with a lost condition.
 const REMEMBERED_VALUE_BYTES_MAX: usize = 32;
+/// Bytes that are remembered of one operation: what kind it is, whether it was applied, and a small value.
+pub const REMEMBERED_OP_BYTES: usize = 4 + REMEMBERED_VALUE_BYTES_MAX;
 /// Operations that weigh as much as one remembered write.
 const OPS_PER_WEIGHT: usize = 8;
 

@@ -133,7 +133,7 @@ impl Core {
                 if ts > upto {
                     break;
                 }
-                sessions.insert(ts, codec::decode::<DedupRow>(&bytes)?);
+                sessions.insert(ts, codec::decode::<DedupRow, _>(&bytes)?);
             }
         }
         let (descriptor, garbage) = (Arc::new(descriptor), Garbage::default());

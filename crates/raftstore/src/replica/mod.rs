@@ -36,7 +36,10 @@ mod status;
 #[cfg(test)]
 mod suite_tests;
 
-pub use applied::{AppliedState, Frozen, SessionMemory};
+#[cfg(test)]
+pub use self::{applied::Origin, sequencer::check_entry, snapshot::SnapshotHeader};
+pub use applied::{AppliedState, BeforeMerges, Frozen, SessionMemory};
+pub use bounds::REMEMBERED_OP_BYTES;
 pub use core::{Core, seed_log_id};
 pub use hibernation::{Hibernation, Phase, WakeReason};
 pub use instance::Instance;
@@ -44,10 +47,12 @@ pub use machine::RangeMachine;
 pub use members::{is_joint, uniform};
 pub use pending::{BatchNumber, Pending};
 pub use read::{Page, PageRead, PointRead};
-pub use sequencer::{Proposal, Sequencer};
-pub use sessions::Sessions;
-pub use snapshot::{InstallMarker, StagedSnapshot, durable_state, finish_install, roll_forward};
-pub use stage_snapshot::SnapshotSource;
+pub use sequencer::{Proposal, Sequencer, check_origins};
+pub use sessions::{DedupRow, Sessions};
+pub use snapshot::{
+    DedupRecord, InstallMarker, StagedSnapshot, durable_state, finish_install, roll_forward,
+};
+pub use stage_snapshot::{Preamble, SnapshotSource};
 pub use status::{ReplicaMark, ReplicaStatus};
 
 use crate::heat::Heat;

@@ -11,10 +11,12 @@ use crate::command::{
     Body, Envelope, NotApplied, RangeReply, Split, WriteEntry, WriteOutcome, WriteReply,
     WriteRequest,
 };
+use crate::sizes::{ORIGINS_MAX, Raftstore};
 use crate::store::RangeError;
 use crate::type_config::{
     ClientWriteError, Command, CommittedLeaderId, ProgressResponder, Reply, WriteResult,
 };
+use isotherm_storage::codec::Record;
 use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +73,26 @@ struct Batch {
     version: u64,
     writes: Vec<WriteRequest>,
     waiters: Vec<Waiter>,
+}
+
+/// Refuses what all replicas would have to keep and to send: before it is proposed.
+pub fn check_entry(bytes: usize) -> Result<(), RangeError> {
+    let max = <Envelope as Record<Raftstore>>::BYTES_MAX;
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(RangeError::Invalid(format!("an entry of {bytes} bytes is too large: the limit is {max}")))
+}
+
+/// Refuses a cut or a merge after which a range would consult the results of too many others.
+pub fn check_origins(count: usize) -> Result<(), RangeError> {
+    if count <= ORIGINS_MAX {
+        return Ok(());
+    }
+    Err(RangeError::Condition(format!(
+        "the range was cut and merged {count} times within the time for which results are remembered, \
+         the limit is {ORIGINS_MAX}: try again in a minute"
+    )))
 }
 
 impl Batch {
@@ -312,6 +334,7 @@ impl Sequencer {
         };
         let (responder, outcome) = ProgressResponder::<WriteResult>::complete_only();
         let command = Command(envelope.encode());
+        check_entry(command.0.len())?;
         let raft = &slot.instance.raft;
         let leadership = match self.replica.ctx.faults.any_leadership() {
             0 => slot.leadership,
@@ -349,6 +372,8 @@ impl Sequencer {
         if split.epoch != descriptor.epoch {
             return Err(self.replica.epoch_mismatch());
         }
+        // A child consults this range's results too.
+        check_origins(self.replica.core.lock().applied.memory.origins.len() + 1)?;
         let data = self.replica.ctx.data.clone();
         // What precedes the split is durable then, so that a crash right after it replays little.
         tokio::task::spawn_blocking(move || data.flush())

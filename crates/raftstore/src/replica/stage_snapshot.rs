@@ -10,6 +10,7 @@ use super::snapshot::{DedupRecord, Outgoing, SnapshotData, SnapshotHeader};
 use super::{Instance, Replica, StagedSnapshot};
 use crate::network::SnapshotSender;
 use crate::sender::{FrameHeader, SendError};
+use crate::sizes::{STAGED_FILES_MAX, SWALLOWED_MAX};
 use crate::store::{Claim, Room, StoreContext, ask_for_room};
 use crate::type_config::{Snapshot, SnapshotMeta, SnapshotResponse, Vote};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -41,10 +42,10 @@ const CHUNKS_AHEAD: usize = 4;
 
 /// Everything about a snapshot that is not rows.
 #[derive(Debug, Serialize, Deserialize)]
-struct Preamble {
-    vote: Vote,
-    meta: SnapshotMeta,
-    header: SnapshotHeader,
+pub struct Preamble {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) header: SnapshotHeader,
 }
 
 static NEXT_DIR: AtomicU64 = AtomicU64::new(0);
@@ -270,7 +271,12 @@ impl Swallowed {
     async fn end(replica: &Replica, by: &RangeDescriptor) -> Result<Self, String> {
         let store = replica.ctx.host().ok_or("the store is ending")?;
         let mut replicas = Vec::new();
-        for gone in store.superseded_by(by) {
+        let all = store.superseded_by(by);
+        if all.len() > SWALLOWED_MAX {
+            // The word of meta destroys them one by one meanwhile.
+            return Err(format!("{} ranges that were absorbed are still here", all.len()));
+        }
+        for gone in all {
             let claim = store.claim(gone.range);
             let claim = claim.ok_or("a merged range is just being created or destroyed here")?;
             tracing::info!(range_id = %gone.range, by = %by.id, "replica ended: a snapshot of the range that absorbed its range is on its way");
@@ -298,6 +304,14 @@ async fn next(chunks: &mut BoxStream<'static, Result<Bytes, SendError>>) -> Resu
         Some(Err(error)) => Err(error.to_string()),
         None => Err("the snapshot ended early".into()),
     }
+}
+
+/// The marker of an install names all files: so many at most.
+fn check_count(so_far: usize) -> Result<(), String> {
+    if so_far < STAGED_FILES_MAX {
+        return Ok(());
+    }
+    Err(format!("a snapshot has more than {STAGED_FILES_MAX} files of one kind"))
 }
 
 async fn stage(
@@ -332,6 +346,7 @@ async fn stage(
                 open = Some((file, entry, crc32c::crc32c_append(crc, body)));
             }
             (END, Some((mut file, entry, crc))) => {
+                check_count(staged.files.len())?;
                 if body != crc.to_be_bytes() {
                     return Err("a file of the snapshot was damaged on its way".into());
                 }
@@ -340,6 +355,7 @@ async fn stage(
                 staged.files.push(entry);
             }
             (DEDUP, None) => {
+                check_count(staged.dedup_files.len())?;
                 let path = dir.join(format!("{:06}.rows", staged.dedup_files.len()));
                 let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
                 file.write_all(body).await.map_err(io)?;
@@ -357,5 +373,17 @@ async fn stage(
             }
             (kind, _) => return Err(format!("chunk {kind} is out of place")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_too_many_is_refused() {
+        assert!(check_count(STAGED_FILES_MAX - 1).is_ok(), "the last one");
+        let refused = check_count(STAGED_FILES_MAX);
+        assert!(refused.is_err_and(|why| why.contains("more than 16384 files")));
     }
 }

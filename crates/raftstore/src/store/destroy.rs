@@ -41,10 +41,18 @@ enum Phase {
 
 /// Synced under the id of a replica that was removed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Tombstone {
+pub(crate) struct Tombstone {
     /// Of the descriptor that no longer named it; 0: the range was absorbed.
     conf_ver: u64,
     phase: Phase,
+}
+
+#[cfg(test)]
+impl Tombstone {
+    /// One that takes as many bytes as there can be.
+    pub(crate) fn largest() -> Self {
+        Self { conf_ver: u64::MAX, phase: Phase::Swept }
+    }
 }
 
 /// What `op` does, once it is synced.

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Groups that are put to sleep at a time.
-const GROUPS_MAX: usize = 1000;
+pub(crate) const SLEEP_ORDERS_MAX: usize = 1000;
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 const LOOK_MIN: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks one follower to sleep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct SleepOrder {
+pub(crate) struct SleepOrder {
     range: u64,
     follower: u64,
     leader: u64,
@@ -47,8 +47,8 @@ struct SleepOrder {
 }
 
 /// All that go to sleep on one node at a moment; the answer says which do not: indexes into it.
-type SleepOrders = Vec<SleepOrder>;
-type Refused = Vec<u64>;
+pub(crate) type SleepOrders = Vec<SleepOrder>;
+pub(crate) type Refused = Vec<u64>;
 
 impl Store {
     /// Runs until the store stops.
@@ -73,7 +73,7 @@ impl Store {
         for replica in self.replicas.read().values() {
             if !replica.hibernation.is_awake() {
                 asleep += u64::from(replica.hibernation.is_asleep());
-            } else if idlers.len() < GROUPS_MAX && replica.may_sleep(idle).is_some() {
+            } else if idlers.len() < SLEEP_ORDERS_MAX && replica.may_sleep(idle).is_some() {
                 idlers.push(replica.clone());
             }
         }
@@ -149,7 +149,7 @@ impl Store {
         let payload = codec::encode(&orders).into();
         let asked = self.ctx.sender.call(node, header, payload, CALL_TIMEOUT).await;
         let all = || orders.iter().map(|order| order.range).collect();
-        match asked.map(|answer| codec::decode::<Refused>(&answer)) {
+        match asked.map(|answer| codec::decode::<Refused, _>(&answer)) {
             Ok(Ok(refused)) => {
                 let order = |i: u64| orders.get(usize::try_from(i).ok()?).map(|o| o.range);
                 refused.into_iter().filter_map(order).collect()

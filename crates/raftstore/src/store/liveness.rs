@@ -22,7 +22,7 @@ const INTERVAL_MAX: Duration = Duration::from_millis(400);
 
 /// A sign of life, and the answer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ping {
+pub(crate) struct Ping {
     /// Which start of the sender's store this is.
     pub boot: u64,
 }

@@ -62,8 +62,11 @@ mod tests;
 mod version_tests;
 
 pub use context::{OracleError, StoreContext, StoreEvent, TimestampSource};
-pub(crate) use destroy::{clear_away, is_buried};
+pub(crate) use create::CreationRecord;
+pub(crate) use destroy::{Tombstone, clear_away, is_buried};
 pub use error::{RangeError, StoreError};
+pub(crate) use hibernate::{Refused, SLEEP_ORDERS_MAX, SleepOrders};
+pub(crate) use liveness::Ping;
 pub use options::{DiskRoom, StoreOptions, StoreTuning};
 pub use quarantine::distrust_all;
 use rooms::Rooms;
@@ -75,6 +78,7 @@ pub use span_table::{SpanOverlap, SpanTable};
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 pub(crate) use claims::Claim;
 use claims::Claims;
+use isotherm_types::limits::ERROR_DESCRIPTORS_MAX;
 use isotherm_types::{NodeId, RangeId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
@@ -168,10 +172,9 @@ impl Store {
     /// An answer "the range has changed" is worth more with what lies next to it now: the children
     /// of its splits are usually here too.
     fn with_neighbours(&self, error: RangeError) -> RangeError {
-        const NEIGHBOURS_MAX: usize = 8;
         let RangeError::EpochMismatch { mut current } = error else { return error };
         let replicas = self.all();
-        while current.len() < NEIGHBOURS_MAX
+        while current.len() < ERROR_DESCRIPTORS_MAX
             && let Some(end) = current.last().map(|d| d.span.end().clone())
             && let Some(next) = replicas.iter().find(|r| *r.descriptor().span.start() == end)
             && !end.is_empty()

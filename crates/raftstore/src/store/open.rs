@@ -277,7 +277,8 @@ fn find_replicas(ctx: &StoreContext) -> Result<Vec<Found>, StoreError> {
     for (range, keys) in &in_log {
         for key in keys.iter().filter(|_| !found.contains_key(range)) {
             let record = ctx.log.state(*key, StateKind::Creation)?;
-            let record = record.map(|bytes| codec::decode::<CreationRecord>(&bytes)).transpose()?;
+            let record =
+                record.map(|bytes| codec::decode::<CreationRecord, _>(&bytes)).transpose()?;
             let is_part_of = |core: &Core| {
                 let of = record.as_ref().map(|r| &r.descriptor);
                 of.is_some_and(|of| of.is_superseded_by(&core.descriptor))

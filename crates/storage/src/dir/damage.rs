@@ -1,5 +1,6 @@
 //! The note in a data directory that something in it is damaged.
 
+use isotherm_types::limits::cut_text;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,9 @@ impl Damage {
     pub(super) fn new(what: &str) -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noticed_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Self { format: FORMAT, what: what.to_owned(), noticed_ms }
+        let mut what = what.to_owned();
+        cut_text(&mut what);
+        Self { format: FORMAT, what, noticed_ms }
     }
 
     /// A note that cannot be read is one all the same.

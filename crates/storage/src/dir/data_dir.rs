@@ -17,10 +17,11 @@
 use super::damage::Damage;
 use super::identity::Identity;
 use super::last_start::{self, LastStart};
+use crate::sizes::{DAMAGE_BYTES_MAX, FORMAT_BYTES_MAX, IDENTITY_BYTES_MAX, LAST_START_BYTES_MAX};
 use crate::{Result, StorageError};
 use parking_lot::Mutex;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The layout that this software writes, and the newest that it reads.
@@ -106,11 +107,7 @@ impl DataDir {
 
     fn read_identity(&self) -> Result<Option<Identity>> {
         let path = self.identity_path();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StorageError::at(path)(e)),
-        };
+        let Some(text) = read_bounded(&path, IDENTITY_BYTES_MAX)? else { return Ok(None) };
         let identity = serde_json::from_slice(&text)
             .map_err(|e| StorageError::corrupt("identity.json", e.to_string()))?;
         Ok(Some(identity))
@@ -129,12 +126,13 @@ impl DataDir {
     /// what was noted.
     pub fn last_start(&self) -> Result<Option<LastStart>> {
         let path = self.last_start_path();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StorageError::at(path)(e)),
+        let read = match read_bounded(&path, LAST_START_BYTES_MAX) {
+            Err(StorageError::Corrupt { why, .. }) => Err(why),
+            Err(error) => return Err(error),
+            Ok(None) => return Ok(None),
+            Ok(Some(text)) => last_start::decode(&text),
         };
-        match last_start::decode(&text) {
+        match read {
             Ok(start) => Ok(Some(start)),
             Err(why) => {
                 tracing::warn!(path = %path.display(), why, "the note of the last start is ignored");
@@ -154,11 +152,10 @@ impl DataDir {
 
     /// What is known to be damaged here; none if nothing is.
     pub fn damage(&self) -> Result<Option<Damage>> {
-        let path = self.damage_path();
-        match fs::read(&path) {
-            Ok(text) => Ok(Some(Damage::read(&text))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(StorageError::at(path)(e)),
+        match read_bounded(&self.damage_path(), DAMAGE_BYTES_MAX) {
+            Ok(text) => Ok(text.map(|text| Damage::read(&text))),
+            Err(StorageError::Corrupt { .. }) => Ok(Some(Damage::read(&[]))),
+            Err(error) => Err(error),
         }
     }
 
@@ -192,16 +189,19 @@ impl DataDir {
     fn check_format(&self, kind: &str) -> Result<()> {
         let path = self.path.join("FORMAT");
         let refuse = |why: String| StorageError::Incompatible { path: self.path.clone(), why };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        let text = match read_bounded(&path, FORMAT_BYTES_MAX) {
+            Ok(Some(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Err(StorageError::Corrupt { .. }) => {
+                return Err(refuse("its FORMAT file is not one of ours".to_owned()));
+            }
+            Ok(None) => {
                 if !is_ours_to_fill(&self.path)? {
                     return Err(foreign(&self.path));
                 }
                 let text = format!("isotherm {kind} format {FORMAT}\n");
                 return self.replace(&path, text.as_bytes());
             }
-            Err(e) => return Err(StorageError::at(path)(e)),
+            Err(error) => return Err(error),
         };
         let words: Vec<_> = text.split_whitespace().collect();
         let ["isotherm", found, "format", format] = words[..] else {
@@ -238,6 +238,23 @@ impl DataDir {
     }
 }
 
+/// What is in a file that has `max` bytes at most; none if there is no such file.
+fn read_bounded(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(StorageError::at(path)(e)),
+    };
+    let read = file.take(max as u64 + 1).read_to_end(&mut text);
+    read.map_err(StorageError::at(path))?;
+    if text.len() > max {
+        let why = format!("{} has more than {max} bytes", path.display());
+        return Err(StorageError::corrupt("a file of the data directory", why));
+    }
+    Ok(Some(text))
+}
+
 /// Whether nothing is in the directory but what a start that was cut short leaves.
 fn is_ours_to_fill(path: &Path) -> Result<bool> {
     for entry in fs::read_dir(path).map_err(StorageError::at(path))? {
@@ -259,6 +276,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::dir::{KnownPeer, Place};
+    use isotherm_types::limits::{ADDRESS_BYTES_MAX, NODES_MAX, TEXT_BYTES_MAX};
     use isotherm_types::{ClusterId, Incarnation, NodeId, RaftTiming};
 
     fn why(result: Result<DataDir>) -> String {
@@ -307,6 +325,17 @@ mod tests {
         // It says what it says even if it cannot be read.
         fs::write(tmp.path().join("DAMAGE"), "\0\0").unwrap();
         assert!(dir.damage().unwrap().is_some());
+        // The largest note, in bytes that JSON writes as six each, and what would have been one byte more.
+        dir.clear_damage().unwrap();
+        dir.note_damage(&"\u{1}".repeat(TEXT_BYTES_MAX)).unwrap();
+        let what = dir.damage().unwrap().unwrap().what;
+        assert_eq!(what, "\u{1}".repeat(TEXT_BYTES_MAX));
+        dir.clear_damage().unwrap();
+        dir.note_damage(&"\u{1}".repeat(TEXT_BYTES_MAX + 1)).unwrap();
+        assert!(dir.damage().unwrap().unwrap().what.ends_with('…'));
+        let file = fs::File::create(tmp.path().join("DAMAGE")).unwrap();
+        file.set_len(DAMAGE_BYTES_MAX as u64 + 1).unwrap();
+        assert!(dir.damage().unwrap().unwrap().what.contains("cannot be read"));
         dir.clear_damage().unwrap();
         dir.clear_damage().unwrap();
         assert_eq!(dir.damage().unwrap(), None);
@@ -351,6 +380,60 @@ mod tests {
         {
             fs::write(&path, useless).unwrap();
             assert_eq!(dir.last_start().unwrap(), None, "{useless:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_byte_more_than_it_can_have_is_refused_or_counts_as_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        let identity = Identity {
+            cluster: ClusterId(u64::MAX),
+            node: NodeId(u64::MAX),
+            timing: RaftTiming {
+                heartbeat_ms: u64::MAX,
+                election_min_ms: u64::MAX,
+                election_max_ms: u64::MAX,
+            },
+        };
+        dir.set_identity(identity).unwrap();
+        let place = Place { machine: "m".repeat(256), device: u64::MAX, inode: u64::MAX };
+        // What JSON writes at its longest: control characters.
+        let peer = KnownPeer {
+            node: NodeId(u64::MAX),
+            address: "\u{1}".repeat(ADDRESS_BYTES_MAX),
+            incarnation: Incarnation(u64::MAX),
+        };
+        let start = LastStart {
+            incarnation: Incarnation(u64::MAX),
+            cluster_version: u32::MAX,
+            place,
+            peers: vec![peer; NODES_MAX],
+        };
+        dir.set_last_start(&start).unwrap();
+        drop(dir);
+        let dir = DataDir::open(tmp.path(), "node").unwrap();
+        assert_eq!(dir.identity(), Some(identity), "the largest");
+        assert_eq!(dir.last_start().unwrap(), Some(start), "the largest");
+        let pad = |name: &str, to: usize| {
+            let path = tmp.path().join(name);
+            let mut text = fs::read(&path).unwrap();
+            assert!(text.len() <= to, "{name} has {} bytes", text.len());
+            text.resize(to, b' ');
+            fs::write(path, text).unwrap();
+        };
+        pad("last-start.json", LAST_START_BYTES_MAX);
+        assert!(dir.last_start().unwrap().is_some());
+        pad("last-start.json", LAST_START_BYTES_MAX + 1);
+        assert_eq!(dir.last_start().unwrap(), None);
+        drop(dir);
+        for (name, max) in [("identity.json", IDENTITY_BYTES_MAX), ("FORMAT", FORMAT_BYTES_MAX)] {
+            pad(name, max);
+            drop(DataDir::open(tmp.path(), "node").unwrap());
+            let good = fs::read(tmp.path().join(name)).unwrap();
+            pad(name, max + 1);
+            assert!(DataDir::open(tmp.path(), "node").is_err(), "{name}");
+            fs::write(tmp.path().join(name), good).unwrap();
         }
     }
 

@@ -46,7 +46,7 @@ const BATCH_HEADER_BYTES: usize = 12;
 const LOG_DATA: u8 = 3;
 
 const MAGIC: [u8; 8] = *b"isogroup";
-const MARK_BYTES: usize = 40;
+pub(crate) const MARK_BYTES: usize = 40;
 
 /// Tells the marks of a log from whatever looks like one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]

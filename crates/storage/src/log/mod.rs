@@ -25,5 +25,6 @@ mod tests;
 mod writer;
 
 pub use engine::{Done, LogEngine, LogOp, LogRecord, ReplicaKey, StateKind};
+pub(crate) use groups::MARK_BYTES;
 pub use options::{LogOptions, OnFatal};
 pub use rocks::RocksLog;

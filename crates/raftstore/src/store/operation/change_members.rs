@@ -14,6 +14,7 @@ use crate::store::{RangeError, Store};
 use crate::type_config::{
     ClientWriteError, CommittedLeaderId, EntryPayload, Host, LogId, Membership, TypeConfig,
 };
+use isotherm_types::limits::REPLICAS_MAX;
 use isotherm_types::{
     NodeId, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, ReplicaRole,
 };
@@ -123,6 +124,14 @@ pub(super) fn impossible(error: impl std::fmt::Display) -> RangeError {
     RangeError::Internal(format!("an impossible membership: {error}"))
 }
 
+/// Refuses a replica that is one too many.
+fn check_replicas(range: RangeId, count: usize) -> Result<(), RangeError> {
+    if count <= REPLICAS_MAX {
+        return Ok(());
+    }
+    Err(condition(format!("{range} would have {count} replicas: the limit is {REPLICAS_MAX}")))
+}
+
 /// `membership` with one more learner.
 fn with_learner(
     membership: &Membership,
@@ -194,6 +203,7 @@ impl Store {
         if !descriptor.is_settled() {
             return Err(condition(format!("the members of {range} are changing")));
         }
+        check_replicas(range, descriptor.replicas.len() + 1)?;
         let next = with_learner(&seen.membership, id, node)?;
         let descriptor = change.propose(&seen, next).await?;
         // If this does not arrive, the next round of tending does it.
@@ -337,5 +347,17 @@ impl Change {
         let seen = self.look();
         let descriptor = self.propose(&seen, uniform(&seen.membership)).await?;
         Ok((*descriptor).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_replica_too_many_is_refused() {
+        assert!(check_replicas(RangeId(7), REPLICAS_MAX).is_ok());
+        let refused = check_replicas(RangeId(7), REPLICAS_MAX + 1);
+        assert!(refused.is_err_and(|e| e.to_string().contains("17 replicas: the limit is 16")));
     }
 }

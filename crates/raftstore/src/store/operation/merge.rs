@@ -5,7 +5,7 @@
 //! is thawed. Each step is safe to ask twice: what was done already answers as if it had just been done.
 
 use crate::command::{Absorb, Body, Fence, Freeze, Thaw};
-use crate::replica::{Frozen, Proposal, Replica};
+use crate::replica::{Frozen, Proposal, Replica, check_origins};
 use crate::store::{RangeError, Store};
 use isotherm_types::{RangeDescriptor, RangeEpoch, RangeId};
 use std::collections::BTreeSet;
@@ -149,7 +149,10 @@ impl Store {
         if descriptor.epoch != epoch {
             return Err(replica.epoch_mismatch());
         }
-        let (named, frozen_ts) = self.frozen_for(&descriptor, right)?;
+        let origins = replica.core.lock().applied.memory.origins.len();
+        let (named, frozen_ts, of_right) = self.frozen_for(&descriptor, right)?;
+        // What the right one consults, and its own results.
+        check_origins(origins + of_right + 1)?;
         // What precedes it is durable then, so that what it has to flush itself is little.
         self.flush_data().await?;
         let absorb = Absorb { epoch, right: named, frozen_ts };
@@ -159,12 +162,13 @@ impl Store {
         }
     }
 
-    /// The right neighbour's descriptor as it stands still here, and since when.
+    /// The right neighbour's descriptor as it stands still here, since when, and of how many ranges it
+    /// consults the results.
     fn frozen_for(
         &self,
         left: &RangeDescriptor,
         right: RangeId,
-    ) -> Result<(RangeDescriptor, isotherm_types::Timestamp), RangeError> {
+    ) -> Result<(RangeDescriptor, isotherm_types::Timestamp, usize), RangeError> {
         let condition = |why: String| RangeError::Condition(why);
         let here = self.replica(right);
         let here =
@@ -180,7 +184,8 @@ impl Store {
             let why = format!("{} and {right} are not on the same nodes", left.id);
             return Err(condition(why));
         }
-        Ok(((*core.descriptor).clone(), frozen.ts))
+        let origins = core.applied.memory.origins.len();
+        Ok(((*core.descriptor).clone(), frozen.ts, origins))
     }
 
     /// Ends `epoch` of `range`, so that it absorbs nothing at it any more. The range after it, and whether

@@ -8,11 +8,9 @@
 use crate::command::{Split, SplitChild};
 use crate::replica::Proposal;
 use crate::store::{RangeError, Store};
+use isotherm_types::limits::SPLIT_KEYS_MAX;
 use isotherm_types::{Key, RangeDescriptor, RangeEpoch, RangeId, ReplicaId};
 use tokio::sync::oneshot;
-
-/// Keys of one split: parent and children are reported in one message, with two keys each.
-const SPLIT_KEYS_MAX: usize = 256;
 
 impl Store {
     /// Cuts `range` at `keys`; `children` are fresh range ids, one per key. Returns parent and

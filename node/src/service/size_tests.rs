@@ -1,0 +1,157 @@
+//! What a node takes in, at its largest and one byte, or one thing, more.
+
+#![allow(clippy::unwrap_used)]
+use super::{convert, kv};
+use bytes::Bytes;
+use isotherm_aggregate::Query;
+use isotherm_client::{ClientError, ErrorKind};
+use isotherm_proto::internal::{self as pb, write_op::Kind};
+use isotherm_proto::v1;
+use isotherm_types::limits::{
+    BATCH_OPS_MAX, BOUND_BYTES_MAX, KEY_BYTES_MAX, REQUEST_BYTES_MAX, TEXT_BYTES_MAX,
+    VALUE_BYTES_MAX,
+};
+use prost::Message;
+
+fn text(bytes: usize) -> Bytes {
+    vec![b'x'; bytes].into()
+}
+
+fn put(key: usize, value: usize) -> pb::WriteOp {
+    pb::WriteOp { key: text(key), kind: Some(Kind::Put(text(value))) }
+}
+
+fn cas(key: usize, expected: usize, value: usize) -> pb::WriteOp {
+    let cas = pb::Cas { expected: Some(text(expected)), value: text(value) };
+    pb::WriteOp { key: text(key), kind: Some(Kind::Cas(cas)) }
+}
+
+fn batch(ops: Vec<pb::WriteOp>) -> pb::WriteBatch {
+    let most = u64::MAX;
+    pb::WriteBatch {
+        session_issuer: most,
+        session_number: most,
+        seq: most,
+        floor: most,
+        birth: most,
+        ops,
+        txn: 0,
+    }
+}
+
+/// What the table of sizes says of a message.
+fn row(message: &str) -> usize {
+    let found = isotherm_proto::sizes::WHOLE.iter().find(|(name, _, _)| *name == message);
+    found.unwrap().1
+}
+
+#[test]
+fn a_write_of_one_byte_more_is_refused() {
+    const MIB: usize = 1 << 20;
+    let largest = |key: usize| vec![put(key, VALUE_BYTES_MAX); 7];
+    // Eight MiB of keys and values to the byte.
+    let fill = |more: usize| {
+        let mut ops = largest(100);
+        ops.push(put(100, MIB - 800));
+        ops.push(put(1, more));
+        batch(ops)
+    };
+    let bytes =
+        |batch: &pb::WriteBatch| convert::write_request(batch.clone()).map(|w| w.size_bytes());
+    let (most, more) = (fill(REQUEST_BYTES_MAX - 8 * MIB - 1 + 1), fill(1));
+    assert!(bytes(&most).is_ok_and(|n| n <= REQUEST_BYTES_MAX));
+    let many = REQUEST_BYTES_MAX / BATCH_OPS_MAX;
+    for (good, bad, limit) in [
+        (
+            batch(vec![put(KEY_BYTES_MAX, 1)]),
+            batch(vec![put(KEY_BYTES_MAX + 1, 1)]),
+            "limit is 4096",
+        ),
+        (
+            batch(vec![put(1, VALUE_BYTES_MAX)]),
+            batch(vec![put(1, VALUE_BYTES_MAX + 1)]),
+            "limit is 1048576",
+        ),
+        (
+            batch(vec![cas(1, 1, VALUE_BYTES_MAX)]),
+            batch(vec![cas(1, 1, VALUE_BYTES_MAX + 1)]),
+            "limit is 1048576",
+        ),
+        (
+            batch(vec![put(1, 1); BATCH_OPS_MAX]),
+            batch(vec![put(1, 1); BATCH_OPS_MAX + 1]),
+            "1 to 16384 are allowed",
+        ),
+        (
+            batch(vec![cas(1, REQUEST_BYTES_MAX - 2, 1)]),
+            batch(vec![cas(1, REQUEST_BYTES_MAX - 1, 1)]),
+            "limit is 8388608",
+        ),
+        (
+            batch(vec![cas(255, many - 255 - 8, 8); BATCH_OPS_MAX]),
+            batch(
+                [
+                    vec![cas(255, many - 255 - 8, 8); BATCH_OPS_MAX - 1],
+                    vec![cas(256, many - 255 - 8, 8)],
+                ]
+                .concat(),
+            ),
+            "limit is 8388608",
+        ),
+        (most, more, "limit is 8388608"),
+    ] {
+        let (good_bytes, bad_bytes) = (good.encoded_len(), bad.encoded_len());
+        assert!(bytes(&good).is_ok(), "{good_bytes} bytes, {limit}");
+        assert!(good_bytes <= row("isotherm.internal.v1.WriteBatch"), "{good_bytes} bytes");
+        let refused = bytes(&bad).unwrap_err().to_string();
+        assert!(refused.contains(limit), "{bad_bytes} bytes: {refused}");
+    }
+}
+
+#[test]
+fn a_read_of_one_byte_more_is_refused() {
+    let point =
+        |bytes| convert::point_read(pb::ReadPoint { key: text(bytes), ..Default::default() });
+    assert!(point(KEY_BYTES_MAX).is_ok() && point(KEY_BYTES_MAX + 1).is_err());
+    let span =
+        |bytes| convert::key_range(Some(pb::KeyRange { start: text(bytes), end: Bytes::new() }));
+    assert!(span(BOUND_BYTES_MAX).is_ok());
+    let refused = span(BOUND_BYTES_MAX + 1).unwrap_err().to_string();
+    assert!(refused.contains("more than 8192 bytes"), "{refused}");
+    let end = |bytes| kv::key_range(Bytes::new(), text(bytes));
+    assert!(end(BOUND_BYTES_MAX).is_ok());
+    assert!(end(BOUND_BYTES_MAX + 1).unwrap_err().message().contains("more than 8192 bytes"));
+    let reversed = kv::key_range(text(BOUND_BYTES_MAX), text(1)).unwrap_err();
+    assert!(reversed.message().len() <= TEXT_BYTES_MAX, "it travels in a header");
+}
+
+#[test]
+fn a_query_of_one_byte_more_is_refused() {
+    let parse = |change: &dyn Fn(&mut v1::AggregateRequest)| {
+        let mut request =
+            v1::AggregateRequest { functions: vec!["count".into()], ..Default::default() };
+        change(&mut request);
+        let options = kv::aggregate_options(request).map_err(|e| e.message().to_owned())?;
+        Query::parse(&options.query).map(drop).map_err(|e| e.to_string())
+    };
+    let path = |bytes: usize| format!("json:{}", "p".repeat(bytes - 5));
+    assert_eq!(parse(&|r| r.value = path(4 << 10)), Ok(()));
+    assert!(parse(&|r| r.value = path((4 << 10) + 1)).unwrap_err().contains("4096"));
+    assert_eq!(parse(&|r| r.group_by = path(4 << 10)), Ok(()));
+    assert!(parse(&|r| r.group_by = path((4 << 10) + 1)).unwrap_err().contains("4096"));
+    let filter = |bytes: usize| format!("value = '{}'", "v".repeat(bytes - 10));
+    assert_eq!(parse(&|r| r.r#where = filter(16 << 10)), Ok(()));
+    assert!(parse(&|r| r.r#where = filter((16 << 10) + 1)).unwrap_err().contains("16384"));
+    let functions =
+        |count: usize| (0..count).map(|n| format!("p{}.{n}", 1 + n % 90)).collect::<Vec<_>>();
+    assert_eq!(parse(&|r| r.functions = functions(64)), Ok(()));
+    assert!(parse(&|r| r.functions = functions(65)).is_err());
+    assert!(parse(&|r| r.functions = vec!["count".into(); KEY_BYTES_MAX + 1]).is_err());
+}
+
+#[test]
+fn what_an_error_says_fits_into_headers() {
+    let error = ClientError::new(ErrorKind::Invalid, "x".repeat(TEXT_BYTES_MAX + 1));
+    let status = kv::status(error);
+    assert!(status.message().len() <= TEXT_BYTES_MAX && status.message().ends_with('…'));
+}
