@@ -496,11 +496,6 @@ pub const WHOLE: &[(&str, usize, &str)] = &[
         "pages are cut by bytes: crates/raftstore/src/replica/read.rs",
     ),
     (
-        "isotherm.internal.v1.RangeResponses",
-        MESSAGE_BYTES_MAX,
-        "refused beyond it: node/src/service/range_stream.rs",
-    ),
-    (
         "isotherm.internal.v1.AggregateResponse",
         MESSAGE_BYTES_MAX,
         "4 MiB of partials, and what was gathered until 8 MiB: node/src/service/aggregate_answer.rs",

@@ -48,18 +48,16 @@ fn row(message: &str) -> usize {
 #[test]
 fn a_write_of_one_byte_more_is_refused() {
     const MIB: usize = 1 << 20;
-    let largest = |key: usize| vec![put(key, VALUE_BYTES_MAX); 7];
-    // Eight MiB of keys and values to the byte.
+    // Eight MiB of keys and values, and so many bytes more.
     let fill = |more: usize| {
-        let mut ops = largest(100);
-        ops.push(put(100, MIB - 800));
-        ops.push(put(1, more));
+        let mut ops = vec![put(100, VALUE_BYTES_MAX); 7];
+        ops.push(put(100, MIB - 800 + more));
         batch(ops)
     };
     let bytes =
         |batch: &pb::WriteBatch| convert::write_request(batch.clone()).map(|w| w.size_bytes());
-    let (most, more) = (fill(REQUEST_BYTES_MAX - 8 * MIB - 1 + 1), fill(1));
-    assert!(bytes(&most).is_ok_and(|n| n <= REQUEST_BYTES_MAX));
+    let (most, more) = (fill(0), fill(1));
+    assert!(bytes(&most).is_ok_and(|n| n == REQUEST_BYTES_MAX));
     let many = REQUEST_BYTES_MAX / BATCH_OPS_MAX;
     for (good, bad, limit) in [
         (

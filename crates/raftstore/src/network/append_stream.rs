@@ -18,10 +18,10 @@
 //! its leader wait instead of filling the link, which all groups share, and its own memory.
 
 use super::client::{malformed, rpc_error};
-use super::promises::Promises;
+use super::promises::{Asked, Promises};
 use crate::entry_codec::{decode_message, encode_append};
 use crate::sender::{FrameHeader, FrameSink, FrameSource, PeerSender, SendError};
-use crate::type_config::{AppendEntriesRequest, RpcError, StreamAppendResult, Vote};
+use crate::type_config::{AppendEntriesRequest, RpcError, StreamAppendResult};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use isotherm_types::NodeId;
@@ -54,10 +54,8 @@ pub(super) struct Peer {
 }
 
 /// A request that is not answered yet.
-struct Asked {
-    vote: Vote,
-    /// Whether it builds on what the follower had acknowledged.
-    covered: bool,
+struct Unanswered {
+    asked: Asked,
     /// On the wire.
     bytes: usize,
 }
@@ -78,7 +76,7 @@ pub(super) struct AppendStream<I> {
     /// `None` before it is open.
     source: Option<FrameSource>,
     /// In the order in which they were sent, which is the order of the answers.
-    unanswered: VecDeque<Asked>,
+    unanswered: VecDeque<Unanswered>,
     unanswered_bytes: usize,
     /// When something last moved.
     moved: Instant,
@@ -130,7 +128,7 @@ where
         let Peer { header, promises, .. } = &self.peer;
         // Otherwise it asks what the follower has.
         let is_news = request.entries.is_empty()
-            && promises.covers(header.to_replica, &request.vote, request.prev_log_id);
+            && promises.has(header.to_replica, &request.vote, request.prev_log_id);
         let held = self.held.take();
         if is_news {
             let until = held.map_or_else(|| Instant::now() + COMMIT_HOLD, |(_, until)| until);
@@ -151,10 +149,10 @@ where
             self.moved = Instant::now();
         }
         let Peer { header, promises, .. } = &self.peer;
-        let covered = promises.covers(header.to_replica, &request.vote, request.prev_log_id);
+        let asked = promises.asked(header.to_replica, request);
         let message = encode_append(request);
         let bytes = message.len();
-        self.unanswered.push_back(Asked { vote: request.vote, covered, bytes });
+        self.unanswered.push_back(Unanswered { asked, bytes });
         self.unanswered_bytes += bytes;
         self.waiting = Some(message);
     }
@@ -162,10 +160,10 @@ where
     fn answered(&mut self, answer: &Bytes) -> Result<StreamAppendResult, RpcError> {
         self.moved = Instant::now();
         let answer = decode_message(answer).map_err(|e| malformed(&e))?;
-        if let Some(Asked { vote, covered, bytes }) = self.unanswered.pop_front() {
+        if let Some(Unanswered { asked, bytes }) = self.unanswered.pop_front() {
             self.unanswered_bytes -= bytes;
             let Peer { header, promises, .. } = &self.peer;
-            promises.answered(header.to_replica, &vote, covered, &answer);
+            promises.answered(header.to_replica, &asked, &answer);
         }
         Ok(answer)
     }

@@ -99,11 +99,10 @@ impl<S: SnapshotSender> Network<S> {
     ) -> Result<StreamAppendResult, RpcError> {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|e| e.log_id).or(prev);
-        let vote = request.vote;
-        let covered = self.promises.covers(self.to, &vote, prev);
+        let asked = self.promises.asked(self.to, &request);
         let response = self.append(request, option).await?;
         let answer = response.into_stream_result(prev, last);
-        self.promises.answered(self.to, &vote, covered, &answer);
+        self.promises.answered(self.to, &asked, &answer);
         Ok(answer)
     }
 }
