@@ -23,7 +23,7 @@ NEMESIS ?= kill
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: deps env build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen abuse negative-controls clean
+.PHONY: deps env build faults demo test check fix bench bench-hotspot bench-append bench-peers simulate jepsen abuse api-pages negative-controls clean
 
 # libclang for RocksDB's bindings, a C++ compiler for RocksDB itself, and RocksDB's library.
 deps:
@@ -93,6 +93,17 @@ jepsen: build
 # Clients that do everything wrong on nodes that are killed, with the curve of every process's memory.
 abuse: build
 	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} ISOTHERM_ABUSE_SECONDS=$(SECONDS) $(CARGO) test $(ALL) --test abuse -- --nocapture
+
+# The programs of docs/api/, with Python's and Node's gRPC libraries in a folder of their own, and a minute of
+# increments by 32 clients while nodes are killed.
+API_LIBRARIES := $(ISOTHERM_CACHE)/api-libraries
+api-pages: build
+	python3 -m venv $(API_LIBRARIES)/python
+	$(API_LIBRARIES)/python/bin/pip install --quiet grpcio grpcio-tools grpcio-status
+	npm install --silent --prefix $(API_LIBRARIES)/node @grpc/grpc-js @grpc/proto-loader
+	ISOTHERM_BIN=$(BIN) ISOTHERM_API_PAGES=1 ISOTHERM_INCREMENT_SECONDS=$(SECONDS) \
+	  ISOTHERM_PYTHON=$(API_LIBRARIES)/python/bin/python NODE_PATH=$(API_LIBRARIES)/node/node_modules \
+	  $(CARGO) test $(ALL) --test api_pages -- --nocapture --test-threads=1
 
 # Builds without a rule must be caught: the check that cannot fail is no check. And an upgrade of a
 # running cluster, from the release to the build with `faults`, which supports a newer version.

@@ -60,7 +60,8 @@ impl From<ClientError> for Failure {
             | ErrorKind::Busy
             | ErrorKind::DiskFull
             | ErrorKind::SnapshotTooOld
-            | ErrorKind::TsTooNew => REFUSED,
+            | ErrorKind::TsTooNew
+            | ErrorKind::Expired => REFUSED,
             ErrorKind::Invalid => USAGE,
             ErrorKind::Internal => UNEXPECTED,
         };

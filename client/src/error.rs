@@ -2,7 +2,9 @@
 
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
+use isotherm_types::Timestamp;
 use std::fmt;
+use std::time::Duration;
 
 /// What kind of error it is: what a caller can decide by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +31,9 @@ pub enum ErrorKind {
     SnapshotTooOld,
     /// The timestamp was not issued yet.
     TsTooNew,
+    /// The results of writes as old as this one are not remembered any more: this attempt changed nothing,
+    /// an earlier one may have been applied.
+    Expired,
     /// A fault of the cluster or of this client.
     Internal,
 }
@@ -40,6 +45,10 @@ pub struct ClientError {
     pub kind: ErrorKind,
     /// What happened and what to do about it.
     pub message: String,
+    /// When another attempt makes sense, if that is known.
+    pub retry_after: Option<Duration>,
+    /// Of [`ErrorKind::SnapshotTooOld`]: the oldest timestamp that can be read, if that is known.
+    pub safe_point: Option<Timestamp>,
 }
 
 impl fmt::Display for ClientError {
@@ -53,7 +62,7 @@ impl std::error::Error for ClientError {}
 impl ClientError {
     /// An error of `kind`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), retry_after: None, safe_point: None }
     }
 
     /// Whether nothing was, or will be, applied.
@@ -79,7 +88,12 @@ impl From<WireError> for ClientError {
             }
             Code::Incompatible | Code::Internal | Code::Unspecified => ErrorKind::Internal,
         };
-        Self::new(kind, error.0.message.clone())
+        let number = |n: u64| (n > 0).then_some(n);
+        Self {
+            retry_after: number(error.0.retry_after_ms).map(Duration::from_millis),
+            safe_point: number(error.0.safe_point).map(Timestamp),
+            ..Self::new(kind, error.0.message.clone())
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub use error::{ClientError, ErrorKind};
 pub use isotherm_aggregate as aggregate;
 pub use operation::{
     AggregateOptions, AggregateProgress, Aggregated, AggregatedGroups, CasOutcome, Deleted, Hold,
-    Incremented, RangeWork, Row, Scan, ScanOptions, ScanPage, Write, WriteResult,
+    Holding, Incremented, RangeWork, RequestId, Row, Scan, ScanOptions, ScanPage, Write,
+    WriteResult,
 };
 pub use options::ClientOptions;

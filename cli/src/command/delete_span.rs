@@ -1,7 +1,7 @@
 //! Removing every key of a span.
 //!
-//! The keys are read page by page at one timestamp, so memory is bounded and keys written meanwhile
-//! stay. Batches run a few at a time. Ctrl-C, or an error, ends it between batches: what is on its
+//! The keys are read page by page at one timestamp, so memory is bounded, and each is removed only if its
+//! value is still the one of that time: what is written meanwhile stays. Batches run a few at a time. Ctrl-C, or an error, ends it between batches: what is on its
 //! way is waited for and counted, so that the number told is exact unless an outcome is unknown.
 
 use super::import::bar;
@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use indicatif::ProgressBar;
-use isotherm_client::{Client, ClientError, ScanOptions, Write, WriteResult};
-use isotherm_types::KeyRange;
+use isotherm_client::{Client, ClientError, Row, ScanOptions, Write, WriteResult};
+use isotherm_types::{Key, KeyRange};
 use tokio_util::sync::CancellationToken;
 
 /// Keys removed by one batch.
@@ -60,7 +60,10 @@ impl Work<'_> {
                 if stop.is_cancelled() {
                     return Err(interrupted());
                 }
-                let deletes = keys.iter().map(|(key, _)| Write::delete(key.clone())).collect();
+                // Not a value that was written since: that is not what was asked to go.
+                let removal =
+                    |(key, row): &(Key, Row)| Write::RemoveVersion { key: key.clone(), ts: row.ts };
+                let deletes = keys.iter().map(removal).collect();
                 self.running.push(self.client.write_all(deletes).boxed());
                 self.wait_until_at_most(BATCHES_AT_ONCE - 1).await?;
             }

@@ -17,6 +17,7 @@ pub async fn run(global: &Global, args: Scan) -> Result<(), Failure> {
         reverse: args.reverse,
         keys_only: args.keys_only,
         at,
+        ..ScanOptions::default()
     };
     let mut scan = client.scan(options);
     while let Some(page) = scan.next_page().await? {

@@ -30,6 +30,8 @@ pub struct AggregateOptions {
 /// How far an aggregate has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AggregateProgress {
+    /// The timestamp of the answer.
+    pub at: Timestamp,
     /// Rows read.
     pub rows: u64,
     /// Bytes of keys and values read.
@@ -131,8 +133,9 @@ impl Client {
         &self,
         options: AggregateOptions,
         memory: Arc<Semaphore>,
+        progress: impl FnMut(AggregateProgress),
     ) -> Result<AggregatedGroups, ClientError> {
-        let sum = self.coordinate(options, Some(memory), |_| ()).await?;
+        let sum = self.coordinate(options, Some(memory), progress).await?;
         let ranges = ranges(&sum.work);
         let (partial, query) = (sum.partial, sum.query);
         let groups = off_thread(move || partial.finish_by_group(&query)).await?;

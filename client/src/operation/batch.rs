@@ -12,6 +12,9 @@ use std::collections::HashMap;
 /// How often a batch is grouped again because ranges were split under it.
 const REGROUPS_MAX: usize = 32;
 
+/// What became of one write.
+type Outcome = Result<WriteResult, ClientError>;
+
 /// What of a batch takes effect together.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Atomic {
@@ -41,21 +44,49 @@ impl Client {
         atomic: Atomic,
     ) -> Result<Vec<WriteResult>, ClientError> {
         check(&writes)?;
-        let mut results: Vec<Option<WriteResult>> = vec![None; writes.len()];
-        match self.batch_rounds(&writes, &mut results, atomic).await {
-            Ok(()) => Ok(results.into_iter().flatten().collect()),
-            Err(error) => {
-                let applied = results.iter().flatten().count();
-                Err(if applied == 0 { error } else { partial(error, applied, writes.len()) })
-            }
+        let mut results = vec![None; writes.len()];
+        let done = self.batch_rounds(&writes, &mut results, atomic).await;
+        let applied: Vec<_> = results.into_iter().flatten().flatten().collect();
+        match done {
+            Ok(()) => Ok(applied),
+            Err(error) if applied.is_empty() => Err(error),
+            Err(error) => Err(partial(error, applied.len(), writes.len())),
         }
+    }
+
+    /// The same as [`Client::batch`], and says of each write what became of it. An error as a whole means
+    /// that nothing was, or will be, applied.
+    pub async fn batch_outcomes(
+        &self,
+        writes: Vec<Write>,
+    ) -> Result<Vec<Result<WriteResult, ClientError>>, ClientError> {
+        check(&writes)?;
+        let mut results = vec![None; writes.len()];
+        let Err(error) = self.batch_rounds(&writes, &mut results, Atomic::PerRange).await else {
+            return Ok(results.into_iter().flatten().collect());
+        };
+        let is_definite = |result: &Option<Outcome>| match result {
+            Some(Ok(_)) => false,
+            Some(Err(error)) => error.is_definite(),
+            None => true,
+        };
+        if results.iter().all(is_definite) {
+            return Err(error);
+        }
+        // What was not sent, or not answered for certain, was not applied.
+        let not_sent = || {
+            let why =
+                format!("not applied, because of another write of the batch: {}", error.message);
+            ClientError::new(ErrorKind::Unavailable, why)
+        };
+        Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(not_sent()))).collect())
     }
 
     /// Groups and sends what has no result yet, until all of it has one.
     async fn batch_rounds(
         &self,
         writes: &[Write],
-        results: &mut [Option<WriteResult>],
+        results: &mut [Option<Outcome>],
         atomic: Atomic,
     ) -> Result<(), ClientError> {
         let deadline = self.inner.attempts().deadline;
@@ -69,7 +100,8 @@ impl Client {
                 let mut pieces = positions.chunks(piece_max);
                 for piece in &mut pieces {
                     let group: Vec<Write> = piece.iter().map(|at| writes[*at].clone()).collect();
-                    let done = self.send_group(&group, self.inner.attempts_until(deadline)).await;
+                    let done =
+                        self.send_group(&group, None, self.inner.attempts_until(deadline)).await;
                     let goes_on = matches!(done, Ok(Sent::Done(_)));
                     sent.push((piece.to_vec(), done));
                     if !goes_on {
@@ -86,7 +118,7 @@ impl Client {
                 match sent {
                     Ok(Sent::Done(done)) => {
                         for (at, result) in positions.into_iter().zip(done) {
-                            results[at] = Some(result);
+                            results[at] = Some(Ok(result));
                         }
                     }
                     Ok(Sent::Regroup) => left.extend(positions),
@@ -98,11 +130,15 @@ impl Client {
                         piece_max = piece_max.min(positions.len() / 2);
                         left.extend(positions);
                     }
-                    // One that may have been applied outweighs all that certainly were not.
-                    Err(error) if failed.as_ref().is_none_or(ClientError::is_definite) => {
-                        failed = Some(error);
+                    Err(error) => {
+                        for at in positions {
+                            results[at] = Some(Err(error.clone()));
+                        }
+                        // One that may have been applied outweighs all that certainly were not.
+                        if failed.as_ref().is_none_or(ClientError::is_definite) {
+                            failed = Some(error);
+                        }
                     }
-                    Err(_) => {}
                 }
             }
             if let Some(error) = failed {

@@ -313,6 +313,7 @@ impl Coordinator {
     fn progress(&self) -> AggregateProgress {
         let ranges = self.work.len() as u64;
         AggregateProgress {
+            at: self.at,
             rows: self.work.values().map(|w| w.rows).sum(),
             bytes: self.work.values().map(|w| w.bytes).sum(),
             ranges,

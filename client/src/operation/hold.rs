@@ -67,6 +67,37 @@ impl Client {
     }
 }
 
+/// A registration that its caller renews.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Its number.
+    pub id: u64,
+    /// For how long it counts from when it was asked for.
+    pub lifetime: Duration,
+}
+
+impl Client {
+    /// Registers a read at `at`, or renews the registration `id`: for callers that cannot keep a [`Hold`].
+    pub async fn hold_once(&self, id: Option<u64>, at: Timestamp) -> Result<Holding, ClientError> {
+        let mut attempts = self.inner.attempts();
+        loop {
+            let error = match ask(&self.inner, id.unwrap_or(0), at, attempts.left()).await {
+                Ok((id, lifetime)) => return Ok(Holding { id, lifetime }),
+                Err(error) if is_final(&error) => return Err(error.into()),
+                Err(error) => ClientError::new(ErrorKind::Unavailable, error.0.message.clone()),
+            };
+            if !attempts.again(Next::PAUSE).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Ends the registration `id`. It would run out anyway.
+    pub async fn release_hold(&self, id: u64) {
+        release(self.inner.clone(), id).await;
+    }
+}
+
 impl Hold {
     /// The timestamp that it is for.
     pub fn at(&self) -> Timestamp {

@@ -11,6 +11,8 @@ mod types;
 mod write;
 
 pub use aggregate::{AggregateOptions, AggregateProgress, Aggregated, AggregatedGroups, RangeWork};
-pub use hold::Hold;
+pub use hold::{Hold, Holding};
 pub use scan::Scan;
-pub use types::{CasOutcome, Deleted, Incremented, Row, ScanOptions, ScanPage, Write, WriteResult};
+pub use types::{
+    CasOutcome, Deleted, Incremented, RequestId, Row, ScanOptions, ScanPage, Write, WriteResult,
+};

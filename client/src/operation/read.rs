@@ -92,5 +92,5 @@ pub(super) fn not_applied(error: &WireError) -> ClientError {
         Code::Busy => ErrorKind::Busy,
         _ => ErrorKind::Unavailable,
     };
-    ClientError::new(kind, error.0.message.clone())
+    ClientError { kind, ..ClientError::from(WireError(error.0.clone())) }
 }

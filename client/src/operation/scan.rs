@@ -39,6 +39,12 @@ impl Scan {
         self.options.at
     }
 
+    /// What is still to be answered; `None` if nothing is.
+    pub fn left(&self) -> Option<&KeyRange> {
+        let room = self.options.limit.is_none_or(|limit| self.returned < limit);
+        self.left.as_ref().filter(|_| room)
+    }
+
     /// The next page; `None` after the last. A page can be empty.
     pub async fn next_page(&mut self) -> Result<Option<ScanPage>, ClientError> {
         let room = self.options.limit.map(|limit| limit.saturating_sub(self.returned));
@@ -92,7 +98,7 @@ impl Scan {
                         span: Some(span.into()),
                         at: self.options.at.map_or(0, Timestamp::get),
                         max_keys: max_keys as u32,
-                        max_bytes: 0,
+                        max_bytes: self.options.page_bytes_max,
                         reverse: self.options.reverse,
                         keys_only: self.options.keys_only,
                         ..ReadPage::default()

@@ -43,6 +43,30 @@ pub enum Write {
         /// What to add.
         by: i64,
     },
+    /// Removes a value if it is as expected.
+    CasRemove {
+        /// Which key.
+        key: Key,
+        /// `None`: the key must not exist, and nothing changes.
+        expected: Option<Bytes>,
+    },
+    /// Removes a value if a certain write set it.
+    RemoveVersion {
+        /// Which key.
+        key: Key,
+        /// Timestamp of the write.
+        ts: Timestamp,
+    },
+}
+
+/// Who a write is, whoever sends it and however often: all attempts of one write carry the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// Drawn at random for each write.
+    pub id: [u8; 16],
+    /// A timestamp that was known before the first attempt. With it an attempt that comes too late for the
+    /// result to be remembered is refused as [`crate::ErrorKind::Expired`]; without it, it is a new write.
+    pub since: Option<Timestamp>,
 }
 
 impl Write {
@@ -67,7 +91,9 @@ impl Write {
             Self::Put { key, .. }
             | Self::Delete { key }
             | Self::Cas { key, .. }
-            | Self::Incr { key, .. } => key,
+            | Self::Incr { key, .. }
+            | Self::CasRemove { key, .. }
+            | Self::RemoveVersion { key, .. } => key,
         }
     }
 }
@@ -138,6 +164,8 @@ pub struct ScanOptions {
     pub keys_only: bool,
     /// As of when; `None`: now.
     pub at: Option<Timestamp>,
+    /// Most bytes of keys and values in one page, which has one row at least; 0: as many as a node gives.
+    pub page_bytes_max: u32,
 }
 
 /// A part of a scan.

@@ -6,10 +6,11 @@
 //! such, never as failed.
 
 use super::read::{not_applied, odd_answer, retry_routing};
-use super::types::{CasOutcome, Deleted, Incremented, Write, WriteResult};
+use super::types::{CasOutcome, Deleted, Incremented, RequestId, Write, WriteResult};
 use crate::client::{Client, Failed};
 use crate::limits::{check_batch, check_key, check_value};
 use crate::retry::{Attempts, Next};
+use crate::session::{Identity, Ticket};
 use crate::{ClientError, ErrorKind};
 use bytes::Bytes;
 use isotherm_proto::Retry;
@@ -72,24 +73,48 @@ impl Client {
     }
 
     async fn write(&self, write: Write) -> Result<WriteResult, ClientError> {
+        self.write_as(write, None).await
+    }
+
+    /// Does one write; under the identity that its caller gives it, if any. Whatever became of other
+    /// attempts under it, it takes effect once, and the answer is that of the attempt that did.
+    pub async fn write_as(
+        &self,
+        write: Write,
+        request: Option<RequestId>,
+    ) -> Result<WriteResult, ClientError> {
         check(std::slice::from_ref(&write))?;
         let attempts = self.inner.attempts();
-        match self.send_group(std::slice::from_ref(&write), attempts).await? {
+        if let Some(since) = request.and_then(|request| request.since) {
+            self.check_since(since, &attempts).await?;
+        }
+        match self.send_group(std::slice::from_ref(&write), request, attempts).await? {
             Sent::Done(mut results) => results.pop().ok_or_else(odd_answer),
             Sent::Regroup => Err(odd_answer()),
         }
     }
 
-    /// Sends writes that belong to one range, until they are answered or the time is over.
-    pub(super) async fn send_group(
+    /// One from the future would never be too old, and an attempt that comes late would be a new write.
+    async fn check_since(
         &self,
-        writes: &[Write],
-        mut attempts: Attempts<'_>,
-    ) -> Result<Sent, ClientError> {
-        let inner = &self.inner;
-        let session = loop {
-            match attempts.within(inner.session()).await {
-                Ok(session) => break session,
+        since: Timestamp,
+        attempts: &Attempts<'_>,
+    ) -> Result<(), ClientError> {
+        if since <= self.inner.newest_ts() {
+            return Ok(());
+        }
+        if since <= attempts.within(self.inner.fetch_timestamp()).await? {
+            return Ok(());
+        }
+        let message = "request_since was not issued yet: use a timestamp that an answer had";
+        Err(ClientError::new(ErrorKind::TsTooNew, message))
+    }
+
+    /// An identity among the writes of this client.
+    async fn begin(&self, attempts: &mut Attempts<'_>) -> Result<Ticket, ClientError> {
+        loop {
+            match attempts.within(self.inner.session()).await {
+                Ok(session) => return Ok(session.begin()),
                 Err(error) => {
                     let (error, next) = retry_routing(error)?;
                     if !attempts.again(next).await {
@@ -97,8 +122,21 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    /// Sends writes that belong to one range, until they are answered or the time is over.
+    pub(super) async fn send_group(
+        &self,
+        writes: &[Write],
+        request: Option<RequestId>,
+        mut attempts: Attempts<'_>,
+    ) -> Result<Sent, ClientError> {
+        let inner = &self.inner;
+        let identity = match request {
+            Some(request) => Identity::Request(request),
+            None => Identity::Ticket(self.begin(&mut attempts).await?),
         };
-        let ticket = session.begin();
         let mut birth = inner.newest_ts();
         // Whether the range has forgotten writes as old as the birth.
         let mut is_expired = false;
@@ -134,7 +172,7 @@ impl Client {
                 // No attempt of it took effect: a newer birth is as true.
                 (birth, is_expired) = (inner.newest_ts(), false);
             }
-            let id = ticket.id(birth);
+            let id = identity.id(birth);
             let batch = WriteBatch {
                 session_issuer: id.session.issuer,
                 session_number: id.session.number,
@@ -158,10 +196,11 @@ impl Client {
                 }
                 Err(Failed::Definite { error, next }) => match error.retry() {
                     Retry::Reroute | Retry::Later => (not_applied(&error), next),
-                    Retry::NewBirth if !unknown => {
+                    Retry::NewBirth if !unknown && identity.can_be_born_again() => {
                         is_expired = true;
                         (not_applied(&error), Next::AtOnce)
                     }
+                    Retry::NewBirth if !unknown => return Err(expired()),
                     _ => {
                         let unknown = unknown || says_nothing(error.code());
                         return Err(settle(error.into(), unknown));
@@ -173,6 +212,13 @@ impl Client {
             }
         }
     }
+}
+
+/// The results of writes that are as old as this one says it is are forgotten.
+fn expired() -> ClientError {
+    let message = "the results of writes as old as request_since are not remembered any more: this attempt \
+                   changed nothing, an earlier one may have been applied";
+    ClientError::new(ErrorKind::Expired, message)
 }
 
 /// Whether an answer leaves open what became of the attempt: something broke on the way, or what is
@@ -201,7 +247,10 @@ pub(super) fn check(writes: &[Write]) -> Result<(), ClientError> {
                 check_value(value)?;
                 bytes += value.len() + expected.as_ref().map_or(0, Bytes::len);
             }
-            Write::Delete { .. } | Write::Incr { .. } => {}
+            Write::CasRemove { expected, .. } => {
+                bytes += expected.as_ref().map_or(0, Bytes::len);
+            }
+            Write::Delete { .. } | Write::Incr { .. } | Write::RemoveVersion { .. } => {}
         }
     }
     check_batch(writes.len(), bytes)
@@ -215,6 +264,10 @@ fn write_op(write: &Write) -> pb::WriteOp {
             write_op::Kind::Cas(pb::Cas { expected: expected.clone(), value: value.clone() })
         }
         Write::Incr { by, .. } => write_op::Kind::Incr(*by),
+        Write::CasRemove { expected, .. } => {
+            write_op::Kind::CasRemove(pb::CasRemove { expected: expected.clone() })
+        }
+        Write::RemoveVersion { ts, .. } => write_op::Kind::RemoveVersion(ts.get()),
     };
     pb::WriteOp { key: write.key().clone(), kind: Some(kind) }
 }

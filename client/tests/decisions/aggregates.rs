@@ -205,7 +205,7 @@ async fn groups_take_no_more_memory_than_there_is_for_all_aggregates() {
     let ask = |memory: &Arc<Semaphore>| {
         let query = QueryText { group_by: "prefix:9".into(), ..counting() };
         let options = AggregateOptions { query, ..AggregateOptions::default() };
-        cluster.client.aggregate_within(options, memory.clone())
+        cluster.client.aggregate_within(options, memory.clone(), |_| ())
     };
     const PLENTY: usize = 1 << 30;
     let plenty = Arc::new(Semaphore::new(PLENTY));

@@ -90,7 +90,7 @@ pub fn encode<Of, T: Record<Of> + Serialize>(value: &T) -> Vec<u8> {
     let mut out = vec![VERSION];
     bincode::serde::encode_into_std_write(value, &mut out, config())
         .expect("plain data with known lengths encodes into memory");
-    // Whoever makes the value keeps within its bounds: what is not read again must not be written.
+    // What makes a value keeps within its bounds: what is not read again must not be written.
     debug_assert!(
         out.len() <= T::READ_BYTES_MAX,
         "{} has {} bytes and {} at most",
@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(decode::<String, _>(&left).unwrap().len(), 18, "what older software left");
     }
 
+    /// Builds for tests check it.
+    #[cfg(debug_assertions)]
     #[test]
     #[should_panic(expected = "String has 21 bytes and 20 at most")]
     fn what_could_not_be_read_is_not_written() {

@@ -6,7 +6,7 @@ mod common;
 use common::{client, replicas_are_equal};
 use isotherm_client::{ErrorKind, Write as ClientWrite, WriteResult};
 use isotherm_proto::v1::kv_client::KvClient;
-use isotherm_proto::v1::{BatchRequest, CompareAndSetRequest, PutRequest, Write, write};
+use isotherm_proto::v1::{BatchRequest, BatchWrite, CompareAndSetWrite, PutRequest, batch_write};
 use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, isotherm_binary};
 use std::process::Command;
 use std::time::Duration;
@@ -60,12 +60,12 @@ async fn a_small_batch_with_large_answers_is_refused_and_costs_nothing() {
         let refused = client.batch((0..count).map(|_| lost()).collect()).await.unwrap_err();
         assert_eq!(refused.kind, ErrorKind::TooLarge, "{count}: {refused}");
         assert!(refused.message.contains("send fewer"), "{refused}");
-        let lost = CompareAndSetRequest {
+        let lost = CompareAndSetWrite {
             key: "large".into(),
             expected: Some("no".into()),
-            value: "new".into(),
+            value: Some("new".into()),
         };
-        let write = Write { kind: Some(write::Kind::CompareAndSet(lost)) };
+        let write = BatchWrite { kind: Some(batch_write::Kind::CompareAndSet(lost)) };
         let refused = kv.batch(BatchRequest { writes: vec![write; count] }).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{count}: {refused}");
         assert!(refused.message().contains("send fewer"), "{refused}");
@@ -77,7 +77,8 @@ async fn a_small_batch_with_large_answers_is_refused_and_costs_nothing() {
     for _ in 0..200 {
         client.cas("large", Some("no".into()), "new").await.unwrap();
     }
-    kv.put(PutRequest { key: "after".into(), value: "v".into() }).await.unwrap();
+    let put = PutRequest { key: "after".into(), value: "v".into(), ..PutRequest::default() };
+    kv.put(put).await.unwrap();
     replicas_are_equal(&client).await;
     for (node, before) in nodes.iter().zip(before) {
         let grown = peak_mib(&cluster, *node).saturating_sub(before);

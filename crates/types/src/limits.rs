@@ -4,6 +4,10 @@
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
 /// Longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Most keys of one read of several keys through the public API.
+pub const GET_MANY_KEYS_MAX: usize = 1000;
+/// Longest text about one write of a batch, in bytes.
+pub const OUTCOME_BYTES_MAX: usize = 256;
 /// Largest request: keys and values of all its operations together, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest message on any connection, in bytes: a request and its framing.

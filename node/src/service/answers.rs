@@ -4,7 +4,9 @@
 //! among the aggregates that are read at a time. So a stream queues few bytes, its sender waits
 //! when they are full, and when nothing is taken for some time it ends with an error.
 
+use super::refusal::refused;
 use futures::Stream;
+use isotherm_proto::v1::Reason;
 use isotherm_transport::BytesHeld;
 use parking_lot::Mutex;
 use std::pin::Pin;
@@ -100,7 +102,7 @@ impl<T> AnswerSender<T> {
                     Ok(permit) => permit.ok(),
                     Err(_) => {
                         let why = "too much waits to be read from this node: try again later";
-                        self.end(Status::resource_exhausted(why));
+                        self.end(refused(Reason::Busy, why));
                         return false;
                     }
                 }
@@ -124,7 +126,7 @@ impl<T> AnswerSender<T> {
             Some(None) => false,
             None => {
                 let idle = self.limits.idle.as_secs_f64();
-                self.end(Status::aborted(format!(
+                self.end(refused(Reason::NotRead, format!(
                     "nothing was read from this stream for {idle} s, so it was ended: ask again for \
                      what is missing, and read it without such pauses"
                 )));
@@ -169,7 +171,7 @@ impl<T> AnswerSender<T> {
         if let Some(item) = item
             && self.while_read(self.items.send(item)).await.is_none()
         {
-            self.end(Status::aborted("this stream was not read"));
+            self.end(refused(Reason::NotRead, "this stream was not read"));
         }
     }
 

@@ -69,6 +69,12 @@ fn write_op(op: pb::WriteOp) -> Result<WriteOp, RangeError> {
             WriteOp::Cas { key, expected, value }
         }
         Some(write_op::Kind::Incr(by)) => WriteOp::Incr { key, by },
+        Some(write_op::Kind::CasRemove(pb::CasRemove { expected })) => {
+            WriteOp::CasRemove { key, expected }
+        }
+        Some(write_op::Kind::RemoveVersion(ts)) => {
+            WriteOp::RemoveVersion { key, ts: Timestamp(ts) }
+        }
         None => return Err(invalid("an operation is of a kind that this version does not know")),
     })
 }

@@ -1,8 +1,10 @@
 //! The answer of an aggregate as messages of the public API.
 
+use super::refusal::refused;
 use isotherm_aggregate::{Figure, Function, GroupAnswer};
 use isotherm_client::AggregatedGroups;
-use isotherm_proto::v1 as pb;
+use isotherm_proto::v1::aggregate_response::Part;
+use isotherm_proto::v1::{self as pb, Reason};
 use prost::Message;
 use tonic::Status;
 
@@ -13,37 +15,29 @@ const MESSAGE_BYTES: usize = 1 << 20;
 const MESSAGE_GROUPS: usize = 500;
 
 /// An answer whose groups are still to be sent.
-pub(super) struct Groups {
-    left: AggregatedGroups,
-    is_first: bool,
-}
+pub(super) struct Groups(AggregatedGroups);
 
 impl Groups {
     pub fn new(left: AggregatedGroups) -> Self {
-        Self { left, is_first: true }
+        Self(left)
     }
 
-    /// The next message, and what is left; none after the last. Totals come with the first groups,
-    /// and alone if there are none.
-    pub async fn next_message(self) -> Result<Option<(pb::AggregateResponse, Self)>, Status> {
+    /// The next message, and what is left; the last one has the totals.
+    pub async fn next_message(self) -> Result<(pb::AggregateResponse, Option<Self>), Status> {
         // The figures of many groups take long: not on the async threads.
         let computed = tokio::task::spawn_blocking(move || self.compute()).await;
-        computed.map_err(|e| Status::internal(e.to_string()))
+        computed.map_err(|e| refused(Reason::Internal, e.to_string()))
     }
 
-    fn compute(mut self) -> Option<(pb::AggregateResponse, Self)> {
-        let groups = take(&mut self.left);
-        if groups.is_empty() && !self.is_first {
-            return None;
-        }
-        let mut message = pb::AggregateResponse { groups, ..Default::default() };
-        if std::mem::take(&mut self.is_first) {
-            message.at = self.left.at.get();
-            message.ranges = self.left.ranges;
-            message.rows = self.left.rows;
-            message.skipped = self.left.skipped;
-        }
-        Some((message, self))
+    fn compute(mut self) -> (pb::AggregateResponse, Option<Self>) {
+        let groups = take(&mut self.0);
+        let (part, left) = if groups.is_empty() {
+            let AggregatedGroups { ranges, rows, skipped, .. } = self.0;
+            (Part::Totals(pb::AggregateTotals { ranges, rows, skipped }), None)
+        } else {
+            (Part::Groups(pb::AggregateGroups { groups }), Some(self))
+        };
+        (pb::AggregateResponse { part: Some(part) }, left)
     }
 }
 
@@ -63,12 +57,13 @@ fn take(groups: &mut impl Iterator<Item = GroupAnswer>) -> Vec<pb::AggregateGrou
 
 fn aggregate_group(group: GroupAnswer) -> pb::AggregateGroup {
     let figure = |(function, figure): (Function, Figure)| pb::AggregateFigure {
-        function: function.to_string(),
-        number: match figure {
+        name: function.to_string(),
+        digits: match figure {
             Figure::None => None,
             Figure::Number(digits) => Some(digits),
             Figure::Special(name) => Some(name.to_owned()),
         },
+        approximate: matches!(function, Function::Distinct | Function::Quantile(_)),
     };
     pb::AggregateGroup {
         name: group.name.map(Into::into),
@@ -98,10 +93,10 @@ mod tests {
                 if groups.is_empty() {
                     return messages;
                 }
-                messages.push(pb::AggregateResponse { groups, ..Default::default() });
+                messages.push(pb::AggregateGroups { groups });
             }
         };
-        let sizes = |messages: &[pb::AggregateResponse]| {
+        let sizes = |messages: &[pb::AggregateGroups]| {
             messages.iter().map(Message::encoded_len).max().unwrap_or_default()
         };
         let long = groups(300, 30_000);

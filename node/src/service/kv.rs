@@ -1,23 +1,30 @@
 //! `isotherm.v1`: any node takes any key and routes it, for clients that do not.
 //!
-//! The gateway is the Rust client inside the node, with sessions of its own: what a thin client
-//! sends once takes effect at most once, and an answer that was lost stays unknown.
+//! The gateway is the Rust client inside the node, with sessions of its own. What a thin client sends once
+//! takes effect at most once, and an answer that was lost stays unknown; with a `request_id` it can ask
+//! again, here or elsewhere, and the write takes effect once all the same.
 
 use super::answers::{AnswerSender, Answers, StreamLimits, answers};
 use super::groups::Groups;
-use bytes::Bytes;
-use isotherm_aggregate::QueryText;
-use isotherm_client::{
-    AggregateOptions, CasOutcome, Client, ClientError, Deleted, ErrorKind, Incremented, Scan,
-    ScanOptions, Write, WriteResult,
+use super::kv_convert::{
+    aggregate_options, batch_write, cas_response, compare_and_set, delete, request_id,
+    scan_options, write_outcome,
 };
+use super::refusal::{invalid, refused, status};
+use futures::stream::{self, StreamExt};
+use isotherm_client::{
+    AggregateOptions, AggregateProgress, Client, ClientError, Deleted, Incremented, RequestId, Row,
+    Scan, Write, WriteResult,
+};
+use isotherm_proto::v1::aggregate_response::Part;
 use isotherm_proto::v1::kv_server::Kv;
-use isotherm_proto::v1::{self as pb, write, write_result};
-use isotherm_types::{KeyRange, Timestamp, limits};
+use isotherm_proto::v1::{self as pb, Reason};
+use isotherm_types::{Key, Timestamp, limits};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status};
 
 /// Messages that wait for a slow client, and their bytes; the scan waits then.
@@ -26,6 +33,12 @@ const BYTES_AHEAD: usize = 2 << 20;
 /// Memory for all streams together: for messages that wait to be read, and for groups of aggregates.
 /// What does not fit waits for a moment and is refused.
 const MEMORY_BYTES: usize = 256 << 20;
+/// How often an aggregate says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Values of several keys in one answer.
+const MANY_BYTES: usize = 3 << 20;
+/// Keys of one request that are read at the same time.
+const MANY_AT_ONCE: usize = 16;
 
 /// The public API.
 #[derive(Clone)]
@@ -50,88 +63,20 @@ impl KvGateway {
             memory: Some(self.memory.clone()),
         }
     }
-}
 
-pub(super) fn status(error: ClientError) -> Status {
-    let code = match error.kind {
-        ErrorKind::Unreachable | ErrorKind::Unavailable => tonic::Code::Unavailable,
-        ErrorKind::NotFound => tonic::Code::NotFound,
-        ErrorKind::Condition => tonic::Code::FailedPrecondition,
-        ErrorKind::Indeterminate => tonic::Code::Unknown,
-        ErrorKind::TooLarge | ErrorKind::Invalid => tonic::Code::InvalidArgument,
-        ErrorKind::Busy | ErrorKind::DiskFull => tonic::Code::ResourceExhausted,
-        ErrorKind::SnapshotTooOld | ErrorKind::TsTooNew => tonic::Code::OutOfRange,
-        ErrorKind::Internal => tonic::Code::Internal,
-    };
-    // It can repeat what the client sent, and travels in headers.
-    let mut message = error.message;
-    limits::cut_text(&mut message);
-    Status::new(code, message)
-}
-
-fn cas_response(outcome: CasOutcome) -> pb::CompareAndSetResponse {
-    let CasOutcome { ts, applied, current, current_forgotten } = outcome;
-    pb::CompareAndSetResponse { ts: ts.get(), applied, current, current_forgotten }
-}
-
-fn to_write(write: pb::Write) -> Result<Write, Status> {
-    Ok(match write.kind {
-        Some(write::Kind::Put(put)) => Write::put(put.key, put.value),
-        Some(write::Kind::Delete(delete)) => Write::delete(delete.key),
-        Some(write::Kind::CompareAndSet(cas)) => {
-            Write::Cas { key: cas.key, expected: cas.expected, value: cas.value }
-        }
-        Some(write::Kind::Increment(incr)) => Write::incr(incr.key, incr.by),
-        None => return Err(Status::invalid_argument("a write of an unknown kind")),
-    })
-}
-
-fn to_result(result: WriteResult) -> pb::WriteResult {
-    let kind = match result {
-        WriteResult::Put { ts } => write_result::Kind::Put(pb::PutResponse { ts: ts.get() }),
-        WriteResult::Deleted(Deleted { ts, existed }) => {
-            write_result::Kind::Delete(pb::DeleteResponse { ts: ts.get(), existed })
-        }
-        WriteResult::Cas(outcome) => write_result::Kind::CompareAndSet(cas_response(outcome)),
-        WriteResult::Incremented(Incremented { ts, value }) => {
-            write_result::Kind::Increment(pb::IncrementResponse { ts: ts.get(), value })
-        }
-        WriteResult::Refused { reason } => write_result::Kind::Refused(reason),
-    };
-    pb::WriteResult { kind: Some(kind) }
-}
-
-pub(super) fn aggregate_options(request: pb::AggregateRequest) -> Result<AggregateOptions, Status> {
-    let span = key_range(request.start, request.end)?;
-    // Joined they are looked at by their length; a list of this many is too long whatever it says.
-    if request.functions.len() > limits::KEY_BYTES_MAX {
-        return Err(Status::invalid_argument("too many functions in one pass"));
+    async fn write(&self, write: Write, request: Option<RequestId>) -> Result<WriteResult, Status> {
+        self.client.write_as(write, request).await.map_err(status)
     }
-    let query = QueryText {
-        functions: request.functions.join(","),
-        value: request.value,
-        filter: request.r#where,
-        group_by: request.group_by,
-        groups_max: request.groups_max,
-    };
-    Ok(AggregateOptions { span, query, at: request.at.map(Timestamp) })
 }
 
-pub(super) fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
-    let max = limits::BOUND_BYTES_MAX;
-    if start.len().max(end.len()) > max {
-        let why = format!("a bound of the span has more than {max} bytes");
-        return Err(Status::invalid_argument(why));
-    }
-    KeyRange::new(start, end).map_err(|e| {
-        let mut why = e.to_string();
-        limits::cut_text(&mut why);
-        Status::invalid_argument(why)
-    })
+/// The answer to a write is that of the first attempt under its `request_id`, which was another kind of
+/// write.
+fn other_request() -> Status {
+    invalid("this request_id was used for a write of another kind: draw 16 bytes for each write")
 }
 
 /// Sends the pages of a scan, until its end or until the client goes away.
-async fn send_pages(mut scan: Scan, pages: &AnswerSender<pb::ScanPage>) {
+async fn send_pages(mut scan: Scan, reverse: bool, pages: &AnswerSender<pb::ScanPage>) {
     let mut is_first = true;
     loop {
         let page = tokio::select! {
@@ -143,22 +88,117 @@ async fn send_pages(mut scan: Scan, pages: &AnswerSender<pb::ScanPage>) {
             Ok(None) => return,
             Err(error) => return pages.fail(status(error)).await,
         };
+        let resume_key = scan.left().map(|left| {
+            let key = if reverse { left.end() } else { left.start() };
+            key.clone()
+        });
         // Many rows that are not visible come as pages without rows: that is nothing to tell.
-        if page.rows.is_empty() && !is_first {
+        if page.rows.is_empty() && !is_first && resume_key.is_some() {
             continue;
         }
         is_first = false;
-        let row = |(key, row): (_, isotherm_client::Row)| pb::KeyValue {
-            key,
-            value: row.value,
-            ts: row.ts.get(),
-        };
+        let row = |(key, row): (Key, Row)| pb::KeyValue { key, value: row.value, ts: row.ts.get() };
         let rows = page.rows.into_iter().map(row).collect();
-        let page = pb::ScanPage { at: page.at.get(), rows };
+        let page = pb::ScanPage { at: page.at.get(), rows, resume_key };
         let bytes = page.encoded_len();
         if !pages.send(page, bytes).await {
             return;
         }
+    }
+}
+
+fn header_message(at: Timestamp) -> pb::AggregateResponse {
+    let part = Part::Header(pb::AggregateHeader { at: at.get() });
+    pb::AggregateResponse { part: Some(part) }
+}
+
+fn progress_message(progress: AggregateProgress) -> pb::AggregateResponse {
+    let AggregateProgress { rows, ranges, ranges_all, .. } = progress;
+    let part = Part::Progress(pb::AggregateProgress { rows, ranges, ranges_all });
+    pb::AggregateResponse { part: Some(part) }
+}
+
+/// Sends the answer of an aggregate, until its end or until the client goes away: then all that nodes do
+/// for it ends.
+async fn send_aggregate(
+    client: Client,
+    options: AggregateOptions,
+    memory: Arc<Semaphore>,
+    messages: &AnswerSender<pb::AggregateResponse>,
+) {
+    let send = async |message: pb::AggregateResponse| {
+        let bytes = message.encoded_len();
+        messages.send(message, bytes).await
+    };
+    let (news, mut latest) = watch::channel(AggregateProgress::default());
+    let done = client.aggregate_within(options, memory, |progress| {
+        news.send_replace(progress);
+    });
+    tokio::pin!(done);
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut has_header = false;
+    let done = loop {
+        let progress = tokio::select! {
+            done = &mut done => break done,
+            () = messages.closed() => return,
+            _ = tick.tick(), if latest.has_changed().unwrap_or(false) => *latest.borrow_and_update(),
+        };
+        if !std::mem::replace(&mut has_header, true) && !send(header_message(progress.at)).await {
+            return;
+        }
+        if !send(progress_message(progress)).await {
+            return;
+        }
+    };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return messages.fail(status(error)).await,
+    };
+    if !has_header && !send(header_message(done.at)).await {
+        return;
+    }
+    let mut groups = Groups::new(done);
+    loop {
+        match groups.next_message().await {
+            Ok((message, rest)) => {
+                if !send(message).await {
+                    return;
+                }
+                match rest {
+                    Some(rest) => groups = rest,
+                    None => return,
+                }
+            }
+            Err(error) => return messages.fail(error).await,
+        }
+    }
+}
+
+/// The values of the first of `keys`, as many as fit into an answer.
+async fn get_many(
+    client: &Client,
+    keys: Vec<Key>,
+    at: Timestamp,
+) -> Result<Vec<pb::GetResponse>, ClientError> {
+    let read = |key: Key| async move { client.get_at(key, at).await };
+    let mut read = stream::iter(keys).map(read).buffered(MANY_AT_ONCE);
+    let (mut values, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = read.next().await {
+        let value = get_response(row?);
+        bytes += value.encoded_len() + 8;
+        if bytes > MANY_BYTES && !values.is_empty() {
+            break;
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+fn get_response(row: Option<Row>) -> pb::GetResponse {
+    match row {
+        Some(row) => pb::GetResponse { found: true, value: row.value, ts: row.ts.get() },
+        None => pb::GetResponse::default(),
     }
 }
 
@@ -173,60 +213,96 @@ impl Kv for KvGateway {
             None => self.client.get(key).await,
             Some(at) => self.client.get_at(key, Timestamp(at)).await,
         };
-        Ok(Response::new(match row.map_err(status)? {
-            Some(row) => pb::GetResponse { found: true, value: row.value, ts: row.ts.get() },
-            None => pb::GetResponse::default(),
-        }))
+        Ok(Response::new(get_response(row.map_err(status)?)))
+    }
+
+    async fn get_many(
+        &self,
+        r: Request<pb::GetManyRequest>,
+    ) -> Result<Response<pb::GetManyResponse>, Status> {
+        let pb::GetManyRequest { keys, at } = r.into_inner();
+        let (n, max) = (keys.len(), limits::GET_MANY_KEYS_MAX);
+        if n == 0 || n > max {
+            return Err(invalid(format!("{n} keys: 1 to {max} are allowed")));
+        }
+        let at = match at {
+            Some(at) => Timestamp(at),
+            None => self.client.timestamp().await.map_err(status)?,
+        };
+        let values = get_many(&self.client, keys, at).await.map_err(status)?;
+        Ok(Response::new(pb::GetManyResponse { at: at.get(), values }))
     }
 
     async fn put(&self, r: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let pb::PutRequest { key, value } = r.into_inner();
-        let ts = self.client.put(key, value).await.map_err(status)?;
-        Ok(Response::new(pb::PutResponse { ts: ts.get() }))
+        let pb::PutRequest { key, value, request_id: id, request_since } = r.into_inner();
+        let request = request_id(&id, request_since)?;
+        match self.write(Write::put(key, value), request).await? {
+            WriteResult::Put { ts } => Ok(Response::new(pb::PutResponse { ts: ts.get() })),
+            _ => Err(other_request()),
+        }
     }
 
     async fn delete(
         &self,
         r: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
-        let Deleted { ts, existed } =
-            self.client.delete(r.into_inner().key).await.map_err(status)?;
-        Ok(Response::new(pb::DeleteResponse { ts: ts.get(), existed }))
+        let pb::DeleteRequest { key, written_at, request_id: id, request_since } = r.into_inner();
+        let request = request_id(&id, request_since)?;
+        match self.write(delete(key, written_at), request).await? {
+            WriteResult::Deleted(Deleted { ts, existed }) => {
+                Ok(Response::new(pb::DeleteResponse { ts: ts.get(), existed }))
+            }
+            _ => Err(other_request()),
+        }
     }
 
     async fn compare_and_set(
         &self,
         r: Request<pb::CompareAndSetRequest>,
     ) -> Result<Response<pb::CompareAndSetResponse>, Status> {
-        let pb::CompareAndSetRequest { key, expected, value } = r.into_inner();
-        let outcome = self.client.cas(key, expected, value).await.map_err(status)?;
-        Ok(Response::new(cas_response(outcome)))
+        let pb::CompareAndSetRequest { key, expected, value, request_id: id, request_since } =
+            r.into_inner();
+        let request = request_id(&id, request_since)?;
+        match self.write(compare_and_set(key, expected, value), request).await? {
+            WriteResult::Cas(outcome) => Ok(Response::new(cas_response(outcome))),
+            _ => Err(other_request()),
+        }
     }
 
     async fn increment(
         &self,
         r: Request<pb::IncrementRequest>,
     ) -> Result<Response<pb::IncrementResponse>, Status> {
-        let pb::IncrementRequest { key, by } = r.into_inner();
-        let Incremented { ts, value } = self.client.incr(key, by).await.map_err(status)?;
-        Ok(Response::new(pb::IncrementResponse { ts: ts.get(), value }))
+        let pb::IncrementRequest { key, amount, request_id: id, request_since } = r.into_inner();
+        let request = request_id(&id, request_since)?;
+        match self.write(Write::incr(key, amount), request).await? {
+            WriteResult::Incremented(Incremented { ts, value }) => {
+                Ok(Response::new(pb::IncrementResponse { ts: ts.get(), value }))
+            }
+            WriteResult::Refused { reason } => Err(refused(Reason::Condition, reason)),
+            _ => Err(other_request()),
+        }
     }
 
     async fn batch(
         &self,
         r: Request<pb::BatchRequest>,
     ) -> Result<Response<pb::BatchResponse>, Status> {
-        let writes = r.into_inner().writes.into_iter().map(to_write);
+        let writes = r.into_inner().writes.into_iter().map(batch_write);
         let writes = writes.collect::<Result<Vec<_>, _>>()?;
-        let results = self.client.batch(writes).await.map_err(status)?;
-        let results = results.into_iter().map(to_result).collect();
-        let response = pb::BatchResponse { results };
+        let outcomes = self.client.batch_outcomes(writes).await.map_err(status)?;
+        let complete = outcomes.iter().all(Result::is_ok);
+        let outcomes = outcomes.into_iter().map(write_outcome).collect();
+        let response = pb::BatchResponse { outcomes, complete };
         let (bytes, max) = (response.encoded_len(), limits::MESSAGE_BYTES_MAX);
         if bytes > max {
-            return Err(Status::unknown(format!(
-                "the batch took effect, but its answer has {bytes} bytes and the limit is {max}: \
-                 compare and set fewer keys in one batch"
-            )));
+            return Err(refused(
+                Reason::OutcomeUnknown,
+                format!(
+                    "the batch was done, but its answer has {bytes} bytes and the limit is {max}: \
+                     compare and set fewer keys in one batch"
+                ),
+            ));
         }
         Ok(Response::new(response))
     }
@@ -235,19 +311,12 @@ impl Kv for KvGateway {
         &self,
         r: Request<pb::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
-        let pb::ScanRequest { start, end, limit, reverse, keys_only, at } = r.into_inner();
-        let span = key_range(start, end)?;
-        let options = ScanOptions {
-            span,
-            limit: (limit > 0).then_some(limit),
-            reverse,
-            keys_only,
-            at: at.map(Timestamp),
-        };
+        let options = scan_options(r.into_inner())?;
+        let reverse = options.reverse;
         let scan = self.client.scan(options);
         let (pages, taken) = answers(self.stream_limits());
         // What the scan holds (the history that it reads) goes with it.
-        tokio::spawn(async move { send_pages(scan, &pages).await });
+        tokio::spawn(async move { send_pages(scan, reverse, &pages).await });
         Ok(Response::new(taken))
     }
 
@@ -256,28 +325,11 @@ impl Kv for KvGateway {
         r: Request<pb::AggregateRequest>,
     ) -> Result<Response<Self::AggregateStream>, Status> {
         let options = aggregate_options(r.into_inner())?;
-        // Dropped with the call, and with it all that nodes do for it.
-        let done = self.client.aggregate_within(options, self.memory.clone());
-        let mut groups = Groups::new(done.await.map_err(status)?);
+        let (client, memory) = (self.client.clone(), self.memory.clone());
         // Its groups count already.
         let limits = StreamLimits { memory: None, ..self.stream_limits() };
         let (messages, taken) = answers(limits);
-        tokio::spawn(async move {
-            loop {
-                let message = match groups.next_message().await {
-                    Ok(Some((message, rest))) => {
-                        groups = rest;
-                        message
-                    }
-                    Ok(None) => return,
-                    Err(error) => return messages.fail(error).await,
-                };
-                let bytes = message.encoded_len();
-                if !messages.send(message, bytes).await {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(async move { send_aggregate(client, options, memory, &messages).await });
         Ok(Response::new(taken))
     }
 
@@ -287,5 +339,32 @@ impl Kv for KvGateway {
     ) -> Result<Response<pb::TimestampResponse>, Status> {
         let ts = self.client.timestamp().await.map_err(status)?;
         Ok(Response::new(pb::TimestampResponse { ts: ts.get() }))
+    }
+
+    async fn hold(
+        &self,
+        r: Request<pb::HoldRequest>,
+    ) -> Result<Response<pb::HoldResponse>, Status> {
+        let pb::HoldRequest { hold_id, at } = r.into_inner();
+        let at = match (hold_id, at) {
+            (_, Some(at)) => Timestamp(at),
+            (0, None) => self.client.timestamp().await.map_err(status)?,
+            (_, None) => return Err(invalid("name the timestamp of the hold to renew it")),
+        };
+        let id = (hold_id > 0).then_some(hold_id);
+        let held = self.client.hold_once(id, at).await.map_err(status)?;
+        Ok(Response::new(pb::HoldResponse {
+            hold_id: held.id,
+            at: at.get(),
+            lifetime_ms: u64::try_from(held.lifetime.as_millis()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    async fn release(
+        &self,
+        r: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ReleaseResponse>, Status> {
+        self.client.release_hold(r.into_inner().hold_id).await;
+        Ok(Response::new(pb::ReleaseResponse {}))
     }
 }

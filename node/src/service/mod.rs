@@ -5,10 +5,10 @@
 //! * `aggregate`, `aggregate_answer`: what the rows of ranges that this node leads come to;
 //! * `replica`: changes of a range's members, which the meta service asks of its leader;
 //! * `merge`: the steps of merges, likewise;
-//! * `kv`, `groups`: `isotherm.v1` for everybody: any node takes any key and routes it;
+//! * `kv`, `kv_convert`, `groups`: `isotherm.v1`, in which any node takes any key and routes it;
+//! * `refusal`: errors of `isotherm.v1` with their details;
 //! * `answers`: streams that are bounded in bytes, and end when they are not read;
 //! * `request_memory`: how much memory requests and answers take;
-//! * `kv`: `isotherm.v1` for everybody: any node takes any key and routes it;
 //! * `convert`: messages to what the store takes, and back.
 
 mod aggregate;
@@ -17,9 +17,11 @@ mod answers;
 mod convert;
 mod groups;
 mod kv;
+mod kv_convert;
 mod merge;
 mod range;
 mod range_stream;
+mod refusal;
 mod replica;
 mod request_memory;
 mod routes;

@@ -8,10 +8,13 @@
 //! Unary calls of the public API are carried out by streams, here or on other nodes: they leave room for
 //! those, so that they end.
 
+use super::refusal::refused;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body::Frame;
+use isotherm_proto::v1::Reason;
 use isotherm_transport::{ByteBudget, BytesHeld};
+use isotherm_types::limits;
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -57,7 +60,22 @@ impl RequestMemory {
 
 fn no_memory() -> Status {
     metrics::counter!("isotherm_requests_refused_total", "reason" => "memory").increment(1);
-    Status::resource_exhausted("this node holds as many requests as it has memory for: try again")
+    let why = "this node holds as many requests as it has memory for: try again";
+    refused(Reason::Busy, why)
+}
+
+/// What tonic says of a message above the limit of a service (tonic, codec/decode.rs). Its code,
+/// OUT_OF_RANGE, stands for timestamps in the public API.
+fn is_too_large(answer: &http::Response<Body>) -> bool {
+    Status::from_header_map(answer.headers()).is_some_and(|status| {
+        status.code() == tonic::Code::OutOfRange
+            && status.message().contains("message length too large")
+    })
+}
+
+fn too_large() -> Status {
+    let max = limits::MESSAGE_BYTES_MAX;
+    refused(Reason::TooLarge, format!("the request has more than {max} bytes: send less at a time"))
 }
 
 /// A service whose requests are held in memory only as far as there is room: also those that have not
@@ -94,9 +112,9 @@ where
         let answer =
             self.service.call(request.map(|body| Body::new(Counted { body, held: of_body })));
         Box::pin(async move {
-            let answer = answer.await;
+            let answer = answer.await?;
             drop(held);
-            answer
+            Ok(if is_too_large(&answer) { too_large().into_http() } else { answer })
         })
     }
 }

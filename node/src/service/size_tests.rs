@@ -1,10 +1,8 @@
 //! What a node takes in, at its largest and one byte, or one thing, more.
 
 #![allow(clippy::unwrap_used)]
-use super::{convert, kv};
+use super::{convert, kv_convert};
 use bytes::Bytes;
-use isotherm_aggregate::Query;
-use isotherm_client::{ClientError, ErrorKind};
 use isotherm_proto::internal::{self as pb, write_op::Kind};
 use isotherm_proto::v1;
 use isotherm_types::limits::{
@@ -116,10 +114,10 @@ fn a_read_of_one_byte_more_is_refused() {
     assert!(span(BOUND_BYTES_MAX).is_ok());
     let refused = span(BOUND_BYTES_MAX + 1).unwrap_err().to_string();
     assert!(refused.contains("more than 8192 bytes"), "{refused}");
-    let end = |bytes| kv::key_range(Bytes::new(), text(bytes));
+    let end = |bytes| kv_convert::key_range(Bytes::new(), text(bytes));
     assert!(end(BOUND_BYTES_MAX).is_ok());
     assert!(end(BOUND_BYTES_MAX + 1).unwrap_err().message().contains("more than 8192 bytes"));
-    let reversed = kv::key_range(text(BOUND_BYTES_MAX), text(1)).unwrap_err();
+    let reversed = kv_convert::key_range(text(BOUND_BYTES_MAX), text(1)).unwrap_err();
     assert!(reversed.message().len() <= TEXT_BYTES_MAX, "it travels in a header");
 }
 
@@ -127,29 +125,21 @@ fn a_read_of_one_byte_more_is_refused() {
 fn a_query_of_one_byte_more_is_refused() {
     let parse = |change: &dyn Fn(&mut v1::AggregateRequest)| {
         let mut request =
-            v1::AggregateRequest { functions: vec!["count".into()], ..Default::default() };
+            v1::AggregateRequest { figures: vec!["count".into()], ..Default::default() };
         change(&mut request);
-        let options = kv::aggregate_options(request).map_err(|e| e.message().to_owned())?;
-        Query::parse(&options.query).map(drop).map_err(|e| e.to_string())
+        kv_convert::aggregate_options(request).map(drop).map_err(|e| e.message().to_owned())
     };
     let path = |bytes: usize| format!("json:{}", "p".repeat(bytes - 5));
     assert_eq!(parse(&|r| r.value = path(4 << 10)), Ok(()));
     assert!(parse(&|r| r.value = path((4 << 10) + 1)).unwrap_err().contains("4096"));
-    assert_eq!(parse(&|r| r.group_by = path(4 << 10)), Ok(()));
-    assert!(parse(&|r| r.group_by = path((4 << 10) + 1)).unwrap_err().contains("4096"));
+    assert_eq!(parse(&|r| r.group_by = vec![path(4 << 10)]), Ok(()));
+    assert!(parse(&|r| r.group_by = vec![path((4 << 10) + 1)]).unwrap_err().contains("4096"));
     let filter = |bytes: usize| format!("value = '{}'", "v".repeat(bytes - 10));
-    assert_eq!(parse(&|r| r.r#where = filter(16 << 10)), Ok(()));
-    assert!(parse(&|r| r.r#where = filter((16 << 10) + 1)).unwrap_err().contains("16384"));
+    assert_eq!(parse(&|r| r.filter = filter(16 << 10)), Ok(()));
+    assert!(parse(&|r| r.filter = filter((16 << 10) + 1)).unwrap_err().contains("16384"));
     let functions =
         |count: usize| (0..count).map(|n| format!("p{}.{n}", 1 + n % 90)).collect::<Vec<_>>();
-    assert_eq!(parse(&|r| r.functions = functions(64)), Ok(()));
-    assert!(parse(&|r| r.functions = functions(65)).is_err());
-    assert!(parse(&|r| r.functions = vec!["count".into(); KEY_BYTES_MAX + 1]).is_err());
-}
-
-#[test]
-fn what_an_error_says_fits_into_headers() {
-    let error = ClientError::new(ErrorKind::Invalid, "x".repeat(TEXT_BYTES_MAX + 1));
-    let status = kv::status(error);
-    assert!(status.message().len() <= TEXT_BYTES_MAX && status.message().ends_with('…'));
+    assert_eq!(parse(&|r| r.figures = functions(64)), Ok(()));
+    assert!(parse(&|r| r.figures = functions(65)).is_err());
+    assert!(parse(&|r| r.figures = vec!["count".into(); KEY_BYTES_MAX + 1]).is_err());
 }

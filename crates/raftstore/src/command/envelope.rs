@@ -59,7 +59,10 @@ impl Body {
     /// The oldest version that knows it.
     pub fn since(&self) -> ClusterVersion {
         match self {
-            Self::Writes(_) | Self::Split(_) | Self::Checksum => ClusterVersion(1),
+            Self::Writes(entry) => {
+                entry.writes.iter().map(WriteRequest::since).max().unwrap_or(ClusterVersion(1))
+            }
+            Self::Split(_) | Self::Checksum => ClusterVersion(1),
             Self::Freeze(_) | Self::Thaw(_) | Self::Absorb(_) | Self::Fence(_) => ClusterVersion(2),
             Self::Raise(to) => ClusterVersion::BOUNDED_WRITES.max(*to),
             #[cfg(feature = "faults")]

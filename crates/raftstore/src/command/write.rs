@@ -1,7 +1,7 @@
 //! Client writes and their results.
 
 use bytes::Bytes;
-use isotherm_types::{Key, Timestamp, WriteId};
+use isotherm_types::{ClusterVersion, Key, Timestamp, WriteId};
 use serde::{Deserialize, Serialize};
 
 /// A client's batch on one range: it becomes part of one log entry and is atomic.
@@ -44,6 +44,20 @@ pub enum WriteOp {
         /// What to add.
         by: i64,
     },
+    /// Removes a value if it is as expected. From [`ClusterVersion::CONDITIONAL_REMOVALS`] on.
+    CasRemove {
+        /// Which key.
+        key: Key,
+        /// `None`: the key must not exist, and nothing changes.
+        expected: Option<Bytes>,
+    },
+    /// Removes a value if a certain write set it. From [`ClusterVersion::CONDITIONAL_REMOVALS`] on.
+    RemoveVersion {
+        /// Which key.
+        key: Key,
+        /// Timestamp of the write.
+        ts: Timestamp,
+    },
 }
 
 impl WriteOp {
@@ -53,7 +67,9 @@ impl WriteOp {
             Self::Put { key, .. }
             | Self::Delete { key }
             | Self::Cas { key, .. }
-            | Self::Incr { key, .. } => key,
+            | Self::Incr { key, .. }
+            | Self::CasRemove { key, .. }
+            | Self::RemoveVersion { key, .. } => key,
         }
     }
 
@@ -66,15 +82,37 @@ impl WriteOp {
                 Self::Cas { expected, value, .. } => {
                     expected.as_ref().map_or(0, Bytes::len) + value.len()
                 }
-                Self::Incr { .. } => 8,
+                Self::Incr { .. } | Self::RemoveVersion { .. } => 8,
+                Self::CasRemove { expected, .. } => expected.as_ref().map_or(0, Bytes::len),
             }
+    }
+
+    /// The oldest version that knows it.
+    fn since(&self) -> ClusterVersion {
+        match self {
+            Self::Put { .. } | Self::Delete { .. } | Self::Cas { .. } | Self::Incr { .. } => {
+                ClusterVersion(1)
+            }
+            Self::CasRemove { .. } | Self::RemoveVersion { .. } => {
+                ClusterVersion::CONDITIONAL_REMOVALS
+            }
+        }
     }
 }
 
 impl WriteRequest {
     /// Whether it takes things away and puts nothing there: without that a full disk stays full.
     pub fn makes_room(&self) -> bool {
-        self.ops.iter().all(|op| matches!(op, WriteOp::Delete { .. }))
+        let removes = |op: &WriteOp| {
+            use WriteOp::{CasRemove, Delete, RemoveVersion};
+            matches!(op, Delete { .. } | CasRemove { .. } | RemoveVersion { .. })
+        };
+        self.ops.iter().all(removes)
+    }
+
+    /// The oldest version that knows all of it.
+    pub fn since(&self) -> ClusterVersion {
+        self.ops.iter().map(WriteOp::since).max().unwrap_or(ClusterVersion(1))
     }
 
     /// Bytes of all keys and values.

@@ -49,7 +49,7 @@ pub fn check(
                     current
                 }
             };
-            if matches!(op, WriteOp::Cas { .. }) {
+            if matches!(op, WriteOp::Cas { .. } | WriteOp::CasRemove { .. }) {
                 answered += met;
             }
             largest.insert(key, met.max(written_bytes(op)));
@@ -68,7 +68,7 @@ pub fn check(
 fn written_bytes(op: &WriteOp) -> u64 {
     match op {
         WriteOp::Put { value, .. } | WriteOp::Cas { value, .. } => value.len() as u64,
-        WriteOp::Delete { .. } => 0,
+        WriteOp::Delete { .. } | WriteOp::CasRemove { .. } | WriteOp::RemoveVersion { .. } => 0,
         // The decimal digits of an i64 and a sign.
         WriteOp::Incr { .. } => 20,
     }

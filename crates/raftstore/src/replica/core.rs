@@ -510,6 +510,24 @@ fn evaluate(
                 OpResult::Cas { applied: false, current }
             }
         }
+        WriteOp::CasRemove { key, expected } => {
+            let current = overlay.get(&key)?.map(|row| row.value);
+            if current == expected {
+                if current.is_some() {
+                    overlay.set(&key, None, ts, index)?;
+                }
+                OpResult::Cas { applied: true, current: None }
+            } else {
+                OpResult::Cas { applied: false, current }
+            }
+        }
+        WriteOp::RemoveVersion { key, ts: of } => {
+            let existed = overlay.get(&key)?.is_some_and(|row| row.ts == of);
+            if existed {
+                overlay.set(&key, None, ts, index)?;
+            }
+            OpResult::Deleted { existed }
+        }
         WriteOp::Incr { key, by } => {
             let current = match overlay.get(&key)? {
                 None => 0,

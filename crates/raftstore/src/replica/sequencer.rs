@@ -235,6 +235,7 @@ impl Sequencer {
         let now = Instant::now();
         let descriptor = self.replica.descriptor();
         let is_frozen = self.replica.is_frozen();
+        let rules = self.replica.version();
         let (mut ops, mut bytes) = (0, 0);
         let version = descriptor.epoch.version;
         let mut batch = Batch { version, writes: Vec::new(), waiters: Vec::new() };
@@ -255,6 +256,8 @@ impl Sequencer {
                 // Its client gave up; it was never proposed.
             } else if routed != version || !inside {
                 let _ = answer.send(Err(self.replica.epoch_mismatch()));
+            } else if request.since() > rules {
+                let _ = answer.send(Err(needs(request.since(), rules)));
             } else if is_frozen {
                 // A merge takes a moment; what comes of it the client learns by asking again.
                 let _ = answer.send(Err(Replica::standing_still()));
@@ -315,10 +318,7 @@ impl Sequencer {
     ) -> Result<impl Future<Output = Fate> + Send + use<>, RangeError> {
         let (since, rules) = (body.since(), self.replica.version());
         if since > rules && !matches!(body, Body::Raise(_)) {
-            return Err(RangeError::Condition(format!(
-                "this needs cluster version {since}, and the range is at {rules}: finish the upgrade \
-                 with `isotherm upgrade finalize`"
-            )));
+            return Err(needs(since, rules));
         }
         let version = match self.replica.ctx.faults.any_version() {
             0 => version,
@@ -487,6 +487,14 @@ impl Sequencer {
             Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
         }
     }
+}
+
+/// Refuses what a range does not know yet.
+fn needs(since: ClusterVersion, rules: ClusterVersion) -> RangeError {
+    RangeError::Condition(format!(
+        "this needs cluster version {since}, and the range is at {rules}: finish the upgrade with \
+         `isotherm upgrade finalize`"
+    ))
 }
 
 /// The entry that orders a checksum of a range at `version`.

@@ -105,6 +105,70 @@ async fn a_retry_of_a_lost_condition_learns_that_it_was_lost_without_the_value()
     cluster.stop().await;
 }
 
+fn cas_remove(key: &str, expected: Option<&'static str>) -> WriteOp {
+    let expected = expected.map(|value| Bytes::from_static(value.as_bytes()));
+    WriteOp::CasRemove { key: key.to_owned().into(), expected }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_on_a_condition_removes_what_it_names_and_nothing_else() {
+    let cluster = cluster_at(CURRENT).await;
+    cluster.write(vec![put("k", "old"), put("z", "1")]).await;
+    let ts_of = async |key: &str| {
+        let leader = cluster.leader(R).await;
+        let read = crate::PointRead { key: key.to_owned().into(), at: None };
+        cluster.store(leader).read(R, 1, read, Duration::from_secs(5)).await.unwrap().unwrap().ts
+    };
+    let old = ts_of("k").await;
+    cluster.write(vec![put("k", "new")]).await;
+    let version = |ts| WriteOp::RemoveVersion { key: "k".into(), ts };
+    let write = async |ops| attempt(&cluster, cluster.write_id(), ops).await.unwrap();
+    let current = |value: &'static str| Some(Bytes::from_static(value.as_bytes()));
+    let lost = |current| OpResult::Cas { applied: false, current };
+    let won = OpResult::Cas { applied: true, current: None };
+
+    assert_eq!(write(vec![version(old)]).await, [OpResult::Deleted { existed: false }]);
+    assert_eq!(write(vec![cas_remove("k", Some("old"))]).await, [lost(current("new"))]);
+    assert_eq!(write(vec![cas_remove("k", None)]).await, [lost(current("new"))]);
+    assert_eq!(cluster.get("k").await.as_deref(), Some("new"));
+    let new = ts_of("k").await;
+    assert_eq!(write(vec![version(new)]).await, [OpResult::Deleted { existed: true }]);
+    assert_eq!(cluster.get("k").await, None);
+    assert_eq!(write(vec![version(new)]).await, [OpResult::Deleted { existed: false }]);
+    // Of what is absent: expected, and not.
+    let of_absent = write(vec![cas_remove("k", None), cas_remove("k", Some("x"))]).await;
+    assert_eq!(of_absent, [won.clone(), lost(None)]);
+    // Later operations of a batch see earlier ones; a retry is answered, not evaluated.
+    let (id, ops) = (cluster.write_id(), vec![put("k", "v"), cas_remove("k", Some("v"))]);
+    let first = attempt(&cluster, id, ops.clone()).await.unwrap();
+    assert_eq!(first, [OpResult::Put, won]);
+    cluster.write(vec![put("k", "later")]).await;
+    assert_eq!(attempt(&cluster, id, ops).await.unwrap(), first);
+    assert_eq!(cluster.get("k").await.as_deref(), Some("later"));
+    cluster.assert_replicas_agree("k").await;
+    cluster.stop().await;
+}
+
+/// An entry that a replica of the version before would not know is not proposed, and does not take what is
+/// proposed with it along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_on_a_condition_is_refused_until_the_range_knows_it() {
+    let cluster = cluster_at(ClusterVersion::BOUNDED_WRITES).await;
+    cluster.write(vec![put("k", "v")]).await;
+    for i in 0..50 {
+        let refused = attempt(&cluster, cluster.write_id(), vec![cas_remove("k", Some("v"))]);
+        let taken = attempt(&cluster, cluster.write_id(), vec![put(&format!("n{i:02}"), "v")]);
+        let (refused, taken) = tokio::join!(refused, taken);
+        let why = refused.unwrap_err();
+        assert!(matches!(&why, RangeError::Condition(why) if why.contains("finalize")), "{why}");
+        assert_eq!(taken.unwrap(), [OpResult::Put]);
+    }
+    cluster.raise_version(CURRENT).await;
+    attempt(&cluster, cluster.write_id(), vec![cas_remove("k", Some("v"))]).await.unwrap();
+    assert_eq!(cluster.get("k").await, None);
+    cluster.stop().await;
+}
+
 /// A small value is remembered, and so a retry learns it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_of_a_lost_condition_on_a_small_value_learns_the_value() {
