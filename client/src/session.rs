@@ -1,7 +1,7 @@
 //! Identities of writes: a session, numbers in it, and what is no longer outstanding.
 
 use crate::operation::RequestId;
-use isotherm_types::{SessionId, Timestamp, WriteId};
+use isotherm_types::{REQUEST_SEQ, SessionId, Timestamp, WriteId};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,9 +48,6 @@ impl Ticket {
         WriteId { session: self.session.id, seq: self.seq, floor, birth }
     }
 }
-
-/// Numbers of sessions stay below it.
-const REQUEST_SEQ: u64 = u64::MAX;
 
 /// Who a write is.
 pub(crate) enum Identity {

@@ -74,10 +74,11 @@ impl Client {
             return Err(error);
         }
         // What was not sent, or not answered for certain, was not applied.
+        let kind = if error.is_definite() { error.kind } else { ErrorKind::Unavailable };
         let not_sent = || {
             let why =
                 format!("not applied, because of another write of the batch: {}", error.message);
-            ClientError::new(ErrorKind::Unavailable, why)
+            ClientError::new(kind, why)
         };
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(not_sent()))).collect())
     }

@@ -6,6 +6,7 @@
 //! read must end then. It would fail at the next page anyway: nodes themselves refuse to read what
 //! may be gone, a hold only makes that not happen.
 
+use super::read::not_applied;
 use crate::client::{Client, Inner};
 use crate::retry::Next;
 use crate::{ClientError, ErrorKind};
@@ -84,7 +85,7 @@ impl Client {
             let error = match ask(&self.inner, id.unwrap_or(0), at, attempts.left()).await {
                 Ok((id, lifetime)) => return Ok(Holding { id, lifetime }),
                 Err(error) if is_final(&error) => return Err(error.into()),
-                Err(error) => ClientError::new(ErrorKind::Unavailable, error.0.message.clone()),
+                Err(error) => not_applied(&error),
             };
             if !attempts.again(Next::PAUSE).await {
                 return Err(error);

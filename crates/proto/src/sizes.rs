@@ -8,10 +8,10 @@ use isotherm_types::limits::{
     ADDRESS_BYTES_MAX, BATCH_OPS_MAX, BOOTSTRAP_RANGES_MAX, BOUND_BYTES_MAX, DAMAGED_RANGES_MAX,
     ERROR_DESCRIPTORS_MAX, GET_MANY_KEYS_MAX, GONE_MAX, KEY_BYTES_MAX, LABEL_BYTES_MAX,
     LABELS_BYTES_MAX, LABELS_MAX, LISTED_BYTES_MAX, LOADS_BYTES_MAX, MEMBERS_MAX,
-    MESSAGE_BYTES_MAX, NODES_MAX, OPERATIONS_LISTED_MAX, OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX,
-    REMOVED_BYTES_MAX, REPLICAS_MAX, REPORTS_BYTES_MAX, REQUEST_BYTES_MAX, ROUTES_MAX,
-    SAMPLE_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SCAN_PAGE_KEYS_MAX, SETTING_BYTES_MAX, SPLIT_KEYS_MAX,
-    TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+    MESSAGE_BYTES_MAX, NODES_MAX, OPERATIONS_LISTED_MAX, OUTCOME_BYTES_MAX, OUTCOMES_BYTES_MAX,
+    PAYLOAD_BYTES_MAX, REMOVED_BYTES_MAX, REPLICAS_MAX, REPORTS_BYTES_MAX, REQUEST_BYTES_MAX,
+    ROUTES_MAX, SAMPLE_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SCAN_PAGE_KEYS_MAX, SETTING_BYTES_MAX,
+    SPLIT_KEYS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
 };
 
 /// What bounds a field.
@@ -59,7 +59,7 @@ pub const FIELDS: &[(&str, Bound, &str)] = &[
         Texts(GET_MANY_KEYS_MAX, KEY_BYTES_MAX),
         "node/src/service/kv.rs",
     ),
-    ("isotherm.v1.GetManyResponse.values", Cut(3 << 20), "node/src/service/kv.rs"),
+    ("isotherm.v1.GetManyResponse.values", Cut(1 << 20), "node/src/service/kv.rs"),
     ("isotherm.v1.PutRequest.key", Bytes(KEY_BYTES_MAX), "client/src/limits.rs"),
     ("isotherm.v1.PutRequest.value", Bytes(VALUE_BYTES_MAX), "client/src/limits.rs"),
     ("isotherm.v1.PutWrite.key", Bytes(KEY_BYTES_MAX), "client/src/limits.rs"),
@@ -503,7 +503,11 @@ pub const WHOLE: &[(&str, usize, &str)] = &[
         "key, expected and new value are one request: client/src/limits.rs",
     ),
     ("isotherm.v1.BatchRequest", WRITES, "keys and values together: client/src/limits.rs"),
-    ("isotherm.v1.BatchResponse", MESSAGE_BYTES_MAX, "refused beyond it: node/src/service/kv.rs"),
+    (
+        "isotherm.v1.BatchResponse",
+        OUTCOMES_BYTES_MAX + BATCH_OPS_MAX * OP_FRAMING,
+        "values and texts together, in results of 40 B: node/src/service/kv_convert.rs",
+    ),
     ("isotherm.v1.ScanPage", PAGE, "pages are cut by bytes: crates/raftstore/src/replica/read.rs"),
     (
         "isotherm.internal.v1.Descriptor",

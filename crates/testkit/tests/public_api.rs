@@ -102,7 +102,7 @@ async fn a_write_with_a_request_id_takes_effect_once_through_whatever_node() {
     };
     let expired = nodes[0].increment(late(&[1; 16], Some(1))).await.unwrap_err();
     assert_eq!(expired.code(), Code::Aborted);
-    assert_eq!(said(&expired), ("REQUEST_EXPIRED".to_owned(), "no".to_owned()));
+    assert_eq!(said(&expired), ("REQUEST_EXPIRED".to_owned(), "unknown".to_owned()));
     let future = nodes[0].increment(late(&[2; 16], Some(u64::MAX / 2))).await.unwrap_err();
     assert_eq!(said(&future).0, "TIMESTAMP_TOO_NEW");
     for (id, since) in [(&[3; 15][..], None), (&[3; 17][..], None), (&[][..], Some(now))] {
@@ -149,7 +149,7 @@ async fn conditions_remove_many_keys_are_read_at_once_and_scans_go_on_where_they
     let keys: Vec<_> = (0..9).map(|n| format!("m{n}").into()).collect();
     let some = GetManyRequest { keys: keys.clone(), at: None };
     let some = kv.get_many(some).await.unwrap().into_inner();
-    assert!((1..4).contains(&some.values.len()), "{} values", some.values.len());
+    assert!((1..3).contains(&some.values.len()), "{} values", some.values.len());
     let rest = GetManyRequest { keys: keys[6..].to_vec(), at: Some(some.at) };
     let rest = kv.get_many(rest).await.unwrap().into_inner();
     let found: Vec<_> = rest.values.iter().map(|value| value.found).collect();
@@ -302,6 +302,25 @@ async fn any_node_takes_any_key_and_says_what_it_serves() {
         _ => true,
     };
     assert!(estimate.iter().all(is_estimate), "{estimate:?}");
+    // One that takes a while says how far it is.
+    let rows = (0..200_000).map(|n| ClientWrite::put(format!("row{n:06}"), n.to_string()));
+    let rows: Vec<_> = rows.collect();
+    let meta = cluster.meta_addresses();
+    let rust = Client::connect(ClientOptions { meta, ..ClientOptions::default() }).unwrap();
+    for rows in rows.chunks(10_000) {
+        rust.batch(rows.to_vec()).await.unwrap();
+    }
+    let slow = AggregateRequest {
+        figures: (1..60).map(|n| format!("p{n}")).collect(),
+        group_by: vec!["prefix:7".to_owned()],
+        groups_max: 100_000,
+        ..AggregateRequest::default()
+    };
+    let slow = self::parts(last.aggregate(slow).await.unwrap().into_inner()).await.unwrap();
+    let [Part::Header(_), Part::Progress(progress), .., Part::Totals(totals)] = &slow[..] else {
+        panic!("{} parts, at first {:?}", slow.len(), &slow[..2]);
+    };
+    assert!(progress.rows > 0 && progress.rows <= totals.rows, "{progress:?} {totals:?}");
     let bad = AggregateRequest { figures: vec!["median".to_owned()], ..request };
     let refused = last.aggregate(bad).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);

@@ -22,8 +22,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const META: Member = Member::Meta(0);
-/// Long enough that everybody has noticed, and a restart falls into it.
-const OUTAGE: Duration = Duration::from_secs(10);
+/// Long enough that everything has noticed it, and a restart falls into it; `ISOTHERM_META_OUTAGE_SECONDS` says
+/// otherwise.
+fn outage() -> Duration {
+    let seconds = std::env::var("ISOTHERM_META_OUTAGE_SECONDS");
+    Duration::from_secs(seconds.ok().map_or(10, |text| text.parse().unwrap()))
+}
 /// A node that can start without the meta service waits for it this long first, and then for elections.
 const RESTART: Duration = Duration::from_secs(20);
 /// Keys all over the key space, so that all ranges are used.
@@ -135,7 +139,8 @@ async fn while_meta_is_away_reads_go_on_writes_fail_soon_and_all_is_back_with_it
     cluster.kill(&[META]).unwrap();
     let away = Instant::now();
     let (mut slowest, mut reads, mut hot) = (Duration::ZERO, 0, Duration::ZERO);
-    while away.elapsed() < OUTAGE {
+    let outage = outage();
+    while away.elapsed() < outage {
         slowest = slowest.max(read_idle(&hurried).await);
         reads += IDLE.len();
         // A key that is being written.
@@ -146,7 +151,7 @@ async fn while_meta_is_away_reads_go_on_writes_fail_soon_and_all_is_back_with_it
     let errors = std::mem::take(&mut *load.errors.lock().unwrap());
     let busy = errors.iter().filter(|(kind, _)| *kind == ErrorKind::Busy).count();
     println!(
-        "meta away for {OUTAGE:?}: {reads} reads, the slowest took {slowest:?} (of a key that is \
+        "meta away for {outage:?}: {reads} reads, the slowest took {slowest:?} (of a key that is \
          written {hot:?}); {} writes were refused, {busy} of them as busy",
         errors.len()
     );

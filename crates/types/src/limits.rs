@@ -6,6 +6,8 @@ pub const KEY_BYTES_MAX: usize = 4 * 1024;
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Most keys of one read of several keys through the public API.
 pub const GET_MANY_KEYS_MAX: usize = 1000;
+/// Values that lost conditions met, and texts, in the answer to a batch, in bytes.
+pub const OUTCOMES_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Longest text about one write of a batch, in bytes.
 pub const OUTCOME_BYTES_MAX: usize = 256;
 /// Largest request: keys and values of all its operations together, in bytes.

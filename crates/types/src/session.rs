@@ -24,6 +24,10 @@ impl SessionId {
     }
 }
 
+/// The [`WriteId::seq`] of a write whose identity its caller drew: the session is that identity. Sessions
+/// count up from 1 and never come here.
+pub const REQUEST_SEQ: u64 = u64::MAX;
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{:x}", self.issuer, self.number)
@@ -39,7 +43,8 @@ pub struct WriteId {
     pub seq: u64,
     /// Every `seq` below was answered: an attempt below it is a late duplicate.
     pub floor: u64,
-    /// A timestamp that the client had seen before its first attempt. If the range has already
+    /// A timestamp that the client had seen before its first attempt; of a write with [`REQUEST_SEQ`] perhaps
+    /// only before this attempt. If the range has already
     /// forgotten results that new, the attempt is refused as expired instead of evaluated again.
     pub birth: Timestamp,
 }

@@ -20,6 +20,9 @@ use tonic::Status;
 /// How long a message waits for memory that all streams share before its stream is refused.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A message of figures.
+const SMALL_BYTES: usize = 1 << 10;
+
 /// How much of a stream waits for its client, and for how long.
 #[derive(Clone)]
 pub struct StreamLimits {
@@ -179,6 +182,11 @@ impl<T> AnswerSender<T> {
         metrics::counter!("isotherm_streams_given_up_total").increment(1);
         *self.queue.end.lock() = Some(error);
         self.queue.close();
+    }
+
+    /// Whether a small message is sent without waiting.
+    pub fn has_room(&self) -> bool {
+        self.items.capacity() > 0 && self.bytes.available_permits() >= SMALL_BYTES
     }
 
     /// Until the client is gone, or was given up.

@@ -8,7 +8,7 @@ use super::answers::{AnswerSender, Answers, StreamLimits, answers};
 use super::groups::Groups;
 use super::kv_convert::{
     aggregate_options, batch_write, cas_response, compare_and_set, delete, request_id,
-    scan_options, write_outcome,
+    scan_options, write_outcomes,
 };
 use super::refusal::{invalid, refused, status};
 use futures::stream::{self, StreamExt};
@@ -24,7 +24,7 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 use tonic::{Request, Response, Status};
 
 /// Messages that wait for a slow client, and their bytes; the scan waits then.
@@ -36,9 +36,12 @@ const MEMORY_BYTES: usize = 256 << 20;
 /// How often an aggregate says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Values of several keys in one answer.
-const MANY_BYTES: usize = 3 << 20;
+const MANY_BYTES: usize = 1 << 20;
 /// Keys of one request that are read at the same time.
-const MANY_AT_ONCE: usize = 16;
+const MANY_AT_ONCE: usize = 4;
+/// Memory of a request for several keys while it is carried out, and how long it waits for that.
+const MANY_MEMORY: u32 = 1 << 20 << 2;
+const MANY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The public API.
 #[derive(Clone)]
@@ -107,6 +110,19 @@ async fn send_pages(mut scan: Scan, reverse: bool, pages: &AnswerSender<pb::Scan
     }
 }
 
+/// How far it is, as soon as that is due and something was read since.
+async fn next_progress(
+    tick: &mut Interval,
+    latest: &mut watch::Receiver<AggregateProgress>,
+) -> AggregateProgress {
+    tick.tick().await;
+    if latest.changed().await.is_err() {
+        // It is done, and that is the news.
+        std::future::pending::<()>().await;
+    }
+    *latest.borrow_and_update()
+}
+
 fn header_message(at: Timestamp) -> pb::AggregateResponse {
     let part = Part::Header(pb::AggregateHeader { at: at.get() });
     pb::AggregateResponse { part: Some(part) }
@@ -142,8 +158,12 @@ async fn send_aggregate(
         let progress = tokio::select! {
             done = &mut done => break done,
             () = messages.closed() => return,
-            _ = tick.tick(), if latest.has_changed().unwrap_or(false) => *latest.borrow_and_update(),
+            progress = next_progress(&mut tick, &mut latest) => progress,
         };
+        // To a client that does not read it is not worth waiting: the rows go on being read.
+        if !messages.has_room() {
+            continue;
+        }
         if !std::mem::replace(&mut has_header, true) && !send(header_message(progress.at)).await {
             return;
         }
@@ -225,6 +245,11 @@ impl Kv for KvGateway {
         if n == 0 || n > max {
             return Err(invalid(format!("{n} keys: 1 to {max} are allowed")));
         }
+        let memory = timeout(MANY_TIMEOUT, self.memory.acquire_many(MANY_MEMORY)).await;
+        let Ok(Ok(_memory)) = memory else {
+            let why = "too much is read through this node at the same time: try again later";
+            return Err(refused(Reason::Busy, why));
+        };
         let at = match at {
             Some(at) => Timestamp(at),
             None => self.client.timestamp().await.map_err(status)?,
@@ -292,19 +317,7 @@ impl Kv for KvGateway {
         let writes = writes.collect::<Result<Vec<_>, _>>()?;
         let outcomes = self.client.batch_outcomes(writes).await.map_err(status)?;
         let complete = outcomes.iter().all(Result::is_ok);
-        let outcomes = outcomes.into_iter().map(write_outcome).collect();
-        let response = pb::BatchResponse { outcomes, complete };
-        let (bytes, max) = (response.encoded_len(), limits::MESSAGE_BYTES_MAX);
-        if bytes > max {
-            return Err(refused(
-                Reason::OutcomeUnknown,
-                format!(
-                    "the batch was done, but its answer has {bytes} bytes and the limit is {max}: \
-                     compare and set fewer keys in one batch"
-                ),
-            ));
-        }
-        Ok(Response::new(response))
+        Ok(Response::new(pb::BatchResponse { outcomes: write_outcomes(outcomes), complete }))
     }
 
     async fn scan(

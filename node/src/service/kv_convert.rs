@@ -60,8 +60,36 @@ pub(super) fn cas_response(outcome: CasOutcome) -> pb::CompareAndSetResponse {
     pb::CompareAndSetResponse { ts: ts.get(), applied, current, current_forgotten }
 }
 
+/// What became of the writes of a batch. The answer stays below what clients take by default: values that lost
+/// conditions met, and texts, are left out beyond that.
+pub(super) fn write_outcomes(
+    results: Vec<Result<WriteResult, ClientError>>,
+) -> Vec<pb::WriteOutcome> {
+    let mut bytes = 0;
+    let mut fits = |more: usize| {
+        let fits = bytes + more <= limits::OUTCOMES_BYTES_MAX;
+        bytes += if fits { more } else { 0 };
+        fits
+    };
+    let mut outcomes: Vec<_> = results.into_iter().map(write_outcome).collect();
+    for outcome in &mut outcomes {
+        match &mut outcome.kind {
+            Some(write_outcome::Kind::CompareAndSet(cas)) => {
+                if !fits(cas.current.as_ref().map_or(0, Bytes::len)) {
+                    (cas.current, cas.current_forgotten) = (None, true);
+                }
+            }
+            Some(write_outcome::Kind::Failure(failure)) if !fits(failure.message.len()) => {
+                failure.message.clear();
+            }
+            _ => {}
+        }
+    }
+    outcomes
+}
+
 /// What became of one write of a batch.
-pub(super) fn write_outcome(result: Result<WriteResult, ClientError>) -> pb::WriteOutcome {
+fn write_outcome(result: Result<WriteResult, ClientError>) -> pb::WriteOutcome {
     let kind = match result {
         Ok(WriteResult::Put { ts }) => write_outcome::Kind::Put(pb::PutResponse { ts: ts.get() }),
         Ok(WriteResult::Deleted(Deleted { ts, existed })) => {
@@ -130,4 +158,39 @@ pub(super) fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
         return Err(invalid(format!("a bound of the span has more than {max} bytes")));
     }
     KeyRange::new(start, end).map_err(|e| invalid(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use isotherm_client::ErrorKind;
+    use prost::Message;
+
+    #[test]
+    fn what_lost_conditions_met_is_left_out_where_it_does_not_fit() {
+        let lost = |bytes: usize| {
+            Ok(WriteResult::Cas(CasOutcome {
+                ts: Timestamp(u64::MAX),
+                applied: false,
+                current: Some(vec![7; bytes].into()),
+                current_forgotten: false,
+            }))
+        };
+        let outcomes = write_outcomes((0..6).map(|_| lost(1 << 20)).collect());
+        let known = |outcome: &pb::WriteOutcome| match &outcome.kind {
+            Some(write_outcome::Kind::CompareAndSet(cas)) => {
+                assert_ne!(cas.current.is_some(), cas.current_forgotten);
+                assert!(!cas.applied);
+                cas.current.is_some()
+            }
+            other => panic!("{other:?}"),
+        };
+        let known: Vec<_> = outcomes.iter().map(known).collect();
+        assert_eq!(known, [true, true, false, false, false, false]);
+        let error = || Err(ClientError::new(ErrorKind::Unavailable, "x".repeat(1000)));
+        let outcomes = write_outcomes((0..limits::BATCH_OPS_MAX).map(|_| error()).collect());
+        let response = pb::BatchResponse { outcomes, complete: false };
+        assert!(response.encoded_len() < 4 << 20, "{}", response.encoded_len());
+    }
 }

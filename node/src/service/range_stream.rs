@@ -328,7 +328,7 @@ async fn spawned(id: u64, operation: impl Future<Output = Answered> + Send + 'st
 
 /// Whether its answer may hold values.
 fn may_answer_values(write: &WriteRequest) -> bool {
-    write.ops.iter().any(|op| matches!(op, WriteOp::Cas { .. }))
+    write.ops.iter().any(|op| matches!(op, WriteOp::Cas { .. } | WriteOp::CasRemove { .. }))
 }
 
 /// What one request asks for. Newest point reads are gathered in `reads` instead.

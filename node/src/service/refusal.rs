@@ -55,7 +55,8 @@ fn build(
     };
     // It can repeat what the client sent, and travels in headers.
     limits::cut_text(&mut message);
-    let applied = if reason == Reason::OutcomeUnknown { "unknown" } else { "no" };
+    let is_unknown = matches!(reason, Reason::OutcomeUnknown | Reason::RequestExpired);
+    let applied = if is_unknown { "unknown" } else { "no" };
     let metadata: HashMap<_, _> =
         [("applied".to_owned(), applied.to_owned())].into_iter().chain(more).collect();
     let name = reason.as_str_name().trim_start_matches("REASON_");
@@ -109,6 +110,9 @@ mod tests {
             said(ClientError::new(ErrorKind::Indeterminate, "who knows"));
         assert_eq!((code, reason.as_str()), (Code::Unknown, "OUTCOME_UNKNOWN"));
         assert_eq!((metadata["applied"].as_str(), pause), ("unknown", None));
+        let (code, reason, metadata, _) = said(ClientError::new(ErrorKind::Expired, "late"));
+        assert_eq!((code, reason.as_str()), (Code::Aborted, "REQUEST_EXPIRED"));
+        assert_eq!(metadata["applied"], "unknown", "an earlier attempt may have been");
         let old = ClientError {
             safe_point: Some(Timestamp(77)),
             ..ClientError::new(ErrorKind::SnapshotTooOld, "gone")

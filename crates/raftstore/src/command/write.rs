@@ -1,7 +1,8 @@
 //! Client writes and their results.
 
 use bytes::Bytes;
-use isotherm_types::{ClusterVersion, Key, Timestamp, WriteId};
+use isotherm_types::limits::KEY_BYTES_MAX;
+use isotherm_types::{ClusterVersion, Key, REQUEST_SEQ, Timestamp, WriteId};
 use serde::{Deserialize, Serialize};
 
 /// A client's batch on one range: it becomes part of one log entry and is atomic.
@@ -105,14 +106,24 @@ impl WriteRequest {
     pub fn makes_room(&self) -> bool {
         let removes = |op: &WriteOp| {
             use WriteOp::{CasRemove, Delete, RemoveVersion};
-            matches!(op, Delete { .. } | CasRemove { .. } | RemoveVersion { .. })
+            match op {
+                Delete { .. } | RemoveVersion { .. } => true,
+                // It takes room in the log, and may remove nothing.
+                CasRemove { expected, .. } => {
+                    expected.as_ref().is_none_or(|value| value.len() <= KEY_BYTES_MAX)
+                }
+                _ => false,
+            }
         };
         self.ops.iter().all(removes)
     }
 
     /// The oldest version that knows all of it.
     pub fn since(&self) -> ClusterVersion {
-        self.ops.iter().map(WriteOp::since).max().unwrap_or(ClusterVersion(1))
+        let ops = self.ops.iter().map(WriteOp::since).max().unwrap_or(ClusterVersion(1));
+        // Versions before recall results whose time is over, each replica others.
+        let is_request = self.id.seq == REQUEST_SEQ;
+        if is_request { ops.max(ClusterVersion::CONDITIONAL_REMOVALS) } else { ops }
     }
 
     /// Bytes of all keys and values.

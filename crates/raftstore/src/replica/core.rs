@@ -336,7 +336,14 @@ impl Core {
         }
         let here = row.iter().find(|(s, seq, _)| (*s, *seq) == (id.session, id.seq));
         let known = here.map(|(_, _, outcome)| outcome);
-        known.or_else(|| self.sessions.get(id.session, id.seq)).cloned().map(WriteReply::Done)
+        // Replicas differ in which results they still hold whose time is over: those must not count. Before, no
+        // write could ask for one: it was born before its first attempt.
+        let counts = |outcome: &&WriteOutcome| {
+            outcome.ts > self.applied.memory.floor
+                || self.applied.apply_version < ClusterVersion::CONDITIONAL_REMOVALS
+        };
+        let remembered = || self.sessions.get(id.session, id.seq).filter(counts);
+        known.or_else(remembered).cloned().map(WriteReply::Done)
     }
 
     fn apply_split(

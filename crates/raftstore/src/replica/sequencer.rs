@@ -19,6 +19,7 @@ use crate::type_config::{
 use isotherm_storage::codec::Record;
 use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, Timestamp};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,6 +66,9 @@ pub enum Proposal {
 
 /// While entries are on their way, the leadership is looked at that often.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
+
+/// When a range that is behind the cluster's version is asked again.
+const RAISED_SOON: Duration = Duration::from_millis(100);
 
 type Waiter = oneshot::Sender<Result<WriteOutcome, RangeError>>;
 
@@ -257,7 +261,7 @@ impl Sequencer {
             } else if routed != version || !inside {
                 let _ = answer.send(Err(self.replica.epoch_mismatch()));
             } else if request.since() > rules {
-                let _ = answer.send(Err(needs(request.since(), rules)));
+                let _ = answer.send(Err(self.needs(request.since(), rules)));
             } else if is_frozen {
                 // A merge takes a moment; what comes of it the client learns by asking again.
                 let _ = answer.send(Err(Replica::standing_still()));
@@ -273,6 +277,18 @@ impl Sequencer {
             next = self.take();
         }
         batch
+    }
+
+    /// Refuses what the range does not know yet: it will in a moment, if the cluster does.
+    fn needs(&self, since: ClusterVersion, rules: ClusterVersion) -> RangeError {
+        let cluster = self.replica.ctx.cluster_version.load(Ordering::Acquire);
+        if since.0 <= cluster {
+            return RangeError::Busy { retry_after: RAISED_SOON };
+        }
+        RangeError::Condition(format!(
+            "this needs cluster version {since}, and the range is at {rules}: finish the upgrade with \
+             `isotherm upgrade finalize`"
+        ))
     }
 
     /// Notes a batch as on its way and requests its timestamp, under the leadership held now.
@@ -318,7 +334,7 @@ impl Sequencer {
     ) -> Result<impl Future<Output = Fate> + Send + use<>, RangeError> {
         let (since, rules) = (body.since(), self.replica.version());
         if since > rules && !matches!(body, Body::Raise(_)) {
-            return Err(needs(since, rules));
+            return Err(self.needs(since, rules));
         }
         let version = match self.replica.ctx.faults.any_version() {
             0 => version,
@@ -487,14 +503,6 @@ impl Sequencer {
             Fate::Applied { .. } | Fate::Unknown => Err(RangeError::Indeterminate),
         }
     }
-}
-
-/// Refuses what a range does not know yet.
-fn needs(since: ClusterVersion, rules: ClusterVersion) -> RangeError {
-    RangeError::Condition(format!(
-        "this needs cluster version {since}, and the range is at {rules}: finish the upgrade with \
-         `isotherm upgrade finalize`"
-    ))
 }
 
 /// The entry that orders a checksum of a range at `version`.

@@ -15,7 +15,7 @@ pub type DedupRow = Vec<(SessionId, u64, WriteOutcome)>;
 /// The remembered results of one replica.
 ///
 /// Invariant: holds every result with a timestamp above the applied memory's floor. Older ones may
-/// linger: a write that is not refused as expired was born above them and cannot match.
+/// linger, on one replica and not on another: they must not count (`core.rs`, `recall`).
 #[derive(Debug, Default)]
 pub struct Sessions {
     own: Layer,

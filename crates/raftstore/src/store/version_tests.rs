@@ -2,13 +2,15 @@
 //! rules before it, where it shows the fault that they have.
 #![allow(clippy::unwrap_used)]
 
-use super::{RangeError, StoreTuning};
+use super::{RangeError, StoreTuning, TimestampSource};
 use crate::command::{OpResult, TooLarge, WriteOp, WriteRequest};
 use crate::testing::{Cluster, put, value};
 use bytes::Bytes;
-use isotherm_types::{ClusterVersion, Key, KeyRange, NodeId, RangeId, WriteId};
+use isotherm_types::{
+    ClusterVersion, Key, KeyRange, NodeId, REQUEST_SEQ, RangeId, SessionId, WriteId,
+};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const R: RangeId = RangeId(1);
 const MIB: usize = 1 << 20;
@@ -163,9 +165,49 @@ async fn a_removal_on_a_condition_is_refused_until_the_range_knows_it() {
         assert!(matches!(&why, RangeError::Condition(why) if why.contains("finalize")), "{why}");
         assert_eq!(taken.unwrap(), [OpResult::Put]);
     }
-    cluster.raise_version(CURRENT).await;
-    attempt(&cluster, cluster.write_id(), vec![cas_remove("k", Some("v"))]).await.unwrap();
+    // The cluster knows it already: the range will in a moment, and says so.
+    let leader = cluster.leader(R).await;
+    cluster.store(leader).set_cluster_version(CURRENT);
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match attempt(&cluster, cluster.write_id(), vec![cas_remove("k", Some("v"))]).await {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, RangeError::Busy { .. }), "{error}"),
+        }
+        assert!(Instant::now() < until, "it is never raised");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(cluster.get("k").await, None);
+    cluster.stop().await;
+}
+
+/// A repeated attempt may say a newer birth than the first one did. Replicas differ in what they hold of results
+/// whose time is over: one that was split keeps them with newer ones, one that was started again does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_whose_time_is_over_counts_on_no_replica() {
+    let mut cluster = cluster_at(CURRENT).await;
+    let incr = || vec![WriteOp::Incr { key: "a".into(), by: 1 }];
+    let session = SessionId { issuer: 7, number: 9 };
+    let birth = cluster.oracle.timestamp().await.unwrap();
+    let id = WriteId { session, seq: REQUEST_SEQ, floor: 0, birth };
+    assert_eq!(cluster.write_as(id, incr()).await.results, [OpResult::Incr { value: 1 }]);
+    cluster.oracle.skip_ms(30_000);
+    cluster.write(vec![put("b", "v")]).await;
+    cluster.split("m", 2).await;
+    let leader = cluster.leader(R).await;
+    let other = if leader == 3 { 2 } else { 3 };
+    cluster.crash_node(other).await;
+    cluster.start_node(other).await;
+    // Within its time it is one write, whatever birth it says.
+    let now = cluster.oracle.timestamp().await.unwrap();
+    let again = cluster.write_as(WriteId { birth: now, ..id }, incr()).await;
+    assert_eq!(again.results, [OpResult::Incr { value: 1 }]);
+    cluster.oracle.skip_ms(32_000);
+    cluster.write(vec![put("b", "v")]).await;
+    let now = cluster.oracle.timestamp().await.unwrap();
+    let late = cluster.write_as(WriteId { birth: now, ..id }, incr()).await;
+    assert_eq!(late.results, [OpResult::Incr { value: 2 }], "a new write, as documented");
+    cluster.assert_replicas_agree("a").await;
     cluster.stop().await;
 }
 

@@ -22,6 +22,10 @@ from isotherm.v1 import kv_pb2_grpc
 CLIENTS = 32
 END = time.monotonic() + float(sys.argv[1])
 ADDRESSES = sys.argv[2:]
+# A connection that finds its node gone tries again soon.
+options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.use_local_subchannel_pool", 1)]
+first = kv_pb2_grpc.KvStub(grpc.insecure_channel(ADDRESSES[0], options))
+SINCE = first.Timestamp(pb.TimestampRequest(), timeout=5).ts
 lock = threading.Lock()
 counts = {"retried": 0, "plain": 0, "unknown": 0, "refused": 0, "repeated": 0, "bare_unavailable": 0}
 
@@ -30,6 +34,17 @@ def count(**more):
     with lock:
         for name, n in more.items():
             counts[name] += n
+
+
+def seen(ts):
+    global SINCE
+    with lock:
+        SINCE = max(SINCE, ts)
+
+
+def since():
+    with lock:
+        return SINCE
 
 
 def error_info(error):
@@ -50,8 +65,16 @@ def is_unknown(error):
     return info.metadata["applied"] != "no"
 
 
+def increment(key):
+    """Of half of the writes a late attempt would be refused, of the others it would be a new write."""
+    request = pb.IncrementRequest(key=key, amount=1, request_id=os.urandom(16))
+    if request.request_id[0] % 2:
+        request.request_since = since()
+    return request
+
+
 def plain(nodes, turn):
-    request = pb.IncrementRequest(key=b"plain", amount=1, request_id=os.urandom(16))
+    request = increment(b"plain")
     try:
         nodes[turn % len(nodes)].Increment(request, timeout=5)
         count(plain=1)
@@ -60,11 +83,12 @@ def plain(nodes, turn):
 
 
 def retried(nodes, turn):
-    request = pb.IncrementRequest(key=b"retried", amount=1, request_id=os.urandom(16))
+    request = increment(b"retried")
     for attempt in range(1000):
         try:
-            nodes[(turn + attempt) % len(nodes)].Increment(request, timeout=5)
+            answer = nodes[(turn + attempt) % len(nodes)].Increment(request, timeout=5)
             count(retried=1, repeated=int(attempt > 0))
+            seen(answer.ts)
             return
         except grpc.RpcError as error:
             is_unknown(error)
@@ -73,8 +97,6 @@ def retried(nodes, turn):
 
 
 def client(number):
-    # A connection that finds its node gone tries again soon.
-    options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.use_local_subchannel_pool", 1)]
     nodes = [kv_pb2_grpc.KvStub(grpc.insecure_channel(a, options)) for a in ADDRESSES]
     turn = number
     while time.monotonic() < END:
