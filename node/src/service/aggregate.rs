@@ -13,7 +13,7 @@ use super::convert::{invalid, key_range};
 use futures::{StreamExt, stream};
 use isotherm_aggregate::{AggregateError, Fold, Query, QueryText};
 use isotherm_proto::internal as pb;
-use isotherm_raftstore::{RangeError, SliceBudget, Store};
+use isotherm_raftstore::{RangeError, ScannedRows, SliceBudget, Store};
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -234,6 +234,7 @@ impl Aggregate {
             let started = Instant::now();
             let mut fold = Fold::new(&query);
             let (mut rows, mut bytes, mut examined) = (0_u64, 0_u64, 0_u64);
+            let mut seen = ScannedRows::default();
             let mut failed = None;
             let is_large = snapshot.approximate_size(&owned) > LARGE_BYTES;
             let stopped = snapshot.visit(&owned, at, is_large, |row| {
@@ -241,6 +242,7 @@ impl Aggregate {
                 if let Some(value) = row.value {
                     rows += 1;
                     bytes += (row.key.len() + value.len()) as u64;
+                    seen.see(row.key);
                     if let Err(error) = fold.add(row.key, value) {
                         failed = Some(error);
                         return ControlFlow::Break(());
@@ -257,14 +259,14 @@ impl Aggregate {
             };
             let partial = fold.finish();
             let done = Done { covered, partial, rows, bytes, took: started.elapsed() };
-            Ok(Ok(Some((done, rest, examined))))
+            Ok(Ok(Some((done, rest, examined, seen))))
         };
         let read = self.store.read_span(range, version, span, self.at, SLICE_TIMEOUT, read).await?;
         match read {
-            Ok(Some((done, rest, examined))) => {
+            Ok(Some((done, rest, examined, seen))) => {
                 metrics::counter!("isotherm_scanned_rows_total").increment(done.rows);
                 metrics::counter!("isotherm_scanned_bytes_total").increment(done.bytes);
-                self.store.note_scan(range, examined, done.bytes, span.start());
+                self.store.note_scan(range, examined, done.bytes, &seen);
                 Ok((done, rest))
             }
             Ok(None) => Err(RangeError::EpochMismatch { current: Vec::new() }),
