@@ -11,7 +11,7 @@ use super::aggregate_answer::{Done, Outlet, Piece, blocking};
 use super::answers::AnswerSender;
 use super::convert::{invalid, key_range};
 use futures::{StreamExt, stream};
-use isotherm_aggregate::{AggregateError, Fold, Query, QueryText};
+use isotherm_aggregate::{AggregateError, Fold, Query, QueryText, Rules};
 use isotherm_proto::internal as pb;
 use isotherm_raftstore::{RangeError, ScannedRows, SliceBudget, Store};
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
@@ -76,7 +76,8 @@ impl Aggregate {
             group_by: query.group_by,
             groups_max: query.groups_max,
         });
-        let query = Arc::new(query.map_err(|e| invalid(e.to_string()))?);
+        let query = query.map_err(|e| invalid(e.to_string()))?;
+        let query = Arc::new(query.under(Rules::agreed(request.rules)));
         if request.at == 0 {
             return Err(invalid("an aggregate without a timestamp"));
         }
