@@ -215,7 +215,8 @@ fn within_bytes(mut sample: Vec<SampledKey>, bytes_max: usize) -> Vec<SampledKey
 fn report(store: &Store, heat: &RangeHeat, is_warm: bool, middle: bytes::Bytes) -> pb::RangeLoad {
     let sample = if is_warm { store.sampled_keys(heat.range) } else { Vec::new() };
     let sample = within_bytes(sample, SAMPLE_BYTES_MAX);
-    let key = |s: SampledKey| pb::KeySample { key: s.key, weight: s.weight };
+    let key =
+        |s: SampledKey| pb::KeySample { key: s.key, weight: s.weight, is_scanned: s.is_scanned };
     pb::RangeLoad {
         range_id: heat.range.get(),
         term: heat.term,
@@ -234,7 +235,8 @@ mod tests {
     #[test]
     fn a_sample_of_long_keys_is_cut_by_bytes_and_every_key_has_its_chance() {
         let key = |n: usize| bytes::Bytes::from(format!("{n:04}").repeat(1024));
-        let sample: Vec<_> = (0..256).map(|n| SampledKey { key: key(n), weight: 1.0 }).collect();
+        let sample: Vec<_> =
+            (0..256).map(|n| SampledKey { key: key(n), weight: 1.0, is_scanned: false }).collect();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..500 {
             let kept = within_bytes(sample.clone(), SAMPLE_BYTES_MAX);
@@ -251,11 +253,14 @@ mod tests {
     #[test]
     fn the_loads_of_one_report_leave_room_in_a_message() {
         let key = |n: usize| bytes::Bytes::from(format!("{n:04}").repeat(1024));
-        let sample = (0..256).map(|n| SampledKey { key: key(n), weight: 1.0 }).collect();
+        let sample =
+            (0..256).map(|n| SampledKey { key: key(n), weight: 1.0, is_scanned: false }).collect();
         let sample = within_bytes(sample, SAMPLE_BYTES_MAX).into_iter();
         let load = pb::RangeLoad {
             middle: key(0),
-            sample: sample.map(|s| pb::KeySample { key: s.key, weight: s.weight }).collect(),
+            sample: sample
+                .map(|s| pb::KeySample { key: s.key, weight: s.weight, is_scanned: s.is_scanned })
+                .collect(),
             ..pb::RangeLoad::default()
         };
         let mut fitting = Fitting::default();

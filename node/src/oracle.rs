@@ -209,7 +209,7 @@ impl Task {
             return Err("answers are out of order".to_owned());
         };
         let seconds = request.sent.elapsed().as_secs_f64();
-        metrics::histogram!("isotherm_timestamp_seconds").record(seconds);
+        metrics::histogram!("isotherm_timestamp_wait_seconds").record(seconds);
         if let Err(error) = self.meta.check(answer.error) {
             let text = error.to_string();
             if error.code() != Code::NotLeader {

@@ -107,8 +107,8 @@ pub fn print(
         return Err(Failure::new(code, format!("no operation succeeded; errors: {why}")));
     }
     if total.misses == ops {
-        let why = "every read met a key that is not there: leave --no-load out, or name the prefix, \
-                   number and distribution of the keys that are";
+        let why = "every read met a key that is not there: leave --no-load out, or name the prefix and \
+                   number of the keys that are";
         return Err(Failure::new(NOT_FOUND, why));
     }
     match global.format() {

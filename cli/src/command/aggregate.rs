@@ -166,6 +166,9 @@ fn table(
         Figure::Number(digits) => digits.clone(),
         Figure::Special(special) => (*special).to_owned(),
     };
+    // What was left out of the numbers stands beside them.
+    let has_skipped = done.answer.skipped > 0;
+    let skipped = |count: u64| has_skipped.then(|| count.to_string());
     if args.group_by.is_some() {
         let functions: Vec<String> = match done.answer.groups.first() {
             Some(group) => {
@@ -173,19 +176,21 @@ fn table(
             }
             None => Vec::new(),
         };
-        let header: Vec<&str> =
-            ["GROUP"].into_iter().chain(functions.iter().map(String::as_str)).collect();
+        let header = ["GROUP"].into_iter().chain(functions.iter().map(String::as_str));
+        let header: Vec<&str> = header.chain(has_skipped.then_some("SKIPPED")).collect();
         let row = |group: &GroupAnswer| {
             let name = group.name.as_ref();
             let name = name.map_or_else(|| "null".to_owned(), |name| global.encoding().show(name));
             let figures = group.figures.iter().map(|(_, figure)| shown(figure));
-            [name].into_iter().chain(figures).collect()
+            [name].into_iter().chain(figures).chain(skipped(group.skipped)).collect()
         };
         output::table(&header, done.answer.groups.iter().map(row).collect())?;
     } else if let Some(only) = done.answer.groups.first() {
         let row =
             |(function, figure): &(Function, Figure)| vec![function.to_string(), shown(figure)];
-        output::table(&["FUNCTION", "VALUE"], only.figures.iter().map(row).collect())?;
+        let skipped = skipped(only.skipped).map(|count| vec!["skipped".to_owned(), count]);
+        let rows = only.figures.iter().map(row).chain(skipped).collect();
+        output::table(&["FUNCTION", "VALUE"], rows)?;
     }
     if done.answer.skipped > 0 {
         output::say(&format!(

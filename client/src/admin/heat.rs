@@ -95,7 +95,7 @@ impl From<pb::RangeLoad> for RangeLoad {
         let mut sample = load.sample;
         sample.sort_by(|a, b| a.key.cmp(&b.key));
         let mut keys: Vec<KeySample> = Vec::new();
-        for pb::KeySample { key, weight } in sample {
+        for pb::KeySample { key, weight, .. } in sample {
             let share = weight / all.max(f64::MIN_POSITIVE);
             match keys.last_mut() {
                 Some(last) if last.key == key => last.share += share,

@@ -1,11 +1,12 @@
 //! One answer over all keys of a span, at one timestamp (`coordinator.rs`).
 
-use super::coordinator::{Coordinator, Sum};
+use super::coordinator::{Coordinator, Outcome, Sum};
 use super::hold::{Keeper, check_at};
 use super::partials::{Memory, off_thread};
+use super::read::odd_answer;
 use crate::client::Client;
 use crate::{ClientError, ErrorKind};
-use isotherm_aggregate::{Answer, Finishing, GroupAnswer, Partial, Query, QueryText};
+use isotherm_aggregate::{Answer, Finishing, GroupAnswer, Partial, Query, QueryText, Rules};
 use isotherm_types::{KeyRange, NodeId, RangeId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -147,36 +148,41 @@ impl Client {
         &self,
         options: AggregateOptions,
         memory: Option<Arc<Semaphore>>,
-        progress: impl FnMut(AggregateProgress),
+        mut progress: impl FnMut(AggregateProgress),
     ) -> Result<Sum, ClientError> {
         let invalid = |why: String| ClientError::new(ErrorKind::Invalid, why);
         let query = Query::parse(&options.query).map_err(|e| invalid(e.to_string()))?;
-        let keeper = Keeper::new(self.clone(), options.at.is_some());
         check_at(options.at)?;
         let at = match options.at {
             Some(at) => at,
             None => self.timestamp().await?,
         };
-        let (events, incoming) = mpsc::channel(MESSAGES_MAX);
-        let coordinator = Coordinator {
-            inner: self.inner.clone(),
-            keeper,
-            text: options.query,
-            query: Arc::new(query),
-            at,
-            open: vec![options.span],
-            requests: HashMap::new(),
-            streams: JoinSet::new(),
-            next_request: 0,
-            events,
-            merged: Partial::new(),
-            memory: Memory { shared: memory, taken: None },
-            work: BTreeMap::new(),
-            repeated: 0,
-            ranges_all: 0,
-        };
-        let done = coordinator.run(incoming, progress).await?;
-        self.inner.saw(at);
-        Ok(done)
+        // By the newest rules; by the first ones if a node knows no others.
+        for rules in [Rules::Second, Rules::First] {
+            let (events, incoming) = mpsc::channel(MESSAGES_MAX);
+            let query = Arc::new(query.clone().under(rules));
+            let coordinator = Coordinator {
+                inner: self.inner.clone(),
+                keeper: Keeper::new(self.clone(), options.at.is_some()),
+                text: options.query.clone(),
+                query,
+                at,
+                open: vec![options.span.clone()],
+                requests: HashMap::new(),
+                streams: JoinSet::new(),
+                next_request: 0,
+                events,
+                merged: Partial::new(),
+                memory: Memory { shared: memory.clone(), taken: None },
+                work: BTreeMap::new(),
+                repeated: 0,
+                ranges_all: 0,
+            };
+            if let Outcome::Done(done) = coordinator.run(incoming, &mut progress).await? {
+                self.inner.saw(at);
+                return Ok(done);
+            }
+        }
+        Err(odd_answer())
     }
 }

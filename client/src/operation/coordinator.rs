@@ -7,7 +7,7 @@
 
 use super::aggregate::{AggregateProgress, RangeWork};
 use super::hold::Keeper;
-use super::partials::{Memory, merge, read_partial};
+use super::partials::{Memory, Read, merge, read_partial};
 use super::read::odd_answer;
 use crate::client::Inner;
 use crate::retry::{Attempts, Next};
@@ -31,6 +31,14 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const PARTS_MAX: usize = 50_000;
 const PARTS_BYTES_MAX: usize = 4 << 20;
 
+/// How the collecting ended.
+pub(super) enum Outcome {
+    Done(Sum),
+    /// A node answered by older rules than it was asked to: it is of an older version. All parts of one
+    /// answer are computed by the same rules, so everything is to be asked again by those.
+    OlderRules,
+}
+
 /// What was merged, when everything was answered.
 pub(super) struct Sum {
     pub at: Timestamp,
@@ -45,6 +53,8 @@ pub(super) struct Sum {
 pub(super) enum Event {
     /// An answer, and its partial as it was read.
     Message(AggregateResponse, Option<Partial>),
+    /// An answer by older rules than were asked for.
+    OlderRules,
     /// It ended, with an error or not.
     End(Option<WireError>),
 }
@@ -87,7 +97,7 @@ impl Coordinator {
         mut self,
         mut incoming: mpsc::Receiver<(u64, Event)>,
         mut progress: impl FnMut(AggregateProgress),
-    ) -> Result<Sum, ClientError> {
+    ) -> Result<Outcome, ClientError> {
         let inner = self.inner.clone();
         let mut attempts = inner.attempts();
         let mut ask_at = Some(Instant::now());
@@ -99,6 +109,7 @@ impl Coordinator {
                 event = incoming.recv() => {
                     let Some((id, event)) = event else { return Err(odd_answer()) };
                     match event {
+                        Event::OlderRules => return Ok(Outcome::OlderRules),
                         Event::Message(message, partial) => {
                             if self.accept(id, message, partial).await? {
                                 attempts = inner.attempts();
@@ -144,14 +155,14 @@ impl Coordinator {
             bytes: work.bytes,
             took: Duration::from_micros(work.micros),
         });
-        Ok(Sum {
+        Ok(Outcome::Done(Sum {
             at: self.at,
             partial: self.merged,
             query: self.query,
             work: work.collect(),
             repeated: self.repeated,
             memory: self.memory.taken,
-        })
+        }))
     }
 
     /// Asks the nodes that lead what is open, one request for each.
@@ -213,6 +224,7 @@ impl Coordinator {
                 groups_max: text.groups_max,
             }),
             at: self.at.get(),
+            rules: self.query.rules().number(),
             parts: parts.iter().map(part).collect(),
             cluster_id: self.inner.router.cluster(),
         };
@@ -351,8 +363,12 @@ async fn stream(
         let message = tokio::time::timeout(SILENCE_MAX, answers.message()).await;
         match message.map_err(silent)?.map_err(wire_error)? {
             Some(mut message) => {
-                let partial = read_partial(std::mem::take(&mut message.partial), query).await?;
-                if events.send((id, Event::Message(message, partial))).await.is_err() {
+                let event = match read_partial(std::mem::take(&mut message.partial), query).await? {
+                    Read::Nothing => Event::Message(message, None),
+                    Read::Partial(partial) => Event::Message(message, Some(partial)),
+                    Read::Older => Event::OlderRules,
+                };
+                if events.send((id, event)).await.is_err() {
                     return Ok(());
                 }
             }

@@ -4,7 +4,7 @@
 use super::read::odd_answer;
 use crate::{ClientError, ErrorKind};
 use bytes::Bytes;
-use isotherm_aggregate::{Partial, Query};
+use isotherm_aggregate::{AggregateError, Partial, Query};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use std::sync::Arc;
@@ -68,17 +68,26 @@ pub(super) async fn merge(
     Ok(())
 }
 
+/// What a message has of a partial.
+pub(super) enum Read {
+    Nothing,
+    Partial(Partial),
+    /// One that was computed by older rules than were asked for.
+    Older,
+}
+
 /// The partial of a message, if it has one.
-pub(super) async fn read_partial(
-    bytes: Bytes,
-    query: &Arc<Query>,
-) -> Result<Option<Partial>, WireError> {
+pub(super) async fn read_partial(bytes: Bytes, query: &Arc<Query>) -> Result<Read, WireError> {
     if bytes.is_empty() {
-        return Ok(None);
+        return Ok(Read::Nothing);
     }
     let (is_large, query) = (bytes.len() > BYTES_INLINE_MAX, query.clone());
     let work = move || Partial::decode(&bytes, &query);
     let odd = |error: ClientError| WireError::new(Code::Internal, error.message);
     let read = if is_large { off_thread(work).await.map_err(odd)? } else { work() };
-    read.map(Some).map_err(|_| odd(odd_answer()))
+    match read {
+        Ok(partial) => Ok(Read::Partial(partial)),
+        Err(AggregateError::OlderRules) => Ok(Read::Older),
+        Err(_) => Err(odd(odd_answer())),
+    }
 }

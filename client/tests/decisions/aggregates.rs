@@ -1,7 +1,7 @@
 //! Aggregates: every key counts once, whatever moves meanwhile.
 
 use crate::scripted::{Reply, Scripted, range};
-use isotherm_client::aggregate::{Fold, Query, QueryText};
+use isotherm_client::aggregate::{Fold, Query, QueryText, Rules};
 use isotherm_client::{AggregateOptions, ClientError, ErrorKind};
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb};
@@ -22,7 +22,7 @@ fn rows(start: &str, end: &str, rows: usize) -> pb::AggregateResponse {
     let query = Query::parse(&counting()).unwrap();
     let mut fold = Fold::new(&query);
     (0..rows).for_each(|_| fold.add(b"k", b"").unwrap());
-    let partial = fold.finish().encode().unwrap().into();
+    let partial = fold.finish().encode(&query).unwrap().into();
     pb::AggregateResponse { covered: vec![span(start, end)], partial, ..Default::default() }
 }
 
@@ -194,7 +194,7 @@ async fn groups_take_no_more_memory_than_there_is_for_all_aggregates() {
         let query = Query::parse(&text).unwrap();
         let mut fold = Fold::new(&query);
         keys.for_each(|n| fold.add(format!("{n:09}").as_bytes(), b"").unwrap());
-        fold.finish().encode().unwrap()
+        fold.finish().encode(&query).unwrap()
     };
     let cluster = start(vec![range(1, "", "", 1)], move |_, _, _| {
         let (first, last) = (groups(0..2_000).into(), groups(2_000..5_000).into());
@@ -240,4 +240,27 @@ async fn many_parts_with_long_keys_are_asked_in_several_requests() {
     assert_eq!(rows, count_of as u64);
     // All at once they would be more than a message may have.
     assert!(asked(&cluster).len() > 3, "{} requests", asked(&cluster).len());
+}
+
+/// Its answers have no place for what the newer rules know, and take some values for one that differ:
+/// one answer must not be put together from both.
+#[tokio::test]
+async fn all_parts_of_one_answer_are_computed_by_the_rules_that_every_node_knows() {
+    let part = |rules: Rules, start: &str, end: &str| {
+        let query = Query::parse(&counting()).unwrap().under(rules);
+        let mut fold = Fold::new(&query);
+        fold.add(b"k", b"").unwrap();
+        let partial = fold.finish().encode(&query).unwrap().into();
+        pb::AggregateResponse { covered: vec![span(start, end)], partial, ..Default::default() }
+    };
+    let ranges = vec![range(1, "", "m", 1), range(2, "m", "", 1)];
+    let cluster = start(ranges, move |_, _, request| {
+        // The node of the second range is of an older version: it does not look at what is asked for.
+        vec![part(Rules::agreed(request.rules), "", "m"), part(Rules::First, "m", "")]
+    })
+    .await;
+    assert_eq!(count(&cluster).await.unwrap(), (2, 0));
+    let rules: Vec<_> =
+        cluster.state.aggregates().into_iter().map(|(_, request)| request.rules).collect();
+    assert_eq!(rules, [Rules::Second.number(), Rules::First.number()]);
 }

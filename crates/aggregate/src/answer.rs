@@ -1,6 +1,7 @@
 //! The end of an aggregate: numbers to be shown.
 
-use crate::decimal::format_units;
+use crate::big_decimal::BigDecimal;
+use crate::decimal::format_digits;
 use crate::function::{Function, Functions};
 use crate::numbers::{Kind, Numbers};
 use crate::partial::Group;
@@ -36,8 +37,8 @@ pub struct GroupAnswer {
 pub enum Figure {
     /// Of no values.
     None,
-    /// Its decimal digits, exact unless the function says otherwise; never an exponent for a
-    /// decimal.
+    /// Its decimal digits, exact unless the function says otherwise; with an exponent where they
+    /// would be many zeros.
     Number(String),
     /// `NaN`, `Infinity` or `-Infinity`.
     Special(&'static str),
@@ -72,7 +73,7 @@ impl Partial {
     /// The same, group by group.
     pub fn finish_by_group(mut self, query: &Query) -> Finishing {
         if query.group_by.is_none() && self.groups() == 0 {
-            let needs = crate::numbers::Needs::of(&query.functions, query.source.is_float());
+            let needs = crate::numbers::Needs::of(query);
             self.find(None, needs, 1).expect("room for one");
         }
         self.groups.sort_by(|a, b| a.name.cmp(&b.name));
@@ -116,21 +117,35 @@ fn number(function: Function, numbers: &Numbers) -> Figure {
     }
     let is_sample = numbers.count > 1;
     match &numbers.kind {
-        Kind::Decimal { sum, squares, .. } => {
-            let sum = sum.units();
-            let (min, max) = numbers.decimal_bounds().expect("there are numbers");
+        Kind::Decimal { .. } => {
+            let bounds = || numbers.decimal_bounds().expect("there are numbers");
+            let sums = || numbers.decimal_sums().expect("these are decimals");
             Figure::Number(match function {
-                Function::Sum => units(&sum),
-                Function::Min => min.to_string(),
-                Function::Max => max.to_string(),
-                Function::Avg => units(&divide_half_up(&sum, &n)),
+                Function::Sum => {
+                    let (sum, _, exponent) = sums();
+                    format(&sum, exponent)
+                }
+                Function::Min => shown(&bounds().0),
+                Function::Max => shown(&bounds().1),
+                Function::Avg => {
+                    let (sum, _, exponent) = sums();
+                    let near = magnitude(&sum, &n) + exponent;
+                    rounded(near, |place| scaled(&sum, &n, exponent - place))
+                }
                 _ => {
-                    let (Some(squares), true) = (squares, is_sample) else { return Figure::None };
-                    let (numerator, denominator) = variance(&n, &sum, squares.units());
-                    // Units of 10⁻³⁶, whose root is one of 10⁻¹⁸; one more bit decides the rounding.
-                    let radicand: BigInt = (numerator << 2) / denominator;
-                    let root = radicand.sqrt();
-                    units(&((root + 1_u8) >> 1))
+                    let (sum, Some(squares), exponent) = sums() else { return Figure::None };
+                    if !is_sample {
+                        return Figure::None;
+                    }
+                    let (numerator, denominator) = variance(&n, &sum, squares);
+                    let near = magnitude(&numerator, &denominator).div_euclid(2) + exponent;
+                    // In units whose root is one of the place; one more bit decides the rounding.
+                    let numerator: BigInt = numerator << 2;
+                    rounded(near, |place| {
+                        let (above, below) = powers(2 * (exponent - place));
+                        let radicand: BigInt = &numerator * above / (&denominator * below);
+                        (radicand.sqrt() + 1_u8) >> 1
+                    })
                 }
             })
         }
@@ -165,15 +180,55 @@ fn variance(n: &BigInt, sum: &BigInt, squares: BigInt) -> (BigInt, BigInt) {
     (n * squares - sum * sum, n * (n - 1))
 }
 
-/// To the nearest, halves away from zero (as PostgreSQL rounds decimals).
-fn divide_half_up(numerator: &BigInt, denominator: &BigInt) -> BigInt {
-    let sign = if numerator.sign() == Sign::Minus { -1 } else { 1 };
-    let magnitude = BigInt::from(numerator.magnitude().clone());
-    ((magnitude * 2 + denominator) / (denominator * 2_u8)) * sign
+/// Places behind the point of a quotient or a root.
+const PLACES: i64 = 18;
+/// Its significant digits, if those places are fewer.
+const SIGNIFICANT: i64 = 18;
+
+/// What a quotient or a root comes to, of which `at` gives the multiple of 10^place that is nearest,
+/// and whose first digit has about the place `near`.
+fn rounded(near: i64, at: impl Fn(i64) -> BigInt) -> String {
+    let mut place = (near - SIGNIFICANT).min(-PLACES);
+    let mut digits = at(place);
+    let found = digits.magnitude().to_string().len() as i64;
+    let more = (found - SIGNIFICANT).min(-PLACES - place);
+    if more > 0 {
+        // Again, and not from the digits found: nothing is rounded twice.
+        place += more;
+        digits = at(place);
+    }
+    format(&digits, place)
 }
 
-fn units(units: &BigInt) -> String {
-    format_units(&units.magnitude().to_string(), units.sign() == Sign::Minus)
+/// The place of the first digit of a quotient, or one or two lower.
+fn magnitude(numerator: &BigInt, denominator: &BigInt) -> i64 {
+    let bits = numerator.bits() as f64 - denominator.bits() as f64 - 1.0;
+    (bits * std::f64::consts::LOG10_2).floor() as i64
+}
+
+/// 10^exponent as a quotient.
+fn powers(exponent: i64) -> (BigInt, BigInt) {
+    let power = BigInt::from(10).pow(exponent.unsigned_abs() as u32);
+    if exponent < 0 { (1.into(), power) } else { (power, 1.into()) }
+}
+
+/// `numerator / denominator × 10^exponent` to the nearest integer, halves away from zero (as
+/// PostgreSQL rounds decimals).
+fn scaled(numerator: &BigInt, denominator: &BigInt, exponent: i64) -> BigInt {
+    let (above, below) = powers(exponent);
+    let sign = if numerator.sign() == Sign::Minus { -1 } else { 1 };
+    let magnitude = BigInt::from(numerator.magnitude().clone()) * above;
+    let denominator = denominator * below;
+    ((magnitude * 2 + &denominator) / (denominator * 2_u8)) * sign
+}
+
+fn format(units: &BigInt, exponent: i64) -> String {
+    format_digits(&units.magnitude().to_string(), exponent, units.sign() == Sign::Minus)
+}
+
+fn shown(value: &BigDecimal) -> String {
+    let digits: String = value.digits().iter().map(|digit| char::from(digit + b'0')).collect();
+    format_digits(&digits, value.exponent(), value.is_negative())
 }
 
 fn float(value: f64) -> Figure {

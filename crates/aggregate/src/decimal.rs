@@ -48,6 +48,9 @@ impl Decimal {
         };
         let exponent: i32 = std::str::from_utf8(&text[e + 1..]).ok()?.parse().ok()?;
         let (negative, digits) = sign(&text[..e]);
+        if !digits.iter().any(u8::is_ascii_digit) {
+            return None;
+        }
         // All digits as one number, and where its point is.
         let mut mantissa: i128 = 0;
         let (mut point, mut zeros) = (0_i32, 0_u32);
@@ -96,7 +99,19 @@ impl Decimal {
 
     /// The nearest double.
     pub fn to_f64(self) -> f64 {
-        crate::ratio::round(&self.0.into(), &UNIT.into(), 0)
+        let magnitude = self.0.unsigned_abs();
+        if magnitude == 0 {
+            return 0.0;
+        }
+        // A quotient of 67 bits at least, the lowest of which also stands for what is left: what it is
+        // rounded to is the nearest double of the whole.
+        let (shift, unit) = (magnitude.leading_zeros(), UNIT.unsigned_abs());
+        let shifted = magnitude << shift;
+        let left = u128::from(!shifted.is_multiple_of(unit));
+        let quotient = (shifted / unit) | left;
+        // A power of two between 1 and 2⁻¹²⁷: exact.
+        let rounded = quotient as f64 / (1_u128 << shift) as f64;
+        if self.0 < 0 { -rounded } else { rounded }
     }
 
     fn signed(negative: bool, units: i128) -> Self {
@@ -104,7 +119,7 @@ impl Decimal {
     }
 }
 
-fn sign(text: &[u8]) -> (bool, &[u8]) {
+pub(crate) fn sign(text: &[u8]) -> (bool, &[u8]) {
     match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -127,20 +142,41 @@ fn fraction_units(digits: &[u8]) -> Option<u64> {
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format_units(&self.0.unsigned_abs().to_string(), self.0 < 0))
+        let digits = self.0.unsigned_abs().to_string();
+        f.write_str(&format_digits(&digits, -i64::from(SCALE), self.0 < 0))
     }
 }
 
-/// The shortest decimal text of a number of units, given as its digits.
-pub(crate) fn format_units(digits: &str, negative: bool) -> String {
-    let scale = SCALE as usize;
-    let padded = format!("{digits:0>width$}", width = scale + 1);
-    let (whole, fraction) = padded.split_at(padded.len() - scale);
-    let fraction = fraction.trim_end_matches('0');
-    let is_zero = fraction.is_empty() && whole == "0";
-    let sign = if negative && !is_zero { "-" } else { "" };
-    let point = if fraction.is_empty() { "" } else { "." };
-    format!("{sign}{whole}{point}{fraction}")
+/// Integer digits of a sum of any number of [`Decimal`]s, at most: they are written out.
+const WHOLE_MAX: i64 = 40;
+/// An exponent must save so many characters.
+const EXPONENT_SAVES: usize = 10;
+
+/// The shortest decimal text of `digits × 10^exponent`. With an exponent only if there are digits below
+/// 10⁻¹⁸ or far above a sum of [`Decimal`]s, and if that is much shorter.
+pub(crate) fn format_digits(digits: &str, exponent: i64, negative: bool) -> String {
+    let digits = digits.trim_start_matches('0');
+    let kept = digits.trim_end_matches('0');
+    if kept.is_empty() {
+        return "0".to_owned();
+    }
+    let exponent = exponent + (digits.len() - kept.len()) as i64;
+    let top = exponent + kept.len() as i64;
+    let plain = match (exponent, top) {
+        (0.., _) => format!("{kept}{}", "0".repeat(exponent as usize)),
+        (_, 1..) => format!("{}.{}", &kept[..top as usize], &kept[top as usize..]),
+        _ => format!("0.{}{kept}", "0".repeat(top.unsigned_abs() as usize)),
+    };
+    let sign = if negative { "-" } else { "" };
+    if exponent < -i64::from(SCALE) || top > WHOLE_MAX {
+        let (first, rest) = kept.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let short = format!("{first}{point}{rest}e{}", top - 1);
+        if short.len() + EXPONENT_SAVES < plain.len() {
+            return format!("{sign}{short}");
+        }
+    }
+    format!("{sign}{plain}")
 }
 
 #[cfg(test)]
@@ -173,6 +209,18 @@ mod tests {
             ("00000000000000000000000000000000000000000000001.5", "1.5"),
         ] {
             assert_eq!(text(typed).as_deref(), Some(shown), "{typed}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_double_is_that_of_the_text() {
+        let mut units = 1_i128;
+        for step in 0..2_000_i128 {
+            units = units.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step) >> (step % 19);
+            for value in [units, -units, units % UNIT, units / UNIT * UNIT, step] {
+                let decimal = Decimal(value.max(-i128::MAX));
+                assert_eq!(Ok(decimal.to_f64()), decimal.to_string().parse::<f64>(), "{decimal}");
+            }
         }
     }
 
@@ -217,6 +265,8 @@ mod tests {
             ("1e999999999999", None),
             ("120.50e+1", Some("1205")),
             ("12", Some("12")),
+            ("e5", None),
+            ("-.e5", None),
         ] {
             assert_eq!(json(typed).as_deref(), shown, "{typed}");
         }

@@ -24,6 +24,9 @@ pub enum AggregateError {
         /// The limit.
         max: usize,
     },
+    /// A partial that was computed by older rules than the query names.
+    #[error("a partial aggregate was computed by rules of an older version")]
+    OlderRules,
     /// A partial that this version does not understand.
     #[error("a partial aggregate is malformed: {0}")]
     Partial(String),

@@ -11,9 +11,10 @@
 use crate::error::excerpt;
 use crate::json_paths::JsonPaths;
 use crate::lexer::{Token, tokens};
+use crate::number::Number;
 use crate::row::Row;
 use crate::scalar::Scalar;
-use crate::{AggregateError, Decimal, JsonPath, Result};
+use crate::{AggregateError, JsonPath, Result};
 use std::cmp::Ordering;
 
 /// Conditions inside conditions at most: evaluation recurses.
@@ -219,12 +220,9 @@ impl Parser<'_> {
             "true" => Operand::Literal(Scalar::Bool(true)),
             "false" => Operand::Literal(Scalar::Bool(false)),
             "null" => Operand::Literal(Scalar::Null),
-            _ => match word.parse::<f64>() {
-                Ok(float) if !float.is_nan() => {
-                    let exact = Decimal::parse_json(word.as_bytes());
-                    Operand::Literal(Scalar::Number { exact, float })
-                }
-                _ => {
+            _ => match Number::literal(&word) {
+                Some(number) => Operand::Literal(Scalar::of_number(number)),
+                None => {
                     return Err(bad(format!(
                         "{:?} is no value, key, json:PATH or literal (text stands in quotes)",
                         excerpt(&word)
@@ -268,6 +266,31 @@ mod tests {
         assert!(holds("value>=-3 and value<=-3", "k", "-3", "i64"));
         assert!(holds("value < inf", "k", "1e300", "f64"));
         assert!(holds("10 > value", "k", "9", "text"));
+        let id = "json:id = 200000000000000000001";
+        assert!(holds(id, "k", r#"{"id":200000000000000000001}"#, "text"));
+        assert!(!holds(id, "k", r#"{"id":200000000000000000002}"#, "text"));
+        assert!(holds(
+            "value > 1e301 and value < 1.1e301",
+            "k",
+            "1000000000000000000001e280",
+            "text"
+        ));
+        assert!(
+            holds("value < 1e999", "k", "1e998", "text")
+                && !holds("value < 1e999", "k", "1e1000", "text")
+        );
+        assert!(holds(
+            "value = 0.1 and json:x = 0.1000000000000000000000001 or value=0.1",
+            "k",
+            "0.1",
+            "f64"
+        ));
+        // What cannot be added up is compared all the same: the row counts, as skipped.
+        for (value, source) in
+            [("1e999", "f64"), ("99999999999999999999", "i64"), ("1e400", "text")]
+        {
+            assert!(holds("value > 5", "k", value, source), "{value} as {source}");
+        }
         assert!(!holds("value > 10", "k", "9", "text"), "not as text");
     }
 
@@ -299,6 +322,11 @@ mod tests {
         assert!(h("not not value = 5"));
         assert!(!h("NOT (value = 5 AND key != 'x')"));
         assert!(h(r#"json:["country"] = 'C\H'"#));
+        let odd = r#"{"a]b":1,"x y":2,"p=q[":3,"d":[4,5]}"#;
+        let h = |condition: &str| holds(condition, "k", odd, "text");
+        assert!(h(r#"json:["a]b"] = 1 and json:["x y"]=2"#));
+        assert!(h(r#"(json:["p=q["] = 3) and json:d[1] = 5 and json:$.d[0] = 4"#));
+        assert!(!h(r#"json:["a]b"] = 2"#));
     }
 
     #[test]

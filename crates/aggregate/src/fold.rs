@@ -2,11 +2,9 @@
 
 use crate::numbers::Needs;
 use crate::row::Row;
-use crate::value::Number;
 use crate::{Partial, Query, Result};
-use std::borrow::Cow;
 
-/// Sketches grow as rows come: how often that is looked at.
+/// The sketch of different values grows as rows come: how often that is looked at.
 const MEASURE_EVERY: u64 = 1024;
 
 /// Folds rows, one after the other.
@@ -21,7 +19,7 @@ pub struct Fold<'q> {
 impl<'q> Fold<'q> {
     /// Nothing folded yet.
     pub fn new(query: &'q Query) -> Self {
-        let needs = Needs::of(&query.functions, query.source.is_float());
+        let needs = Needs::of(query);
         Self { query, needs, partial: Partial::new(), last: None }
     }
 
@@ -42,30 +40,23 @@ impl<'q> Fold<'q> {
             return Ok(());
         }
         let part = row.part();
-        let number = part.and_then(|part| query.source.number(part));
-        let mut before = None;
-        if (self.needs.distinct || self.needs.quantiles) && group.rows.is_multiple_of(MEASURE_EVERY)
-        {
-            before = Some(group.size_bytes());
-        }
+        let number = part.and_then(|part| query.number(part));
+        let mut grown = 0;
         if let Some(numbers) = &mut group.numbers {
-            match number {
-                Some(number) => numbers.add(number),
-                None => {
-                    group.skipped += 1;
-                }
+            match number.as_ref().and_then(|number| numbers.add(number)) {
+                Some(more) => grown = more,
+                None => group.skipped += 1,
             }
         }
         if let (Some(distinct), Some(part)) = (&mut group.distinct, part) {
-            // Numbers by what they are, everything else by how it is written.
-            match number {
-                Some(Number::Decimal(decimal)) => distinct.add(&decimal.0.to_le_bytes()),
-                Some(Number::Float(float)) => distinct.add(&(float + 0.0).to_le_bytes()),
-                None => distinct.add(&tagged(&query.source.text(part))),
+            let is_due = group.rows.is_multiple_of(MEASURE_EVERY);
+            let before = if is_due { distinct.size_bytes() } else { 0 };
+            distinct.add(number.as_ref(), &query.source, part, query.rules);
+            if is_due {
+                grown += distinct.size_bytes().saturating_sub(before);
             }
         }
-        if let Some(before) = before {
-            let grown = group.size_bytes().saturating_sub(before);
+        if grown > 0 {
             self.partial.grew(grown)?;
         }
         Ok(())
@@ -76,7 +67,7 @@ impl<'q> Fold<'q> {
         let name = match &self.query.group_by {
             // One group for all rows, which stands under the name of none.
             None => None,
-            Some(by) => by.group(row.key, || row.json(self.query.group_slot?)),
+            Some(by) => by.group(row.key, self.query.rules, || row.json(self.query.group_slot?)),
         };
         if let Some(last) = self.last
             && self.partial.groups[last].name.as_deref() == name.as_deref()
@@ -91,15 +82,5 @@ impl<'q> Fold<'q> {
     /// What the rows come to.
     pub fn finish(self) -> Partial {
         self.partial
-    }
-}
-
-/// Text in a form that no number has.
-fn tagged(text: &[u8]) -> Cow<'_, [u8]> {
-    // Numbers are 8 or 16 bytes: text of that length gets one more.
-    if matches!(text.len(), 8 | 16) {
-        Cow::Owned([text, &[0]].concat())
-    } else {
-        Cow::Borrowed(text)
     }
 }

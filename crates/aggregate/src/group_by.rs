@@ -2,7 +2,8 @@
 
 use crate::error::excerpt;
 use crate::value::json_text;
-use crate::{AggregateError, JsonPath, Result};
+use crate::{AggregateError, JsonPath, Result, Rules};
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -28,9 +29,13 @@ pub enum GroupBy {
 
 impl GroupBy {
     /// The group of a row, of which `json` is what stands at the path; none is the group `null`.
+    ///
+    /// What stands in JSON names a group as it is written there. A string names one by what it says,
+    /// unless that would be the name of something else: "5" keeps its quotes, since 5 has none.
     pub(crate) fn group<'a>(
         &self,
         key: &'a [u8],
+        rules: Rules,
         json: impl FnOnce() -> Option<&'a str>,
     ) -> Option<Cow<'a, [u8]>> {
         match self {
@@ -45,10 +50,26 @@ impl GroupBy {
             }
             Self::Json(..) => match json()? {
                 "null" => None,
-                text => Some(json_text(text.as_bytes())),
+                text => {
+                    let name = json_text(text.as_bytes());
+                    if rules >= Rules::Second && text.starts_with('"') && is_json(&name) {
+                        let quoted = std::str::from_utf8(&name).ok().map(serde_json::to_string);
+                        return Some(quoted?.ok()?.into_bytes().into());
+                    }
+                    Some(name)
+                }
             },
         }
     }
+}
+
+/// Whether this is JSON as it would stand in a value: without space around it.
+fn is_json(text: &[u8]) -> bool {
+    let may_begin =
+        |b: &u8| matches!(b, b'"' | b'[' | b'{' | b'-' | b't' | b'f' | b'n') || b.is_ascii_digit();
+    text.first().is_some_and(may_begin)
+        && text.last().is_some_and(|b| !b.is_ascii_whitespace())
+        && serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
@@ -118,7 +139,7 @@ mod tests {
                 GroupBy::Json(path, _) => path.find(value.as_bytes()),
                 _ => None,
             };
-            let group = by.group(key.as_bytes(), json);
+            let group = by.group(key.as_bytes(), Rules::default(), json);
             group.map(|g| String::from_utf8(g.into_owned()).unwrap())
         };
         assert_eq!(group("prefix:3", "abcdef", "").as_deref(), Some("abc"));
@@ -132,6 +153,23 @@ mod tests {
         assert_eq!(group("json:a", "k", r#"{"a":1.0}"#).as_deref(), Some("1.0"));
         assert_eq!(group("json:a", "k", r#"{"a":null}"#), None);
         assert_eq!(group("json:a", "k", "7"), None);
+        // What differs in type differs in name.
+        for (value, name) in [
+            (r#"5"#, "5"),
+            (r#""5""#, r#""5""#),
+            (r#""\"5\"""#, r#""\"5\"""#),
+            (r#""null""#, r#""null""#),
+            (r#""true""#, r#""true""#),
+            (r#""[1]""#, r#""[1]""#),
+            (r#"[1]"#, "[1]"),
+            (r#"" 5""#, " 5"),
+            (r#""5 ""#, "5 "),
+            (r#""5a""#, "5a"),
+            (r#""""#, ""),
+        ] {
+            let row = format!(r#"{{"a":{value}}}"#);
+            assert_eq!(group("json:a", "k", &row).as_deref(), Some(name), "{value}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A path into a JSON value.
 //!
-//! `a.b[0].c`, also with a leading `$.`; a name with other characters in brackets: `["a.b"]`. What is
+//! `a.b[0].c`, also with a leading `$.` (`$id` is a name); a name with other characters in brackets: `["a.b"]`. What is
 //! found is the text as it stands there, so that numbers keep all of their digits.
 
 use crate::error::excerpt;
@@ -29,7 +29,10 @@ impl JsonPath {
                 "the JSON path {text:?} {why}: write for example a.b, a.items[0] or [\"a.b\"]"
             ))
         };
-        let mut rest = text.strip_prefix('$').unwrap_or(text);
+        // A `$` stands for the whole value, unless it begins a name.
+        let whole =
+            text.strip_prefix('$').filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let mut rest = whole.unwrap_or(text);
         let mut steps = Vec::new();
         while !rest.is_empty() {
             if steps.len() == STEPS_MAX {
@@ -113,6 +116,18 @@ mod tests {
             assert_eq!(path.find(broken), None);
         }
         assert_eq!(JsonPath::parse("$").unwrap().find(b"12"), Some("12"));
+        let both = br#"{"id":1,"$id":2,"a":{"$b":3},"$":4}"#;
+        let find = |path: &str| JsonPath::parse(path).unwrap().find(both);
+        for (path, found) in [
+            ("$id", "2"),
+            ("$.id", "1"),
+            ("$.$id", "2"),
+            ("a.$b", "3"),
+            (r#"["$"]"#, "4"),
+            (r#"$["id"]"#, "1"),
+        ] {
+            assert_eq!(find(path), Some(found), "{path}");
+        }
     }
 
     #[test]

@@ -70,16 +70,16 @@ fn quoted(rest: &str, quote: char) -> Result<(Token, usize)> {
 }
 
 fn word(rest: &str) -> (Token, usize) {
-    // A JSON path may hold quoted names in brackets.
-    let mut in_brackets = false;
-    let end = rest.char_indices().find(|(_, c)| {
-        match c {
-            '[' => in_brackets = true,
-            ']' => in_brackets = false,
-            _ => {}
-        }
-        !in_brackets && (c.is_whitespace() || "()=!<>'\"".contains(*c))
-    });
-    let end = end.map_or(rest.len(), |(at, _)| at);
+    // A JSON path may hold names in brackets: quoted ones end with `"]`, as `JsonPath` reads them.
+    let mut end = 0;
+    while let Some(c) = rest[end..].chars().next() {
+        let close = match &rest[end..] {
+            part if part.starts_with("[\"") => part[2..].find("\"]").map(|at| at + 4),
+            part if part.starts_with('[') => part.find(']').map(|at| at + 1),
+            _ if c.is_whitespace() || "()=!<>'\"".contains(c) => break,
+            _ => Some(c.len_utf8()),
+        };
+        end = close.map_or(rest.len(), |len| end + len);
+    }
     (Token::Word(rest[..end].to_owned()), end)
 }

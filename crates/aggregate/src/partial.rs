@@ -1,13 +1,11 @@
 //! A part of an answer.
 
-use crate::numbers::{Needs, Numbers};
+use crate::numbers::{Needs, Numbers, Wide};
 use crate::sketches::Distinct;
-use crate::{AggregateError, Query, Result};
+use crate::{AggregateError, Query, Result, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The first byte of a partial on the wire. Another number means another layout.
-const FORMAT: u8 = 1;
 /// Memory that the groups of one answer may take, and bytes of a partial on the wire.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -169,15 +167,19 @@ impl Partial {
         parts
     }
 
-    /// As it travels.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![FORMAT];
-        bincode::serde::encode_into_std_write(
-            &self.groups,
-            &mut bytes,
-            bincode::config::standard(),
-        )
-        .map_err(|e| AggregateError::Partial(e.to_string()))?;
+    /// As it travels: the number of the rules, the groups, and from the second rules on what those
+    /// groups have of it that the first do not know, by their places.
+    pub fn encode(&self, query: &Query) -> Result<Vec<u8>> {
+        let mut bytes = vec![query.rules.number() as u8];
+        let config = bincode::config::standard();
+        let bad = |e: bincode::error::EncodeError| AggregateError::Partial(e.to_string());
+        bincode::serde::encode_into_std_write(&self.groups, &mut bytes, config).map_err(bad)?;
+        if query.rules >= Rules::Second {
+            let wide = self.groups.iter().enumerate();
+            let wide = wide.filter_map(|(at, group)| Some((at, group.numbers.as_ref()?.wide()?)));
+            let wide: Vec<(usize, &Wide)> = wide.collect();
+            bincode::serde::encode_into_std_write(&wide, &mut bytes, config).map_err(bad)?;
+        }
         Ok(bytes)
     }
 
@@ -185,17 +187,32 @@ impl Partial {
     pub fn decode(bytes: &[u8], query: &Query) -> Result<Self> {
         let bad = |why: String| AggregateError::Partial(why);
         let (&format, rest) = bytes.split_first().ok_or_else(|| bad("it is empty".to_owned()))?;
-        if format != FORMAT {
+        let wanted = query.rules.number();
+        if format > 0 && u32::from(format) < wanted {
+            return Err(AggregateError::OlderRules);
+        }
+        if u32::from(format) != wanted {
             return Err(bad(format!("unknown format {format}")));
         }
         let config = bincode::config::standard().with_limit::<BYTES_MAX>();
-        let (groups, read): (Vec<Group>, _) =
+        let (mut groups, mut read): (Vec<Group>, _) =
             bincode::serde::decode_from_slice(rest, config).map_err(|e| bad(e.to_string()))?;
+        if query.rules >= Rules::Second {
+            let (wide, more): (Vec<(usize, Wide)>, _) =
+                bincode::serde::decode_from_slice(&rest[read..], config)
+                    .map_err(|e| bad(e.to_string()))?;
+            read += more;
+            for (at, wide) in wide {
+                let numbers = groups.get_mut(at).and_then(|group| group.numbers.as_mut());
+                let numbers = numbers.ok_or_else(|| bad("decimals of no group".to_owned()))?;
+                numbers.set_wide(wide).map_err(bad)?;
+            }
+        }
         if read != rest.len() {
             return Err(bad("bytes follow its end".to_owned()));
         }
         let mut partial = Self::new();
-        let needs = Needs::of(&query.functions, query.source.is_float());
+        let needs = Needs::of(query);
         for group in groups {
             let fits = group.numbers.is_some() == needs.numbers
                 && group.distinct.is_some() == needs.distinct

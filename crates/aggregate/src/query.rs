@@ -1,7 +1,8 @@
 //! What is asked.
 
 use crate::json_paths::JsonPaths;
-use crate::{AggregateError, Filter, Functions, GroupBy, Result, ValueSource};
+use crate::number::Number;
+use crate::{AggregateError, Decimal, Filter, Functions, GroupBy, Result, Rules, ValueSource};
 
 /// Groups of one answer, unless the query says otherwise.
 pub const GROUPS_MAX_DEFAULT: u32 = 10_000;
@@ -33,6 +34,7 @@ pub struct Query {
     pub(crate) filter: Option<Filter>,
     pub(crate) group_by: Option<GroupBy>,
     pub(crate) groups_max: usize,
+    pub(crate) rules: Rules,
     /// Every JSON path of the query; the slots of the two that are not in the condition.
     pub(crate) paths: JsonPaths,
     pub(crate) source_slot: Option<usize>,
@@ -79,10 +81,31 @@ impl Query {
                 0 => GROUPS_MAX_DEFAULT as usize,
                 max => max as usize,
             },
+            rules: Rules::default(),
             paths,
             source_slot,
             group_slot,
         })
+    }
+
+    /// The same, computed by `rules`.
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The number that a part of a value stands for.
+    #[inline]
+    pub(crate) fn number(&self, part: &[u8]) -> Option<Number> {
+        if self.rules < Rules::Second && self.source == ValueSource::Text {
+            // Without exponents.
+            return Decimal::parse(part).map(Number::Decimal);
+        }
+        self.source.number(part)
+    }
+
+    /// By which rules it is computed.
+    pub fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// What is computed.

@@ -1,17 +1,17 @@
 //! What a comparison compares.
 
-use crate::value::{Number, is_json_number, json_text};
-use crate::{Decimal, ValueSource};
+use crate::ValueSource;
+use crate::number::Number;
+use crate::value::{is_json_number, json_text};
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 /// One side of a comparison, in one row.
 #[derive(Debug, Clone)]
 pub(crate) enum Scalar<'a> {
-    Number {
-        exact: Option<Decimal>,
-        float: f64,
-    },
+    /// With the double that is nearest, once it was looked at.
+    Number(Number, OnceLock<f64>),
     Text(Cow<'a, [u8]>),
     Bool(bool),
     Null,
@@ -26,10 +26,9 @@ impl<'a> Scalar<'a> {
             "true" => Self::Bool(true),
             "false" => Self::Bool(false),
             "null" => Self::Null,
-            text if is_json_number(text.as_bytes()) => Self::Number {
-                exact: Decimal::parse_json(text.as_bytes()),
-                float: text.parse().ok()?,
-            },
+            text if is_json_number(text.as_bytes()) => {
+                Self::of_number(Number::decimal(text.as_bytes())?)
+            }
             text if text.starts_with('"') => Self::Text(json_text(text.as_bytes())),
             _ => return None,
         })
@@ -37,15 +36,24 @@ impl<'a> Scalar<'a> {
 
     /// What the part of a value stands for that `source` looks at.
     pub fn of_value(part: &'a [u8], source: &ValueSource) -> Self {
-        Self::Value(source.number(part), source.text(part))
+        Self::Value(source.compared(part), source.text(part))
     }
 
-    fn number(&self) -> Option<(Option<Decimal>, f64)> {
+    pub fn of_number(number: Number) -> Self {
+        Self::Number(number, OnceLock::new())
+    }
+
+    fn number(&self) -> Option<&Number> {
         match self {
-            Self::Number { exact, float } => Some((*exact, *float)),
-            Self::Value(Some(Number::Decimal(exact)), _) => Some((Some(*exact), exact.to_f64())),
-            Self::Value(Some(Number::Float(float)), _) => Some((None, *float)),
+            Self::Number(number, _) | Self::Value(Some(number), _) => Some(number),
             _ => None,
+        }
+    }
+
+    fn float(&self) -> Option<f64> {
+        match self {
+            Self::Number(number, float) => Some(*float.get_or_init(|| number.to_f64())),
+            _ => self.number().map(Number::to_f64),
         }
     }
 
@@ -63,8 +71,11 @@ impl<'a> Scalar<'a> {
             (Self::Null, Scalar::Null) => Some(Ordering::Equal),
             (Self::Text(_), _) | (_, Scalar::Text(_)) => Some(self.text()?.cmp(other.text()?)),
             _ => match (self.number()?, other.number()?) {
-                ((Some(a), _), (Some(b), _)) => Some(a.cmp(&b)),
-                ((_, a), (_, b)) => a.partial_cmp(&b),
+                // With a double on one side, both as doubles.
+                (Number::Float(_), _) | (_, Number::Float(_)) => {
+                    self.float()?.partial_cmp(&other.float()?)
+                }
+                (a, b) => a.compare(b),
             },
         }
     }

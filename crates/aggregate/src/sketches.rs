@@ -1,9 +1,12 @@
 //! Sketches: answers that are near, from little memory, and that do not depend on how the rows
 //! were divided.
 
+use crate::number::Number;
+use crate::{Rules, ValueSource};
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 use serde::{Deserialize, Serialize};
 use sketches_ddsketch::{Config, DDSketch};
+use std::borrow::Cow;
 
 /// 2¹² registers of a byte: a standard error of 1.04 / √4096 = 1.6 %.
 const LG_REGISTERS: u8 = 12;
@@ -21,8 +24,34 @@ impl Default for Distinct {
 }
 
 impl Distinct {
-    pub fn add(&mut self, value: &[u8]) {
-        self.0.update(value);
+    /// Adds a part of a value: numbers by what they are, everything else by how it is written.
+    pub fn add(
+        &mut self,
+        number: Option<&Number>,
+        source: &ValueSource,
+        part: &[u8],
+        rules: Rules,
+    ) {
+        if rules < Rules::Second {
+            return match number {
+                Some(Number::Decimal(decimal)) => self.0.update(&decimal.0.to_le_bytes()[..]),
+                Some(Number::Float(float)) => self.0.update(&(float + 0.0).to_le_bytes()[..]),
+                _ => self.0.update(&*padded(&source.text(part))),
+            };
+        }
+        // Of each kind under its own tag.
+        match number {
+            Some(Number::Decimal(decimal)) => self.0.update((0_u8, decimal.0)),
+            Some(Number::Float(float)) => self.0.update((1_u8, (float + 0.0).to_bits())),
+            Some(Number::Big(big)) => {
+                self.0.update((2_u8, big.is_negative(), big.digits(), big.exponent()));
+            }
+            None if source.path().is_none() || part.starts_with(b"\"") => {
+                self.0.update((3_u8, &*source.text(part)));
+            }
+            // null, true, arrays, objects: the texts that say so are strings.
+            None => self.0.update((4_u8, part)),
+        }
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -63,13 +92,25 @@ impl TryFrom<Vec<u8>> for Distinct {
     }
 }
 
+/// Text in a form that no number of the first rules has, which are 8 or 16 bytes.
+fn padded(text: &[u8]) -> Cow<'_, [u8]> {
+    if matches!(text.len(), 8 | 16) {
+        Cow::Owned([text, &[0]].concat())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 /// Relative error of a quantile.
 const ERROR: f64 = 0.01;
-/// Buckets on each side of zero: with 1 % error they span a factor of 10³⁵; what lies lower falls
-/// into the lowest.
-const BUCKETS: u32 = 4096;
-/// Below this a number counts as zero.
-const SMALLEST: f64 = 1e-300;
+/// Buckets on each side of zero, of which there are as many as lie between the least and the greatest
+/// number: with 1 % error all doubles fall into 72,711 of them.
+const BUCKETS: u32 = 576 * 128;
+/// Up to this a number counts as zero.
+const SMALLEST: f64 = 5e-324;
+/// Both by the first rules: a factor of 10³⁵; what lies lower falls into the lowest.
+const FIRST_BUCKETS: u32 = 4096;
+const FIRST_SMALLEST: f64 = 1e-300;
 
 /// The distribution of numbers.
 #[derive(Clone, Serialize, Deserialize)]
@@ -79,14 +120,18 @@ pub(crate) struct Quantiles {
     above: u64,
 }
 
-impl Default for Quantiles {
-    fn default() -> Self {
-        Self { sketch: DDSketch::new(Config::new(ERROR, BUCKETS, SMALLEST)), below: 0, above: 0 }
-    }
-}
-
 impl Quantiles {
-    pub fn add(&mut self, value: f64) {
+    pub fn new(rules: Rules) -> Self {
+        let config = match rules {
+            Rules::First => Config::new(ERROR, FIRST_BUCKETS, FIRST_SMALLEST),
+            Rules::Second => Config::new(ERROR, BUCKETS, SMALLEST),
+        };
+        Self { sketch: DDSketch::new(config), below: 0, above: 0 }
+    }
+
+    /// Adds a number; returns by how many bytes it has grown.
+    pub fn add(&mut self, value: f64) -> usize {
+        let before = self.sketch.length();
         if value == f64::INFINITY {
             self.above += 1;
         } else if value == f64::NEG_INFINITY {
@@ -95,6 +140,7 @@ impl Quantiles {
             // Minus zero is zero: which of the two came first must not show.
             self.sketch.add(value + 0.0);
         }
+        (self.sketch.length() - before) * size_of::<u64>()
     }
 
     pub fn merge(&mut self, other: &Self) -> Result<(), String> {

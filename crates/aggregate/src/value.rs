@@ -1,6 +1,7 @@
 //! What the value of a row means.
 
 use crate::error::excerpt;
+use crate::number::Number;
 use crate::{AggregateError, Decimal, JsonPath, Result};
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 /// How a value becomes a number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ValueSource {
-    /// Decimal text: sign, digits, up to 18 fraction digits.
+    /// Decimal text: sign, digits with or without a point, an exponent or none.
     #[default]
     Text,
     /// A whole number of 64 bits as decimal text.
@@ -18,7 +19,7 @@ pub enum ValueSource {
     I64Le,
     /// The same as 8 bytes, the highest first.
     I64Be,
-    /// A double as text: `1.5`, `2e10`, `inf`, `NaN`.
+    /// A double as text: `1.5`, `2e10`, `inf`. What is beyond the largest double is none.
     F64,
     /// A double as 8 bytes, the lowest first.
     F64Le,
@@ -28,13 +29,6 @@ pub enum ValueSource {
     Json(JsonPath, String),
     /// A number inside a JSON value, taken as a double.
     JsonF64(JsonPath, String),
-}
-
-/// A number, in one of the two models.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Number {
-    Decimal(Decimal),
-    Float(f64),
 }
 
 impl ValueSource {
@@ -61,22 +55,26 @@ impl ValueSource {
         let text = |part| std::str::from_utf8(part).ok();
         let float = |value: f64| (!value.is_nan()).then_some(Number::Float(value));
         match self {
-            Self::Text => Decimal::parse(part).map(Number::Decimal),
+            Self::Text => Number::decimal(part),
             Self::I64 => text(part)?.parse().ok().map(|v| Number::Decimal(Decimal::from_i64(v))),
             Self::I64Le => part.try_into().ok().map(|bytes| integer(bytes, true)),
             Self::I64Be => part.try_into().ok().map(|bytes| integer(bytes, false)),
-            Self::F64 => text(part)?.parse().ok().and_then(float),
+            Self::F64 => parse_double(part).and_then(float),
             Self::F64Le => part.try_into().ok().map(f64::from_le_bytes).and_then(float),
             Self::F64Be => part.try_into().ok().map(f64::from_be_bytes).and_then(float),
-            Self::Json(..) => {
-                is_json_number(part).then(|| Decimal::parse_json(part))?.map(Number::Decimal)
-            }
-            Self::JsonF64(..) => {
-                if !is_json_number(part) {
-                    return None;
-                }
-                text(part)?.parse().ok().filter(|v: &f64| v.is_finite()).map(Number::Float)
-            }
+            Self::Json(..) => is_json_number(part).then(|| Number::decimal(part))?,
+            Self::JsonF64(..) => is_json_number(part).then(|| parse_double(part))?.and_then(float),
+        }
+    }
+
+    /// What a part of a value is compared as: also the number that it is if it is one that cannot be
+    /// added up. A row must not be left out of everything without being counted.
+    pub(crate) fn compared(&self, part: &[u8]) -> Option<Number> {
+        let number = self.number(part);
+        match self {
+            Self::I64 | Self::F64 => number.or_else(|| Number::decimal(part)),
+            Self::JsonF64(..) if is_json_number(part) => number.or_else(|| Number::decimal(part)),
+            _ => number,
         }
     }
 
@@ -87,6 +85,13 @@ impl ValueSource {
             _ => Cow::Borrowed(part),
         }
     }
+}
+
+/// A double as text. Digits that come to more than the largest double are not infinity, which has a
+/// name of its own.
+fn parse_double(text: &[u8]) -> Option<f64> {
+    let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (value.is_finite() || !text.iter().any(u8::is_ascii_digit)).then_some(value)
 }
 
 /// What a JSON string says; the text itself for what is no string.

@@ -130,7 +130,7 @@ pub const FIELDS: &[(&str, Bound, &str)] = &[
         "crates/aggregate/src/function.rs",
     ),
     ("isotherm.v1.AggregateFigure.name", Bytes(WORD), "crates/aggregate/src/function.rs"),
-    ("isotherm.v1.AggregateFigure.digits", Bytes(512), "the digits of a sum"),
+    ("isotherm.v1.AggregateFigure.digits", Bytes(1024), "the digits of a sum"),
     ("isotherm.internal.v1.KeyRange.start", Bytes(BOUND_BYTES_MAX), "node/src/service/convert.rs"),
     ("isotherm.internal.v1.KeyRange.end", Bytes(BOUND_BYTES_MAX), "node/src/service/convert.rs"),
     (

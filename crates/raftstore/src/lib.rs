@@ -31,7 +31,7 @@ mod type_config;
 
 pub use command::{OpResult, Refusal, WriteOp, WriteOutcome, WriteRequest};
 pub use group::{Group, GroupError, GroupOpenError, GroupOptions, Leadership, Machine, Part};
-pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey};
+pub use heat::{HeatMeter, HeatRates, RangeHeat, SampledKey, ScannedRows};
 pub use replica::{Page, PageRead, PointRead, ReplicaMark, ReplicaStatus};
 pub use sender::{FrameHeader, FrameReceiver, FrameSink, FrameSource, PeerSender, SendError};
 pub use store::{

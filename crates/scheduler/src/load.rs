@@ -25,6 +25,9 @@ pub struct KeySample {
     pub key: Key,
     /// Its share of the sample, any unit.
     pub weight: f64,
+    /// It is a row that a scan came by; otherwise it was read or written by itself.
+    #[serde(default)]
+    pub is_scanned: bool,
 }
 
 /// The load of a range as its leader reports it.

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod build_info;
+mod catalogue;
 mod cpu;
 mod http;
 mod logs;

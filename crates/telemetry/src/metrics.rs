@@ -26,7 +26,9 @@ impl MetricsHandle {
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
             // Another recorder was installed by somebody else: then ours shows nothing.
-            let _ = metrics::set_global_recorder(recorder);
+            if metrics::set_global_recorder(recorder).is_ok() {
+                crate::catalogue::describe();
+            }
             handle
         });
         Self(handle.clone())
@@ -34,9 +36,8 @@ impl MetricsHandle {
 
     /// Everything, in Prometheus' text form.
     pub fn render(&self) -> String {
-        process::record();
         self.0.run_upkeep();
-        self.0.render()
+        self.0.render() + &process::render()
     }
 
     /// Keeps histograms from growing while nobody asks.

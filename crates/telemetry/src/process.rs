@@ -1,6 +1,7 @@
 //! What the kernel says of this process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt::Write;
 use std::fs;
 
 /// How many files the process may have open.
@@ -38,20 +39,25 @@ pub fn raise_file_limit() -> FileLimit {
     now
 }
 
-/// Records memory, CPU time and open files as metrics. What cannot be read is left out.
-pub(crate) fn record() {
-    if let Some(bytes) = resident_bytes() {
-        metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+/// Memory, CPU time and open files in Prometheus' text form. What cannot be read is left out. Not through
+/// the recorder: its counters are whole numbers, and CPU time is a counter of fractions.
+pub(crate) fn render() -> String {
+    let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+    let limit = getrlimit(Resource::Nofile).current.map(|files| files as f64);
+    let resident = resident_bytes().map(|bytes| bytes as f64);
+    let figures = [
+        ("gauge", "process_resident_memory_bytes", "Resident memory", resident),
+        ("counter", "process_cpu_seconds_total", "User and system CPU time", cpu_seconds()),
+        ("gauge", "process_max_fds", "Files that the process may have open", limit),
+        ("gauge", "process_open_fds", "Files that the process has open", open),
+    ];
+    let mut text = String::new();
+    for (kind, name, help, figure) in figures {
+        if let Some(figure) = figure {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {figure}\n\n");
+        }
     }
-    if let Some(seconds) = cpu_seconds() {
-        metrics::gauge!("process_cpu_seconds_total").set(seconds);
-    }
-    if let Some(files) = getrlimit(Resource::Nofile).current {
-        metrics::gauge!("process_max_fds").set(files as f64);
-    }
-    if let Ok(files) = fs::read_dir("/proc/self/fd") {
-        metrics::gauge!("process_open_fds").set(files.count() as f64);
-    }
+    text
 }
 
 fn resident_bytes() -> Option<u64> {

@@ -7,7 +7,6 @@ use super::meta::Meta;
 use crate::config::MetaConfig;
 use crate::error::MetaError;
 use crate::machine::{Founding, MetaMachine};
-use crate::metrics as names;
 use crate::oracle::Oracle;
 use crate::service::Service;
 use isotherm_links::{Inbox, Outbox};
@@ -53,7 +52,6 @@ pub async fn run(config: MetaConfig, stop: CancellationToken) -> Result<(), Meta
     config.check()?;
     // The ports come first: a port in use must not cost a start of the group.
     let (grpc, http) = (listen(config.listen)?, listen(config.http_addr())?);
-    names::describe();
     let member = Member::open(&config).await?;
     let ended = member.serve(grpc, http, stop).await;
     member.close().await;

@@ -40,7 +40,7 @@ impl Meta {
         let Some(to) = to.filter(|to| *to > current) else { return Ok(()) };
         match self.propose(Command::RaiseSafePoint { to }, Some(term)).await? {
             Reply::Refused(why) => tracing::warn!(why, %to, "the safe point was not raised"),
-            _ => metrics::gauge!(names::SAFE_POINT_MS).set(to.physical_ms() as f64),
+            _ => metrics::gauge!(names::SAFE_POINT_SECONDS).set(to.physical_ms() as f64 / 1000.0),
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ impl From<pb::RangeLoad> for Load {
             bytes <= limits::SAMPLE_BYTES_MAX
         };
         let keys = keys.take(SAMPLE_MAX).take_while(within);
-        let sample = keys.map(|s| KeySample { key: own(s.key), weight: s.weight });
+        let sample =
+            keys.map(|s| KeySample { key: own(s.key), weight: s.weight, is_scanned: s.is_scanned });
         let load = RangeLoad { fast, slow, sample: sample.collect() };
         Self { load, middle: Some(said.middle).filter(fits).map(own) }
     }
@@ -73,12 +74,17 @@ pub fn load_message(range: RangeId, load: &RangeLoad, with_sample: bool) -> pb::
         cores: r.cores,
     };
     let sample = load.sample.iter().filter(|_| with_sample);
+    let key = |s: &KeySample| pb::KeySample {
+        key: s.key.clone(),
+        weight: s.weight,
+        is_scanned: s.is_scanned,
+    };
     pb::RangeLoad {
         range_id: range.get(),
         term: 0,
         fast: Some(rates(&load.fast)),
         slow: Some(rates(&load.slow)),
-        sample: sample.map(|s| pb::KeySample { key: s.key.clone(), weight: s.weight }).collect(),
+        sample: sample.map(key).collect(),
         middle: Key::new(),
     }
 }
@@ -170,7 +176,10 @@ mod tests {
     }
 
     fn sampled(keys: impl IntoIterator<Item = Key>) -> pb::RangeLoad {
-        let sample = keys.into_iter().map(|key| pb::KeySample { key, weight: 1.0 }).collect();
+        let sample = keys
+            .into_iter()
+            .map(|key| pb::KeySample { key, weight: 1.0, ..Default::default() })
+            .collect();
         pb::RangeLoad { range_id: R.get(), sample, ..pb::RangeLoad::default() }
     }
 
@@ -201,7 +210,11 @@ mod tests {
 
     #[test]
     fn the_keys_of_one_range_are_taken_up_to_their_limit() {
-        let sample = |bytes: usize| pb::KeySample { key: vec![b'k'; bytes].into(), weight: 1.0 };
+        let sample = |bytes: usize| pb::KeySample {
+            key: vec![b'k'; bytes].into(),
+            weight: 1.0,
+            is_scanned: true,
+        };
         let kept =
             |sample| Load::from(pb::RangeLoad { sample, ..Default::default() }).load.sample.len();
         let fits = limits::SAMPLE_BYTES_MAX / limits::KEY_BYTES_MAX;

@@ -11,9 +11,9 @@ use super::aggregate_answer::{Done, Outlet, Piece, blocking};
 use super::answers::AnswerSender;
 use super::convert::{invalid, key_range};
 use futures::{StreamExt, stream};
-use isotherm_aggregate::{AggregateError, Fold, Query, QueryText};
+use isotherm_aggregate::{AggregateError, Fold, Query, QueryText, Rules};
 use isotherm_proto::internal as pb;
-use isotherm_raftstore::{RangeError, SliceBudget, Store};
+use isotherm_raftstore::{RangeError, ScannedRows, SliceBudget, Store};
 use isotherm_types::{Key, KeyRange, RangeId, Timestamp};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -76,7 +76,8 @@ impl Aggregate {
             group_by: query.group_by,
             groups_max: query.groups_max,
         });
-        let query = Arc::new(query.map_err(|e| invalid(e.to_string()))?);
+        let query = query.map_err(|e| invalid(e.to_string()))?;
+        let query = Arc::new(query.under(Rules::agreed(request.rules)));
         if request.at == 0 {
             return Err(invalid("an aggregate without a timestamp"));
         }
@@ -234,6 +235,7 @@ impl Aggregate {
             let started = Instant::now();
             let mut fold = Fold::new(&query);
             let (mut rows, mut bytes, mut examined) = (0_u64, 0_u64, 0_u64);
+            let mut seen = ScannedRows::default();
             let mut failed = None;
             let is_large = snapshot.approximate_size(&owned) > LARGE_BYTES;
             let stopped = snapshot.visit(&owned, at, is_large, |row| {
@@ -241,6 +243,7 @@ impl Aggregate {
                 if let Some(value) = row.value {
                     rows += 1;
                     bytes += (row.key.len() + value.len()) as u64;
+                    seen.see(row.key);
                     if let Err(error) = fold.add(row.key, value) {
                         failed = Some(error);
                         return ControlFlow::Break(());
@@ -257,14 +260,14 @@ impl Aggregate {
             };
             let partial = fold.finish();
             let done = Done { covered, partial, rows, bytes, took: started.elapsed() };
-            Ok(Ok(Some((done, rest, examined))))
+            Ok(Ok(Some((done, rest, examined, seen))))
         };
         let read = self.store.read_span(range, version, span, self.at, SLICE_TIMEOUT, read).await?;
         match read {
-            Ok(Some((done, rest, examined))) => {
+            Ok(Some((done, rest, examined, seen))) => {
                 metrics::counter!("isotherm_scanned_rows_total").increment(done.rows);
                 metrics::counter!("isotherm_scanned_bytes_total").increment(done.bytes);
-                self.store.note_scan(range, examined, done.bytes, span.start());
+                self.store.note_scan(range, examined, done.bytes, &seen);
                 Ok((done, rest))
             }
             Ok(None) => Err(RangeError::EpochMismatch { current: Vec::new() }),

@@ -84,9 +84,9 @@ impl Outlet {
     /// Sends pieces as one answer; whether the client is there. Merging and encoding take long
     /// where groups are many: they do not run on the async threads.
     async fn send(&self, query: &Arc<Query>, pieces: Vec<Piece>) -> bool {
-        let (query, message_bytes) = (query.clone(), self.message_bytes);
+        let (merging, message_bytes) = (query.clone(), self.message_bytes);
         let merged = blocking(move || {
-            let (message, merged) = merge(pieces, &query)?;
+            let (message, merged) = merge(pieces, &merging)?;
             Ok((message, merged.split(message_bytes).into_iter()))
         });
         let (mut message, mut parts) = match merged.await {
@@ -94,8 +94,9 @@ impl Outlet {
             Err(error) => return self.fail(error).await,
         };
         loop {
+            let query = query.clone();
             let encoded = blocking(move || {
-                let part = parts.next().unwrap_or_default().encode();
+                let part = parts.next().unwrap_or_default().encode(&query);
                 part.map(|part| (part, parts)).map_err(|e| RangeError::Internal(e.to_string()))
             });
             let (part, rest) = match encoded.await {

@@ -43,7 +43,7 @@ impl RequestMemory {
     /// Nothing is held yet.
     pub fn new(bytes_max: usize) -> Self {
         let whole = ByteBudget::with_gauge(bytes_max, metrics::gauge!("isotherm_request_bytes"));
-        metrics::gauge!("isotherm_request_bytes_max").set(bytes_max as f64);
+        metrics::gauge!("isotherm_request_limit_bytes").set(bytes_max as f64);
         Self { unary: whole.share(bytes_max / 2), whole }
     }
 

@@ -1,6 +1,6 @@
 //! What the paths of reads and writes count.
 
-use super::Sampler;
+use super::{Sampler, ScannedRows};
 use isotherm_types::Key;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,8 @@ pub struct Heat {
     pub(super) born: Instant,
     reads: AtomicU64,
     scanned: AtomicU64,
+    /// Rows of scans that were offered to the sample.
+    drawn: AtomicU64,
     writes: AtomicU64,
     appends: AtomicU64,
     refused: AtomicU64,
@@ -40,6 +42,7 @@ impl Default for Heat {
             born: Instant::now(),
             reads: AtomicU64::default(),
             scanned: AtomicU64::default(),
+            drawn: AtomicU64::default(),
             writes: AtomicU64::default(),
             appends: AtomicU64::default(),
             refused: AtomicU64::default(),
@@ -55,6 +58,7 @@ impl Default for Heat {
 pub(super) struct Counted {
     pub reads: u64,
     pub scanned: u64,
+    pub drawn: u64,
     pub writes: u64,
     pub appends: u64,
     pub refused: u64,
@@ -69,11 +73,16 @@ impl Heat {
         self.sampler.offer(keys, cost::READ);
     }
 
-    /// A part of a scan or an aggregate: so many rows, of which `key` is one.
-    pub fn note_scan(&self, rows: u64, bytes: u64, key: &Key) {
+    /// A part of a scan or an aggregate: so many rows were examined, and `seen` are some of those that
+    /// were there. What it cost is spread over them: a span has no first key that carries it, and
+    /// where no row was there is no key to name.
+    pub fn note_scan(&self, rows: u64, bytes: u64, seen: &ScannedRows) {
         self.scanned.fetch_add(rows, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.sampler.offer(std::iter::once(key), cost::READ + cost::SCANNED_ROW * rows as f64);
+        let keys = seen.kept();
+        self.drawn.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        let cost = cost::READ + cost::SCANNED_ROW * rows as f64;
+        self.sampler.offer_scanned(keys.iter(), cost / keys.len().max(1) as f64);
     }
 
     /// Keys that the leader is about to write.
@@ -108,6 +117,7 @@ impl Heat {
         Counted {
             reads: self.reads.load(Ordering::Relaxed),
             scanned: self.scanned.load(Ordering::Relaxed),
+            drawn: self.drawn.load(Ordering::Relaxed),
             writes: self.writes.load(Ordering::Relaxed),
             appends: self.appends.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
@@ -122,6 +132,7 @@ impl Counted {
         Self {
             reads: self.reads.saturating_sub(earlier.reads),
             scanned: self.scanned.saturating_sub(earlier.scanned),
+            drawn: self.drawn.saturating_sub(earlier.drawn),
             writes: self.writes.saturating_sub(earlier.writes),
             appends: self.appends.saturating_sub(earlier.appends),
             refused: self.refused.saturating_sub(earlier.refused),
@@ -147,6 +158,22 @@ impl Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cost_of_a_scan_is_spread_over_the_rows_that_it_came_by() {
+        let heat = Heat::default();
+        let mut seen = ScannedRows::default();
+        (0..1_000).for_each(|n: u32| seen.see(&n.to_be_bytes()));
+        heat.note_scan(1_000, 0, &seen);
+        let sample = heat.sampler.sample();
+        let all: f64 = sample.iter().map(|taken| taken.weight).sum();
+        assert!((all - 21.0).abs() < 1e-9, "a read and a thousand rows: {all}");
+        assert!(sample.iter().all(|taken| taken.is_scanned && taken.weight < all / 10.0));
+        // Of a span without a row no key is named.
+        let heat = Heat::default();
+        heat.note_scan(0, 0, &ScannedRows::default());
+        assert!(heat.sampler.sample().is_empty());
+    }
 
     #[test]
     fn the_highest_key_does_not_keep_the_request_that_it_came_with() {

@@ -4,6 +4,7 @@
 //! serve many ranges at once. So the CPU that the whole process used is divided by what the ranges
 //! did, in units of a point read. What was refused or waits is demand and is priced alike.
 
+use super::ScannedRows;
 use super::counters::Counted;
 use super::sampler::SampledKey;
 use crate::replica::Replica;
@@ -161,7 +162,7 @@ impl HeatMeter {
             };
             known.fast.approach(&rates, lasted, FAST);
             known.slow.approach(&rates, lasted, SLOW);
-            replica.heat.sampler.follow(rates.writes + per_second(delta.reads));
+            replica.heat.sampler.follow(rates.writes + per_second(delta.reads + delta.drawn));
             let Some(term) = leads else { continue };
             let age = now.saturating_duration_since(known.since);
             let (fast, slow) =
@@ -190,10 +191,11 @@ impl Store {
         self.replica(range).map(|replica| replica.heat.sampler.sample()).unwrap_or_default()
     }
 
-    /// Notes a part of an aggregate: so many rows of `range`, of which `key` is one.
-    pub fn note_scan(&self, range: RangeId, rows: u64, bytes: u64, key: &isotherm_types::Key) {
+    /// Notes a part of an aggregate: so many rows of `range` were examined, and `seen` are some of those
+    /// that were there.
+    pub fn note_scan(&self, range: RangeId, rows: u64, bytes: u64, seen: &ScannedRows) {
         if let Some(replica) = self.replica(range) {
-            replica.heat.note_scan(rows, bytes, key);
+            replica.heat.note_scan(rows, bytes, seen);
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct SampledKey {
     pub key: Key,
     /// What its operation cost, in units of a point read.
     pub weight: f64,
+    /// Whether it is one of the rows that a scan or an aggregate came by.
+    pub is_scanned: bool,
 }
 
 /// Each operation is taken with the same probability, which follows the rate of operations; so the
@@ -38,8 +40,17 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// Takes some of `keys`, each of which cost `weight`.
+    /// Takes some of `keys`, each of which was read or written at a cost of `weight`.
     pub fn offer<'a>(&self, keys: impl Iterator<Item = &'a Key>, weight: f64) {
+        self.take(keys, weight, false);
+    }
+
+    /// Takes some of the rows that a scan came by, each of which stands for a cost of `weight`.
+    pub fn offer_scanned<'a>(&self, keys: impl Iterator<Item = &'a Key>, weight: f64) {
+        self.take(keys, weight, true);
+    }
+
+    fn take<'a>(&self, keys: impl Iterator<Item = &'a Key>, weight: f64, is_scanned: bool) {
         let chance = self.chance.load(Ordering::Relaxed);
         for key in keys {
             if chance == u32::MAX || fastrand::u32(..) < chance {
@@ -49,7 +60,7 @@ impl Sampler {
                 }
                 // A copy: what came with a request shares the memory of its whole message.
                 let key = Key::copy_from_slice(key);
-                taken.push_back((Instant::now(), SampledKey { key, weight }));
+                taken.push_back((Instant::now(), SampledKey { key, weight, is_scanned }));
             }
         }
     }

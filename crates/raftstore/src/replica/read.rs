@@ -8,6 +8,7 @@
 //! (`store/safe_point.rs`).
 
 use super::Replica;
+use crate::heat::ScannedRows;
 use crate::store::{RangeError, SliceBudget};
 use isotherm_storage::{DataSnapshot, Row, Scanned};
 use isotherm_types::{Key, KeyRange, Timestamp, limits};
@@ -109,8 +110,9 @@ impl Replica {
         });
         let (page, examined) = page.await?;
         let bytes: usize = page.rows.iter().map(|(key, row)| key.len() + row.value.len()).sum();
-        let key = page.rows.first().map_or(page.covered.start(), |(key, _)| key);
-        self.heat.note_scan(examined, bytes as u64, key);
+        let mut seen = ScannedRows::default();
+        page.rows.iter().for_each(|(key, _)| seen.see(key));
+        self.heat.note_scan(examined, bytes as u64, &seen);
         Ok(page)
     }
 

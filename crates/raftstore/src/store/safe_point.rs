@@ -40,7 +40,8 @@ impl StoreContext {
         }
         self.log.put_node_state(RECORD, codec::encode(&to))?;
         self.data.raise_safe_point(to);
-        metrics::gauge!("isotherm_safe_point_ms").set(to.physical_ms() as f64);
+        metrics::gauge!("isotherm_safe_point_timestamp_seconds")
+            .set(to.physical_ms() as f64 / 1000.0);
         Ok(())
     }
 

@@ -76,7 +76,7 @@ impl Store {
             damaged += u64::from(replica.is_damaged());
         }
         let done_ms = now_ms();
-        metrics::gauge!("isotherm_scrub_completed_seconds").set(done_ms as f64 / 1000.0);
+        metrics::gauge!("isotherm_scrub_completed_timestamp_seconds").set(done_ms as f64 / 1000.0);
         metrics::gauge!("isotherm_scrub_damaged_replicas").set(damaged as f64);
         tracing::info!(ranges, bytes, damaged, "all replicas were read and checked");
         let log = self.ctx.log.clone();

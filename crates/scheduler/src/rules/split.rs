@@ -170,6 +170,10 @@ fn heat(pass: &Pass<'_>, i: usize, nodes: usize, mean: f64) -> Result<Plan, Opti
     let fair = mean.clamp(hot, CROWD_MAX * hot);
     let pieces = ((fast.cores / fair).round() as usize).clamp(2, nodes.max(2));
     match split_keys::choose(span, &range.load.sample, pieces) {
+        Cut::FewRows(rows) => Err(Some(format!(
+            "{figures}, but scans and totals of {rows} rows cause it: wherever it is cut, they read both \
+             sides"
+        ))),
         Cut::NoSample => Err(Some(format!("{figures}, but no key was sampled yet to cut at"))),
         Cut::OneKey { key, share, keys, .. } if keys.is_empty() => Err(Some(format!(
             "{figures}, but one key carries {}: {} is its own range already, and one key cannot be \

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// Above this share of the sample one key carries the range, and no cut evens it out.
 const ONE_KEY: f64 = 0.5;
+/// Of fewer rows than this a scan is not cut: every piece would be read by it again.
+const SCANNED_ROWS_MIN: usize = 8;
 /// A cut into two gives each side at least this share.
 const SIDE_MIN: f64 = 0.25;
 
@@ -31,33 +33,57 @@ pub(crate) enum Cut {
         /// Shares of the pieces.
         shares: Vec<f64>,
     },
+    /// Scans and aggregates of so many rows: there is nothing to gain from a cut.
+    FewRows(usize),
     /// Nothing was sampled inside of the span.
     NoSample,
 }
 
+/// A sampled key, once.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Share {
+    pub key: Key,
+    /// Of the whole.
+    pub share: f64,
+    /// Of the whole, by operations on this key alone.
+    pub own: f64,
+}
+
 /// The sampled keys inside of `span`, each once, with their shares of the whole.
-pub(crate) fn shares(span: &KeyRange, sample: &[KeySample]) -> Vec<(Key, f64)> {
-    let mut weights: BTreeMap<&Key, f64> = BTreeMap::new();
+pub(crate) fn shares(span: &KeyRange, sample: &[KeySample]) -> Vec<Share> {
+    let mut weights: BTreeMap<&Key, (f64, f64)> = BTreeMap::new();
     for taken in sample.iter().filter(|s| s.weight > 0.0 && span.contains(&s.key)) {
-        *weights.entry(&taken.key).or_default() += taken.weight;
+        let (weight, own) = weights.entry(&taken.key).or_default();
+        *weight += taken.weight;
+        *own += if taken.is_scanned { 0.0 } else { taken.weight };
     }
-    let all: f64 = weights.values().sum();
-    weights.into_iter().map(|(key, weight)| (key.clone(), weight / all)).collect()
+    let all: f64 = weights.values().map(|(weight, _)| weight).sum();
+    let share = |(key, (weight, own)): (&Key, (f64, f64))| Share {
+        key: key.clone(),
+        share: weight / all,
+        own: own / all,
+    };
+    weights.into_iter().map(share).collect()
 }
 
 /// Where to cut `span` into at most `pieces` of about equal heat.
 pub(crate) fn choose(span: &KeyRange, sample: &[KeySample], pieces: usize) -> Cut {
     let shares = shares(span, sample);
-    let Some((key, share)) = shares.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else {
+    let Some(hottest) = shares.iter().max_by(|a, b| a.own.total_cmp(&b.own)) else {
         return Cut::NoSample;
     };
-    if *share > ONE_KEY || shares.len() == 1 {
-        return isolate(span, &shares, key, *share);
+    // What is done to one key alone decides about that key: a scan comes by all of its rows.
+    let own: f64 = shares.iter().map(|share| share.own).sum();
+    if hottest.own > ONE_KEY || (shares.len() == 1 && own > ONE_KEY) {
+        return isolate(span, &shares, hottest);
+    }
+    if own <= ONE_KEY && shares.len() < SCANNED_ROWS_MIN {
+        return Cut::FewRows(shares.len());
     }
     // What lies left of a cut at each key; a cut at the first key of the span is none.
     let mut left = 0.0;
     let mut cuts = Vec::with_capacity(shares.len());
-    for (key, share) in &shares {
+    for Share { key, share, .. } in &shares {
         if left > 0.0 || key != span.start() {
             cuts.push((key.clone(), left));
         }
@@ -84,7 +110,7 @@ pub(crate) fn choose(span: &KeyRange, sample: &[KeySample], pieces: usize) -> Cu
 /// The key with half of the sample on each side, if there is one inside.
 pub(crate) fn median(span: &KeyRange, sample: &[KeySample]) -> Option<Key> {
     let mut left = 0.0;
-    for (key, share) in shares(span, sample) {
+    for Share { key, share, .. } in shares(span, sample) {
         if left + share / 2.0 >= 0.5 && key != *span.start() {
             return Some(key);
         }
@@ -106,9 +132,10 @@ fn with_shares(cuts: &[(Key, f64)]) -> (Vec<Key>, Vec<f64>) {
     (cuts.iter().map(|(key, _)| key.clone()).collect(), shares)
 }
 
-fn isolate(span: &KeyRange, shares: &[(Key, f64)], key: &Key, share: f64) -> Cut {
-    let point = KeyRange::point(key);
-    let below: f64 = shares.iter().filter(|(k, _)| k < key).map(|(_, share)| share).sum();
+fn isolate(span: &KeyRange, shares: &[Share], hottest: &Share) -> Cut {
+    let Share { key, share, .. } = hottest;
+    let (point, share) = (KeyRange::point(key), *share);
+    let below: f64 = shares.iter().filter(|other| other.key < *key).map(|other| other.share).sum();
     let (mut keys, mut parts) = (Vec::new(), Vec::new());
     if key != span.start() {
         keys.push(key.clone());

@@ -214,7 +214,11 @@ impl Simulation {
                 if truth.measured.0 > hot {
                     let span = numbers(&range.descriptor.span);
                     let keys = self.demand.sample(&span, now, SAMPLED, &mut self.random);
-                    let taken = keys.into_iter().map(|k| KeySample { key: key(k), weight: 1.0 });
+                    let taken = keys.into_iter().map(|k| KeySample {
+                        key: key(k),
+                        weight: 1.0,
+                        is_scanned: false,
+                    });
                     range.load.sample = taken.collect();
                 }
             }

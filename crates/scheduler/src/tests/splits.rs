@@ -1,7 +1,7 @@
 //! Cuts.
 
 use super::world::{World, expect, sample, writes};
-use crate::{Action, Rule, Settings};
+use crate::{Action, KeySample, Rule, Settings};
 use isotherm_types::RangeId;
 
 const EVEN: [(&str, f64); 8] =
@@ -88,6 +88,33 @@ fn a_range_that_is_not_hot_or_large_is_left_alone() {
     let mut world = hot(0.24, &EVEN);
     world.get(1).size_bytes = 256 << 20;
     expect(&world.asked(Rule::Split), "");
+}
+
+/// A sample with these rows of scans, all alike, and these keys.
+fn scanned(rows: &[&'static str], keys: &[(&'static str, f64)]) -> Vec<KeySample> {
+    let rows: Vec<_> = rows.iter().map(|key| (*key, 1.0)).collect();
+    let rows = sample(&rows).into_iter().map(|taken| KeySample { is_scanned: true, ..taken });
+    rows.chain(sample(keys)).collect()
+}
+
+#[test]
+fn scans_of_few_rows_cut_nothing_and_no_row_out_of_a_scan() {
+    for rows in [&["ds/1"][..], &["ds/1", "ds/1", "ds/1", "ds/2"], &["ds/1", "ds/2", "ds/3"]] {
+        let mut world = hot(0.9, &[]);
+        world.get(1).load.sample = scanned(rows, &[("get", 0.1)]);
+        let asked = world.asked(Rule::Split);
+        assert!(asked.contains("leave r1") && asked.contains("scans and totals of"), "{asked}");
+    }
+    // A key that is read by itself as well is cut out only for that.
+    let mut world = hot(0.9, &[]);
+    world.get(1).load.sample = scanned(&["b", "c", "d", "k"], &[("k", 8.0)]);
+    let asked = world.asked(Rule::Split);
+    assert!(asked.contains("split r1 at k, k\\x00"), "{asked}");
+    // Scans of many rows are cut among them.
+    let mut world = hot(0.4, &[]);
+    world.get(1).load.sample = scanned(&["b", "c", "d", "e", "f", "g", "h", "i"], &[]);
+    let asked = world.asked(Rule::Split);
+    assert!(asked.contains("split r1 at f"), "{asked}");
 }
 
 #[test]

@@ -103,8 +103,13 @@ fn range() -> impl Strategy<Value = Part> {
             let live = live.skip(usize::from(!is_whole)).collect();
             let leader = leader.and_then(|at| replicas.keys().nth(at)).map(|&n| NodeId(n));
             let sample = sample.into_iter();
-            let sample =
-                sample.map(|(key, weight)| KeySample { key: Key::from(key), weight }).collect();
+            let sample = sample
+                .map(|(key, weight)| KeySample {
+                    is_scanned: key.len() > 1,
+                    key: Key::from(key),
+                    weight,
+                })
+                .collect();
             let range = RangeView {
                 descriptor: Arc::new(descriptor),
                 leader,

@@ -18,7 +18,11 @@ pub(super) struct World {
 
 /// A sample with these keys at these weights.
 pub(super) fn sample(keys: &[(&'static str, f64)]) -> Vec<KeySample> {
-    let taken = |&(key, weight): &(&'static str, f64)| KeySample { key: key.into(), weight };
+    let taken = |&(key, weight): &(&'static str, f64)| KeySample {
+        key: key.into(),
+        weight,
+        is_scanned: false,
+    };
     keys.iter().map(taken).collect()
 }
 
