@@ -383,7 +383,8 @@ impl<'a> Admin<'a> {
         let refused = |status: tonic::Status| match status.details() {
             // No word of the node itself: the connection broke, before or after it was told.
             [] if status.code() == tonic::Code::Unavailable => {
-                WireError::new(Code::Indeterminate, status_text(&status))
+                let why = self.detailed(node, status).0.message.clone();
+                WireError::new(Code::Indeterminate, why)
             }
             _ => detailed(status),
         };
@@ -413,7 +414,7 @@ impl<'a> Admin<'a> {
             let error = match tokio::time::timeout(limit, rpc.transfer_leader(request)).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(status)) => {
-                    let error = detailed(status);
+                    let error = self.detailed(node, status);
                     match error.code() {
                         Code::NotLeader => {
                             leader = Some(NodeId(error.0.leader_node)).filter(|n| n.get() != 0);
@@ -484,7 +485,7 @@ impl<'a> Admin<'a> {
                     return Ok((answer.applied_index, descriptor));
                 }
                 Ok(Err(status)) => {
-                    let error = detailed(status);
+                    let error = self.detailed(node, status);
                     leader = Some(NodeId(error.0.leader_node)).filter(|n| n.get() != 0);
                     ClientError::from(error)
                 }
@@ -509,6 +510,16 @@ impl<'a> Admin<'a> {
             Ok(answer) => Ok(answer?.into_inner()),
             Err(_) => Err(self.silent(node)),
         }
+    }
+
+    /// The error that `node` answers, or with which the connection to it broke, which is noted.
+    fn detailed(&self, node: NodeId, status: tonic::Status) -> WireError {
+        if !status.details().is_empty() || status.code() != tonic::Code::Unavailable {
+            return detailed(status);
+        }
+        let why = status_text(&status);
+        self.client.inner.note_trouble(node, Some(why.clone()));
+        WireError::new(Code::Unavailable, format!("{node}: {why}"))
     }
 
     /// That `node` did not answer, which is noted.

@@ -135,6 +135,10 @@ impl Coordinator {
                 let message = "too many aggregates wait for the same nodes: try again later";
                 return Err(ClientError::new(ErrorKind::Busy, message));
             }
+            for request in self.requests.values().filter(|request| !request.open.is_empty()) {
+                let why = "it did not answer all that it was asked in time".to_owned();
+                self.inner.note_trouble(request.node, Some(why));
+            }
             let message = "no part of the aggregate was answered within the time limit";
             let error = || ClientError::new(ErrorKind::Unavailable, message);
             return Err(last_error.unwrap_or_else(error));

@@ -1,11 +1,10 @@
 //! What can go wrong between two processes.
 
-use std::error::Error as _;
-use thiserror::Error;
+use std::error::Error;
 use tonic::Status;
 
 /// Why a message was not answered.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// There is no link, or it broke. A message that was on its way may have arrived.
     #[error("unreachable: {0}")]
@@ -29,19 +28,24 @@ pub enum TransportError {
     },
 }
 
-/// What a status says, for people. Of a connection that broke the libraries say "http2 error" or "transport
-/// error", and why only in the causes.
-pub fn status_text(status: &Status) -> String {
-    let said = status.message();
+/// The innermost cause of an error.
+pub(crate) fn innermost(error: &dyn Error) -> Option<String> {
     let mut innermost = None;
-    let mut cause = status.source();
+    let mut cause = error.source();
     while let Some(error) = cause {
         innermost = Some(error.to_string());
         cause = error.source();
     }
+    innermost
+}
+
+/// What a status says, for people. Of a connection that broke the libraries say "http2 error" or "transport
+/// error", and why only in the causes.
+pub fn status_text(status: &Status) -> String {
+    let said = status.message();
     let says_nothing =
         |text: &str| text.is_empty() || text.contains("http2 error") || text == "transport error";
-    match innermost.filter(|cause| !says_nothing(cause) && !said.contains(cause.as_str())) {
+    match innermost(status).filter(|cause| !says_nothing(cause) && !said.contains(cause.as_str())) {
         Some(cause) if says_nothing(said) => format!("the connection broke: {cause}"),
         Some(cause) => format!("{said}: {cause}"),
         None if says_nothing(said) => {

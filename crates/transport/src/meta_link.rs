@@ -21,6 +21,9 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much longer the others may take once one has named a leader.
 const OTHERS_WAIT: Duration = Duration::from_millis(150);
 
+/// A request that was given up after this long was not answered, rather than not needed.
+const SILENT_AFTER: Duration = Duration::from_millis(300);
+
 /// A client of one member.
 pub type MetaClient = MetaServiceClient<Channel>;
 
@@ -201,19 +204,21 @@ impl MetaLink {
 /// Forgets the leader when it is dropped before an answer has come, and notes the trouble.
 struct ForgetUnlessAnswered<'a> {
     link: &'a MetaLink,
+    begun: Instant,
     has_leader: bool,
     has_answered: bool,
 }
 
 impl<'a> ForgetUnlessAnswered<'a> {
     fn new(link: &'a MetaLink) -> Self {
-        link.state.lock().trouble.get_or_insert_with(|| "nothing came back yet".to_owned());
-        Self { link, has_leader: false, has_answered: false }
+        Self { link, begun: Instant::now(), has_leader: false, has_answered: false }
     }
 
     fn end(mut self, error: Option<&WireError>) {
         self.has_answered = error.is_none();
         self.link.state.lock().trouble = error.map(|error| error.0.message.clone());
+        // What there is to say was said.
+        self.begun = Instant::now();
     }
 }
 
@@ -221,6 +226,10 @@ impl Drop for ForgetUnlessAnswered<'_> {
     fn drop(&mut self) {
         if self.has_leader && !self.has_answered {
             self.link.forget_leader();
+        }
+        if !self.has_answered && self.begun.elapsed() >= SILENT_AFTER {
+            let why = || "its caller waited for it in vain".to_owned();
+            self.link.state.lock().trouble.get_or_insert_with(why);
         }
     }
 }
