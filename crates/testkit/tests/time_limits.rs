@@ -10,7 +10,7 @@ const LIMIT: &str = "2s";
 /// From the call to its end: the limit and a second.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// Calls at a time: each should have some processor.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 struct Call {
     args: Vec<String>,
