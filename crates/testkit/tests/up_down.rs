@@ -274,7 +274,7 @@ fn check(place: &Place, name: &str, known: &mut Known, round: usize) {
 fn any_order_of_ups_and_downs_ends_with_clear_results() {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seed = number(SEED_ENV).unwrap_or(7);
-    let rounds = number(ROUNDS_ENV).unwrap_or(14) as usize;
+    let rounds = number(ROUNDS_ENV).unwrap_or(20) as usize;
     println!("{SEED_ENV}={seed} {ROUNDS_ENV}={rounds}");
     let mut rng = Rng::with_seed(seed);
     let place = Place::new();
