@@ -143,8 +143,11 @@ async fn want(
         wait.say(progress);
         if count > 0 && obstacle.is_due() {
             // Why it takes long is a courtesy: without an answer the wait goes on.
-            wait.step(async { Ok::<_, Failure>(obstacle.look(client, NodeId(id), left).await) })
-                .await?;
+            let look = async {
+                obstacle.look(client, NodeId(id), left).await;
+                Ok::<_, Failure>(())
+            };
+            wait.step(look).await?;
         }
         wait.pause(POLL).await?;
     }
