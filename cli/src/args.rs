@@ -54,9 +54,9 @@ pub struct Global {
     /// JSON; keys and values as they are in both cases
     #[arg(short, long, global = true, env = "ISOTHERM_OUTPUT")]
     pub output: Option<Format>,
-    /// How long to try, from 1ms to 1day
-    #[arg(long, global = true, env = "ISOTHERM_TIMEOUT", default_value = "10s", value_parser = lasting(MS..=DAY))]
-    pub timeout: Duration,
+    /// How long to try, from 1ms to 1day; with --wait how long to wait, else without a limit [default: 10s]
+    #[arg(long, global = true, env = "ISOTHERM_TIMEOUT", value_parser = lasting(MS..=DAY))]
+    pub timeout: Option<Duration>,
     /// Keys and values are hexadecimal, on the command line and in what is printed
     #[arg(long, global = true, conflicts_with = "base64")]
     pub hex: bool,
@@ -66,15 +66,25 @@ pub struct Global {
     /// Read flags from a TOML file; those given here, and environment variables, win
     #[arg(long, global = true, env = "ISOTHERM_CONFIG")]
     pub config: Option<PathBuf>,
-    /// What to log: a level, or target=level,…
-    #[arg(long, global = true, env = "ISOTHERM_LOG", default_value = "info")]
-    pub log: String,
+    /// What to log: a level, or target=level,… [default: info]
+    #[arg(long, global = true, env = "ISOTHERM_LOG")]
+    pub log: Option<String>,
     /// Log as JSON lines
     #[arg(long, global = true, env = "ISOTHERM_LOG_JSON")]
     pub log_json: bool,
 }
 
 impl Global {
+    /// How long to try.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(10 * S)
+    }
+
+    /// What to log.
+    pub fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or("info")
+    }
+
     /// How keys and values are written.
     pub fn encoding(&self) -> Encoding {
         match (self.hex, self.base64) {
@@ -195,27 +205,28 @@ pub enum Command {
     Version,
 }
 
-/// `up`
+/// `up`: what a new cluster is made with. One that is there already is as it is, and other flags are
+/// refused.
 #[derive(Debug, ClapArgs)]
 pub struct Up {
-    /// Data nodes, from 1 to 64
-    #[arg(long, default_value_t = 3, value_parser = within(1..=64_usize))]
-    pub nodes: usize,
-    /// Members of the meta service: 1 or 3
-    #[arg(long, default_value_t = 1, value_parser = meta_nodes)]
-    pub meta_nodes: usize,
+    /// Data nodes, from 1 to 64 [default: 3]
+    #[arg(long, value_parser = within(1..=64_usize))]
+    pub nodes: Option<usize>,
+    /// Members of the meta service: 1 or 3 [default: 1]
+    #[arg(long, value_parser = meta_nodes)]
+    pub meta_nodes: Option<usize>,
     /// Where data, logs and cluster.json go
     #[arg(long, env = "ISOTHERM_DIR", default_value = "isotherm-data")]
     pub dir: PathBuf,
-    /// Meta listens from here, nodes from 10 above; HTTP 1000 above each. From 1 to 64400
-    #[arg(long, default_value_t = 7400, value_parser = within(1..=64_400_u16))]
-    pub base_port: u16,
-    /// Ranges that a new cluster begins with, from 1 to 10000
-    #[arg(long, default_value_t = 8, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
-    pub ranges: usize,
-    /// Replicas of each range, from 1 to 15; at most one per node
-    #[arg(long, default_value_t = 3, value_parser = within(1..=15_usize))]
-    pub replicas: usize,
+    /// Meta listens from here, nodes from 10 above; HTTP 1000 above each. From 1 to 64400 [default: 7400]
+    #[arg(long, value_parser = within(1..=64_400_u16))]
+    pub base_port: Option<u16>,
+    /// Ranges that a new cluster begins with, from 1 to 10000 [default: 8]
+    #[arg(long, value_parser = within(1..=limits::BOOTSTRAP_RANGES_MAX))]
+    pub ranges: Option<usize>,
+    /// Replicas of each range, from 1 to 15; at most one per node [default: 3]
+    #[arg(long, value_parser = within(1..=15_usize))]
+    pub replicas: Option<usize>,
     /// Return when it is ready
     #[arg(long)]
     pub detach: bool,
@@ -448,6 +459,9 @@ pub struct Aggregate {
     /// As of a past time: a timestamp, -30s, or an RFC 3339 time
     #[arg(long, allow_hyphen_values = true)]
     pub at: Option<At>,
+    /// In JSON, figures are strings of their digits: common parsers take numbers above 2⁵³ for others
+    #[arg(long)]
+    pub number_strings: bool,
     /// Show what was read where, and how long it took
     #[arg(long)]
     pub explain: bool,

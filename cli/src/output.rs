@@ -23,6 +23,12 @@ impl Format {
     }
 }
 
+/// A timestamp or an id of 64 bits in JSON: a string of digits, since common parsers take numbers above 2⁵³
+/// for others.
+pub fn digits(number: u64) -> Value {
+    number.to_string().into()
+}
+
 /// Prints one JSON value on a line.
 pub fn json(value: &Value) -> Result<(), Failure> {
     line(&value.to_string())
@@ -67,6 +73,12 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// So many of them, in words: `1 node`, `3 nodes`.
+pub fn count(n: usize, what: &str) -> String {
+    let plural = if what.ends_with('s') { "es" } else { "s" };
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}{plural}") }
 }
 
 /// Talk for people on stderr, if it is a terminal.

@@ -96,6 +96,9 @@ impl std::str::FromStr for At {
     type Err = String;
 
     fn from_str(typed: &str) -> Result<Self, String> {
+        // A string as JSON has it.
+        let quoted = typed.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let typed = quoted.unwrap_or(typed);
         if let Some(ago) = typed.strip_prefix('-') {
             let ago = humantime::parse_duration(ago).map_err(|e| format!("{typed:?}: {e}"))?;
             return Ok(Self::Before(ago.as_millis() as u64));
@@ -185,6 +188,7 @@ mod tests {
     fn times_are_read_in_three_forms() {
         assert_eq!("-30s".parse(), Ok(At::Before(30_000)));
         assert_eq!("12345".parse(), Ok(At::Exactly(Timestamp(12345))));
+        assert_eq!("\"12345\"".parse(), Ok(At::Exactly(Timestamp(12345))), "as JSON has it");
         let at = "1970-01-01T00:00:02Z".parse();
         assert_eq!(at, Ok(At::Exactly(Timestamp::from_physical_ms(2000))));
         assert!("yesterday".parse::<At>().is_err());

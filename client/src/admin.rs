@@ -5,6 +5,7 @@ use crate::{ClientError, ErrorKind};
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb};
 use isotherm_proto::{ConvertError, WireError};
+use isotherm_transport::status_text;
 use isotherm_types::{Key, KeyRange, NodeId, RangeDescriptor, RangeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -180,7 +181,7 @@ fn detailed(status: tonic::Status) -> WireError {
                 tonic::Code::FailedPrecondition => Code::Condition,
                 _ => Code::Unavailable,
             };
-            WireError::new(code, status.message())
+            WireError::new(code, status_text(&status))
         }
     }
 }
@@ -191,29 +192,17 @@ macro_rules! ask_meta {
         let inner = &$self.client.inner;
         let mut attempts = inner.attempts();
         loop {
-            let error = match inner.meta.leader().await {
-                Ok(mut leader) => {
-                    let asked = tokio::time::timeout(META_TIMEOUT, leader.$method($request)).await;
-                    match asked {
-                        Ok(Ok(answer)) => {
-                            let answer = answer.into_inner();
-                            match inner.meta.check(answer.error.clone()) {
-                                Ok(()) => break Ok(answer),
-                                Err(error) if error.code() == Code::NotLeader => error,
-                                Err(error) if error.code() == Code::Unavailable => error,
-                                Err(error) => break Err(ClientError::from(error)),
-                            }
-                        }
-                        Ok(Err(status)) => {
-                            inner.meta.forget_leader();
-                            WireError::new(Code::Unavailable, status.message())
-                        }
-                        Err(_) => {
-                            inner.meta.forget_leader();
-                            WireError::new(Code::Unavailable, "the meta service does not answer")
-                        }
-                    }
-                }
+            let message = $request;
+            let call = |mut leader: isotherm_transport::MetaClient| async move {
+                leader.$method(message).await
+            };
+            let error = match inner.meta.ask(META_TIMEOUT.min(attempts.left()), call).await {
+                Ok(answer) => match inner.meta.check(answer.error.clone()) {
+                    Ok(()) => break Ok(answer),
+                    Err(error) if error.code() == Code::NotLeader => error,
+                    Err(error) if error.code() == Code::Unavailable => error,
+                    Err(error) => break Err(ClientError::from(error)),
+                },
                 Err(error) => error,
             };
             if !attempts.pause(Duration::ZERO).await {
@@ -333,7 +322,7 @@ impl<'a> Admin<'a> {
                         epoch: Some(route.descriptor.epoch.into()),
                         keys: vec![key.clone()],
                     };
-                    match self.split_once(node, request).await {
+                    match self.split_once(node, request, attempts.left()).await {
                         Ok(descriptors) => {
                             for descriptor in &descriptors {
                                 inner.router.learn(descriptor.clone(), node);
@@ -378,16 +367,24 @@ impl<'a> Admin<'a> {
         &self,
         node: NodeId,
         request: pb::SplitRangeRequest,
+        limit: Duration,
     ) -> Result<Vec<RangeDescriptor>, WireError> {
         let unavailable = |why: String| WireError::new(Code::Unavailable, why);
         let mut rpc = self.client.inner.rpc(node).await.map_err(|e| unavailable(e.message))?;
-        let answer = tokio::time::timeout(RPC_TIMEOUT, rpc.split_range(request)).await;
-        let answer =
-            answer.map_err(|_| WireError::new(Code::Indeterminate, "no answer in time"))?;
+        let asked = rpc.split_range(request);
+        let answer = match tokio::time::timeout(RPC_TIMEOUT.min(limit), asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let why = format!("{node} did not answer in time");
+                self.client.inner.note_trouble(node, Some(why.clone()));
+                return Err(WireError::new(Code::Indeterminate, why));
+            }
+        };
         let refused = |status: tonic::Status| match status.details() {
             // No word of the node itself: the connection broke, before or after it was told.
             [] if status.code() == tonic::Code::Unavailable => {
-                WireError::new(Code::Indeterminate, status.message())
+                let why = self.detailed(node, status).0.message.clone();
+                WireError::new(Code::Indeterminate, why)
             }
             _ => detailed(status),
         };
@@ -413,11 +410,11 @@ impl<'a> Admin<'a> {
             });
             let mut rpc = self.client.inner.rpc(node).await?;
             let request = pb::TransferLeaderRequest { range_id: range.get(), to_node: to.get() };
-            let error = match tokio::time::timeout(RPC_TIMEOUT, rpc.transfer_leader(request)).await
-            {
+            let limit = RPC_TIMEOUT.min(attempts.left());
+            let error = match tokio::time::timeout(limit, rpc.transfer_leader(request)).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(status)) => {
-                    let error = detailed(status);
+                    let error = self.detailed(node, status);
                     match error.code() {
                         Code::NotLeader => {
                             leader = Some(NodeId(error.0.leader_node)).filter(|n| n.get() != 0);
@@ -430,7 +427,7 @@ impl<'a> Admin<'a> {
                     }
                     ClientError::from(error)
                 }
-                Err(_) => ClientError::new(ErrorKind::Unavailable, "no answer in time"),
+                Err(_) => self.silent(node),
             };
             if !attempts.pause(Duration::from_millis(20)).await {
                 return Err(error);
@@ -440,8 +437,8 @@ impl<'a> Admin<'a> {
 
     /// The sums of all replicas of a range at one applied index.
     pub async fn checksum(&self, range: RangeId) -> Result<Vec<ReplicaChecksum>, ClientError> {
-        let (applied_index, descriptor) = self.order_checksum(range).await?;
         let deadline = Instant::now() + self.client.inner.options.timeout;
+        let (applied_index, descriptor) = self.order_checksum(range).await?;
         let sums = descriptor.replicas.iter().map(|replica| async move {
             let mut sum = ReplicaChecksum {
                 node: replica.node,
@@ -451,7 +448,8 @@ impl<'a> Admin<'a> {
                 rows: 0,
             };
             while Instant::now() < deadline {
-                match self.read_checksum(replica.node, range, applied_index).await {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match self.read_checksum(replica.node, range, applied_index, left).await {
                     Ok(pb::ReadChecksumResponse { checksum: Some(hash), rows }) => {
                         (sum.checksum, sum.rows) = (Ok(hash), rows);
                         break;
@@ -478,7 +476,8 @@ impl<'a> Admin<'a> {
             });
             let mut rpc = self.client.inner.rpc(node).await?;
             let request = pb::OrderChecksumRequest { range_id: range.get() };
-            let error = match tokio::time::timeout(RPC_TIMEOUT, rpc.order_checksum(request)).await {
+            let limit = RPC_TIMEOUT.min(attempts.left());
+            let error = match tokio::time::timeout(limit, rpc.order_checksum(request)).await {
                 Ok(Ok(answer)) => {
                     let answer = answer.into_inner();
                     let missing = || ClientError::new(ErrorKind::Internal, "no descriptor");
@@ -486,11 +485,11 @@ impl<'a> Admin<'a> {
                     return Ok((answer.applied_index, descriptor));
                 }
                 Ok(Err(status)) => {
-                    let error = detailed(status);
+                    let error = self.detailed(node, status);
                     leader = Some(NodeId(error.0.leader_node)).filter(|n| n.get() != 0);
                     ClientError::from(error)
                 }
-                Err(_) => ClientError::new(ErrorKind::Unavailable, "no answer in time"),
+                Err(_) => self.silent(node),
             };
             if !attempts.pause(Duration::from_millis(20)).await {
                 return Err(error);
@@ -503,13 +502,31 @@ impl<'a> Admin<'a> {
         node: NodeId,
         range: RangeId,
         applied_index: u64,
+        limit: Duration,
     ) -> Result<pb::ReadChecksumResponse, ClientError> {
         let mut rpc = self.client.inner.rpc(node).await?;
         let request = pb::ReadChecksumRequest { range_id: range.get(), applied_index };
-        match tokio::time::timeout(META_TIMEOUT, rpc.read_checksum(request)).await {
+        match tokio::time::timeout(META_TIMEOUT.min(limit), rpc.read_checksum(request)).await {
             Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(ClientError::new(ErrorKind::Unavailable, "no answer in time")),
+            Err(_) => Err(self.silent(node)),
         }
+    }
+
+    /// The error that `node` answers, or with which the connection to it broke, which is noted.
+    fn detailed(&self, node: NodeId, status: tonic::Status) -> WireError {
+        if !status.details().is_empty() || status.code() != tonic::Code::Unavailable {
+            return detailed(status);
+        }
+        let why = status_text(&status);
+        self.client.inner.note_trouble(node, Some(why.clone()));
+        WireError::new(Code::Unavailable, format!("{node}: {why}"))
+    }
+
+    /// That `node` did not answer, which is noted.
+    fn silent(&self, node: NodeId) -> ClientError {
+        let why = format!("{node} did not answer in time");
+        self.client.inner.note_trouble(node, Some(why.clone()));
+        ClientError::new(ErrorKind::Unavailable, why)
     }
 
     /// Every setting of the cluster.

@@ -14,10 +14,10 @@ use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{
     OpenSessionRequest, RangeTimestampRequest, range_request, range_response,
 };
-use isotherm_transport::MetaLink;
+use isotherm_transport::{MetaLink, status_text};
 use isotherm_types::{ClusterId, NodeId, SessionId, Timestamp, limits};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     links: Mutex<HashMap<NodeId, Arc<NodeLink>>>,
     /// Nodes that did not answer, and when that was.
     silent: Mutex<HashMap<NodeId, Instant>>,
+    /// Nodes whose last request was not answered, and why.
+    troubles: Mutex<BTreeMap<NodeId, String>>,
     session: arc_swap::ArcSwapOption<Session>,
     opening: Flight,
     newest_ts: AtomicU64,
@@ -80,6 +82,7 @@ impl Client {
             budget: Budget::new(),
             links: Mutex::default(),
             silent: Mutex::default(),
+            troubles: Mutex::default(),
             session: arc_swap::ArcSwapOption::empty(),
             opening: Flight::default(),
             newest_ts: AtomicU64::new(0),
@@ -108,6 +111,21 @@ impl Client {
     /// How long its operations are tried before they fail.
     pub fn timeout(&self) -> Duration {
         self.inner.options.timeout
+    }
+
+    /// What does not answer at the moment, a sentence for each: of the nodes as far as they were asked, and
+    /// of the meta service. Why an operation failed, if it did for want of an answer.
+    pub fn troubles(&self) -> Vec<String> {
+        let nodes = self.inner.troubles.lock();
+        let known = self.inner.router.nodes().len();
+        let mut all: Vec<_> = self.inner.meta.trouble().into_iter().collect();
+        if !nodes.is_empty() {
+            let which: Vec<_> = nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+            let quorum = if nodes.len() * 2 > known { "there may be no quorum: " } else { "" };
+            let (silent, which) = (nodes.len(), which.join("; "));
+            all.push(format!("{quorum}{silent} of {known} nodes did not answer ({which})"));
+        }
+        all
     }
 
     /// A current timestamp of the cluster.
@@ -195,6 +213,12 @@ impl Inner {
             Ok(link) => link.send(d.id.get(), d.epoch.version, timeout, body).await,
             Err(why) => Err(LinkError::NotSent(why)),
         };
+        match &sent {
+            Ok(_) => self.note_trouble(node, None),
+            Err(LinkError::NotSent(why) | LinkError::Lost(why)) => {
+                self.note_trouble(node, Some(why.clone()));
+            }
+        }
         let sent = match sent {
             // A node of another cluster has the address now: ours was not reached.
             Ok(range_response::Body::Error(e)) if e.code() == Code::Incompatible => {
@@ -299,6 +323,15 @@ impl Inner {
         Ok(nodes)
     }
 
+    /// Notes why a node did not answer; `None`: it did.
+    pub(crate) fn note_trouble(&self, node: NodeId, why: Option<String>) {
+        let mut troubles = self.troubles.lock();
+        match why {
+            Some(why) => drop(troubles.insert(node, why)),
+            None => drop(troubles.remove(&node)),
+        }
+    }
+
     fn note_silence(&self, node: NodeId, is_silent: bool) {
         let mut silent = self.silent.lock();
         if is_silent {
@@ -327,9 +360,10 @@ impl Inner {
                 let answer = tokio::time::timeout(SESSION_TIMEOUT, ask(rpc)).await;
                 let answer = match answer {
                     Ok(Ok(answer)) => Ok(answer.into_inner()),
-                    Ok(Err(status)) => Err(status.message().to_owned()),
+                    Ok(Err(status)) => Err(status_text(&status)),
                     Err(_) => Err(format!("{node} did not answer in time")),
                 };
+                self.note_trouble(node, answer.as_ref().err().cloned());
                 self.note_silence(node, answer.is_err());
                 answer
             }
@@ -349,6 +383,7 @@ impl Inner {
                 Err(_) => {
                     if let Some(node) = latest {
                         self.note_silence(node, true);
+                        self.note_trouble(node, Some("it has not answered yet".to_owned()));
                     }
                 }
             }

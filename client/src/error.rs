@@ -111,6 +111,6 @@ impl From<tonic::Status> for ClientError {
             }
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, status.message())
+        Self::new(kind, isotherm_transport::status_text(&status))
     }
 }

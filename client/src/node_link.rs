@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt, stream};
 use isotherm_proto::internal::range_service_client::RangeServiceClient;
 use isotherm_proto::internal::{RangeRequest, RangeRequests, range_request, range_response};
 use isotherm_transport::{
-    ByteBudget, QueueError, QueueReceiver, QueueSender, connect, gather, queue,
+    ByteBudget, QueueError, QueueReceiver, QueueSender, connect, gather, queue, status_text,
 };
 use isotherm_types::limits;
 use parking_lot::Mutex;
@@ -198,7 +198,7 @@ async fn run(
     let (open, opened) = oneshot::channel();
     let mut answers = match client.stream(messages(queue, waiting.clone(), cluster, opened)).await {
         Ok(answers) => answers.into_inner(),
-        Err(status) => return broken(status.message()),
+        Err(status) => return broken(&status_text(&status)),
     };
     let _ = open.send(());
     loop {
@@ -212,7 +212,7 @@ async fn run(
                 }
             }
             Ok(None) => return broken("closed by the node"),
-            Err(status) => return broken(status.message()),
+            Err(status) => return broken(&status_text(&status)),
         }
     }
 }

@@ -90,7 +90,7 @@ impl<'a> Attempts<'a> {
         work: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let late = || {
-            let message = "the time limit passed before anything could be sent";
+            let message = "nothing could be asked within the time limit";
             Err(ClientError::new(ErrorKind::Unavailable, message))
         };
         tokio::time::timeout_at(self.deadline.into(), work).await.unwrap_or_else(|_| late())

@@ -36,8 +36,10 @@ const HOT_INTERVAL: Duration = Duration::from_millis(250);
 const GATHER: Duration = Duration::from_millis(5);
 /// Before the next one, if that was not all.
 const MORE_INTERVAL: Duration = Duration::from_millis(50);
-/// Sizes are looked up on every so many beats.
+/// Sizes of all ranges that were written to are looked up on every so many beats, and of so many of them on
+/// every one.
 const SIZE_EVERY: u64 = 20;
+const SIZED_MAX: usize = 32;
 
 /// Who reports.
 pub struct Heartbeat {
@@ -199,6 +201,7 @@ impl Heartbeat {
         let with_sizes = beat.is_multiple_of(SIZE_EVERY);
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
         let (mut more, mut spans) = (false, Vec::new());
+        let mut sized = 0;
         let mut room = Room::new(REPORTS_BYTES_MAX);
         for (mark, status) in &seen {
             let now = Reported::from(status);
@@ -207,7 +210,10 @@ impl Heartbeat {
             let fell_asleep = mark.is_some();
             if let Some(known) = known {
                 let grew = status.is_leader && known.sized != status.applied_index;
-                if !(grew && (with_sizes || fell_asleep)) {
+                if grew {
+                    sized += 1;
+                }
+                if !(grew && (with_sizes || fell_asleep || sized <= SIZED_MAX)) {
                     if fell_asleep {
                         acknowledged.push((range, Known { mark: *mark, ..known.clone() }));
                     }
@@ -233,8 +239,8 @@ impl Heartbeat {
                 continue;
             }
             reports.push(report);
-            let sized = status.applied_index;
-            acknowledged.push((range, Known { reported: now, mark: *mark, sized }));
+            let known = Known { reported: now, mark: *mark, sized: status.applied_index };
+            acknowledged.push((range, known));
             spans.push(status.is_leader.then(|| status.descriptor.span.clone()));
         }
         for (report, size) in reports.iter_mut().zip(self.sizes(spans).await) {
@@ -342,7 +348,7 @@ impl Heartbeat {
         }
     }
 
-    /// Bytes on disk; 0 where nobody wants to know.
+    /// Bytes of rows; 0 where nobody wants to know.
     async fn sizes(&self, spans: Vec<Option<KeyRange>>) -> Vec<u64> {
         let store = self.store.clone();
         let size = move |span: &Option<KeyRange>| {

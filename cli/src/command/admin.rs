@@ -16,7 +16,7 @@ pub async fn status(global: &Global) -> Result<(), Failure> {
         Format::Json => output::json(&json!({
             "healthy": healthy,
             "problems": status.problems,
-            "cluster_id": status.cluster_id,
+            "cluster_id": output::digits(status.cluster_id),
             "bootstrapped": status.bootstrapped,
             "meta": {
                 "leader": status.meta_leader,
@@ -95,7 +95,11 @@ fn range_row(global: &Global, range: &RangeLocation) -> Vec<String> {
         range.leader.map_or("-".to_owned(), |n| n.to_string()),
         nodes.join(","),
         format!("{}/{}", range.live_replicas.len(), d.replicas.len()),
-        output::bytes(range.size_bytes),
+        // Nobody that leads it has said yet.
+        match (range.leader, range.size_bytes) {
+            (None, 0) => "-".to_owned(),
+            (_, size) => output::bytes(size),
+        },
         heat::cores(range.load.fast.cores),
     ]
 }
@@ -196,14 +200,15 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
             let wrong = || Failure::usage(format!("{id:?} is not a range's id, such as r7"));
             let range = parse_id(&id).ok_or_else(wrong)?;
             let (from, to) = (NodeId(from), NodeId(to));
-            let ordered = client.admin().move_range(range, from, to, within).await?;
-            operation::follow(global, &client, ordered, wait).await
+            let admin = client.admin();
+            let order = admin.move_range(range, from, to, within);
+            operation::follow(global, &client, order, wait).await
         }
         RangeCommand::Merge { id, within, wait } => {
             let wrong = || Failure::usage(format!("{id:?} is not a range's id, such as r7"));
             let range = parse_id(&id).ok_or_else(wrong)?;
-            let ordered = client.admin().merge_ranges(range, within).await?;
-            operation::follow(global, &client, ordered, wait).await
+            let admin = client.admin();
+            operation::follow(global, &client, admin.merge_ranges(range, within), wait).await
         }
         RangeCommand::Explain(name) => {
             let range = find(global, &client, &name).await?.descriptor.id;

@@ -11,6 +11,7 @@ use isotherm_types::{KeyRange, limits};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Answers that take less show no progress.
@@ -64,12 +65,16 @@ fn show_progress(bar: &mut Option<ProgressBar>, started: Instant, progress: Aggr
 
 /// A JSON object in the order of its fields, whose numbers keep all of their digits.
 #[derive(Default)]
-struct Object(Vec<(String, Box<RawValue>)>);
+struct Object {
+    fields: Vec<(String, Box<RawValue>)>,
+    /// Figures are strings of their digits.
+    has_number_strings: bool,
+}
 
 impl Object {
     fn set(&mut self, name: &str, value: impl Serialize) -> Result<(), Failure> {
         let value = to_raw_value(&value).map_err(|e| Failure::new(UNEXPECTED, e))?;
-        self.0.push((name.to_owned(), value));
+        self.fields.push((name.to_owned(), value));
         Ok(())
     }
 
@@ -79,6 +84,7 @@ impl Object {
             Figure::None => self.set(&name, ()),
             // JSON has no name for these.
             Figure::Special(special) => self.set(&name, special),
+            Figure::Number(digits) if self.has_number_strings => self.set(&name, digits),
             Figure::Number(digits) => {
                 let digits = RawValue::from_string(digits.clone());
                 self.set(&name, digits.map_err(|e| Failure::new(UNEXPECTED, e))?)
@@ -89,8 +95,8 @@ impl Object {
 
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
+        let mut map = serializer.serialize_map(Some(self.fields.len()))?;
+        for (name, value) in &self.fields {
             map.serialize_entry(name, value)?;
         }
         map.end()
@@ -103,8 +109,9 @@ fn json(
     done: &Aggregated,
     took: Duration,
 ) -> Result<(), Failure> {
-    let mut object = Object::default();
-    object.set("at", done.at.get())?;
+    let new = || Object { has_number_strings: args.number_strings, ..Object::default() };
+    let mut object = new();
+    object.set("at", output::digits(done.at.get()))?;
     object.set("ranges", done.ranges())?;
     object.set("rows", done.answer.rows)?;
     object.set("skipped", done.answer.skipped)?;
@@ -115,7 +122,7 @@ fn json(
         }
     }
     let groups = done.answer.groups.iter().map(|group| {
-        let mut object = Object::default();
+        let mut object = new();
         match &group.name {
             Some(name) => {
                 let mut field = serde_json::Map::new();
@@ -211,11 +218,12 @@ fn table(
         output::line("")?;
         let header = ["RANGE", "LEADER", "ROWS", "READ", "MS"];
         output::table(&header, done.work.iter().map(row).collect())?;
+        let nodes: BTreeSet<_> = done.work.iter().map(|w| w.node).collect();
         output::line(&format!(
-            "as of {}: {} ranges on {} nodes, {} rows, {} read, {:.1} ms, {} asked again",
+            "as of {}: {} on {}, {} rows, {} read, {:.1} ms, {} asked again",
             done.at.get(),
-            done.ranges(),
-            done.work.iter().map(|w| w.node).collect::<std::collections::BTreeSet<_>>().len(),
+            output::count(done.ranges() as usize, "range"),
+            output::count(nodes.len(), "node"),
             done.work.iter().map(|w| w.rows).sum::<u64>(),
             output::bytes(done.work.iter().map(|w| w.bytes).sum()),
             took.as_secs_f64() * 1000.0,

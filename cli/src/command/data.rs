@@ -32,7 +32,7 @@ pub async fn put(
     };
     let ts = client(global)?.put(encoding.parse(key)?, value).await?;
     match global.plain() {
-        Format::Json => output::json(&json!({"ts": ts.get()})),
+        Format::Json => output::json(&json!({"ts": output::digits(ts.get())})),
         Format::Table => Ok(()),
     }
 }
@@ -74,7 +74,7 @@ pub async fn get(
             let mut object = Map::new();
             encoding.field(&mut object, "key", &bytes);
             encoding.field(&mut object, "value", &row.value);
-            object.insert("ts".to_owned(), row.ts.get().into());
+            object.insert("ts".to_owned(), output::digits(row.ts.get()));
             output::json(&Value::from(object))
         }
         Format::Table => output::values(encoding, &[&row.value]),
@@ -104,7 +104,7 @@ pub async fn cas(
         Format::Json => {
             let mut object = Map::new();
             object.insert("applied".to_owned(), outcome.applied.into());
-            object.insert("ts".to_owned(), outcome.ts.get().into());
+            object.insert("ts".to_owned(), output::digits(outcome.ts.get()));
             if let Some(current) = &outcome.current {
                 encoding.field(&mut object, "current", current);
             }
@@ -140,7 +140,9 @@ pub async fn cas(
 pub async fn incr(global: &Global, key: &str, by: i64) -> Result<(), Failure> {
     let done = client(global)?.incr(global.encoding().parse(key)?, by).await?;
     match global.plain() {
-        Format::Json => output::json(&json!({"value": done.value, "ts": done.ts.get()})),
+        Format::Json => {
+            output::json(&json!({"value": done.value, "ts": output::digits(done.ts.get())}))
+        }
         Format::Table => output::line(&done.value.to_string()),
     }
 }
@@ -171,7 +173,9 @@ pub async fn delete(global: &Global, delete: Delete) -> Result<(), Failure> {
     let key = delete.key.unwrap_or_default();
     let done = client.delete(global.encoding().parse(&key)?).await?;
     match global.plain() {
-        Format::Json => output::json(&json!({"existed": done.existed, "ts": done.ts.get()})),
+        Format::Json => {
+            output::json(&json!({"existed": done.existed, "ts": output::digits(done.ts.get())}))
+        }
         Format::Table => Ok(()),
     }
 }

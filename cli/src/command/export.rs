@@ -68,7 +68,7 @@ impl<W: Write> Rows<W> {
             let mut object = Map::new();
             self.encoding.field(&mut object, "key", key);
             self.encoding.field(&mut object, "value", value);
-            object.insert("ts".to_owned(), ts.into());
+            object.insert("ts".to_owned(), output::digits(ts));
             return self.record([Value::from(object).to_string()]);
         }
         let record = [self.field(key, key)?, self.field(key, value)?];

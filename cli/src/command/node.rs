@@ -1,17 +1,21 @@
 //! Nodes: what is known of them, and what is wanted of them.
 
+use super::wait::Wait;
 use super::{client, heat};
 use crate::args::{Global, NodeAdmin};
 use crate::failure::{Failure, NOT_FOUND};
 use crate::output::{self, Format};
-use indicatif::{ProgressBar, ProgressStyle};
-use isotherm_client::{Client, NodeStatus};
-use isotherm_types::NodeId;
+use isotherm_client::{Client, NodeStatus, RangeLocation};
+use isotherm_types::{KeyRange, NodeId, RangeId};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at a node that is waited for.
 const POLL: Duration = Duration::from_millis(300);
+/// Between two looks at why it takes long.
+const LOOK: Duration = Duration::from_secs(1);
+/// The rule of the scheduler that empties nodes.
+const EVACUATION: &str = "Evacuate";
 
 pub fn node_json(node: &NodeStatus) -> Value {
     json!({
@@ -102,39 +106,88 @@ async fn want(
     intent: &str,
     until_none: Option<Left>,
 ) -> Result<(), Failure> {
-    client.admin().set_intent(NodeId(id), intent).await?;
-    let mut node = find(client, id).await?;
-    if let Some(left) = until_none {
-        let bar =
-            if output::is_talkative() { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        let mut none_seen = 0;
-        loop {
-            let (count, what) = match left {
-                Left::Leaders => (node.leaders, "leaderships"),
-                Left::Replicas => (node.replicas, "replicas"),
-            };
-            let is_done = match left {
-                // Leaderships come and go: none twice in a row.
-                Left::Leaders => none_seen >= 2,
-                Left::Replicas => node.state == "decommissioned",
-            };
-            if is_done {
-                break;
-            }
-            none_seen = if count == 0 { none_seen + 1 } else { 0 };
-            bar.set_message(format!("node {id}: {count} {what} left"));
-            bar.tick();
-            tokio::time::sleep(POLL).await;
-            node = find(client, id).await?;
-            if node.intent == "active" {
-                bar.finish_and_clear();
-                let why = format!("node {id} was made active again while it was waited for");
-                return Err(Failure::new(crate::failure::CONDITION, why));
-            }
+    let Some(left) = until_none else {
+        client.admin().set_intent(NodeId(id), intent).await?;
+        return show(global, &find(client, id).await?);
+    };
+    let mut wait = Wait::new(global);
+    wait.step(client.admin().set_intent(NodeId(id), intent)).await?;
+    let mut obstacle = Obstacle::default();
+    let mut none_seen = 0;
+    loop {
+        let node = wait.step(find(client, id)).await?;
+        let (count, what) = match left {
+            Left::Leaders => (node.leaders, "leadership"),
+            Left::Replicas => (node.replicas, "replica"),
+        };
+        none_seen = if count == 0 { none_seen + 1 } else { 0 };
+        let is_done = match left {
+            // Leaderships come and go: none three times in a row.
+            Left::Leaders => none_seen > 2,
+            Left::Replicas => node.state == "decommissioned",
+        };
+        if is_done {
+            return show(global, &node);
         }
-        bar.finish_and_clear();
+        if node.intent == "active" {
+            let why = format!("node {id} was made active again while it was waited for");
+            return Err(Failure::new(crate::failure::CONDITION, why));
+        }
+        let mut progress = format!("node {id}: {} left", output::count(count as usize, what));
+        if node.state == "down" {
+            progress = format!("{progress}; the node is down");
+        }
+        if let Some(why) = &obstacle.why {
+            progress = format!("{progress}; {why}");
+        }
+        wait.say(progress);
+        if count > 0 && obstacle.is_due() {
+            // Why it takes long is a courtesy: without an answer the wait goes on.
+            let look = async {
+                obstacle.look(client, NodeId(id), left).await;
+                Ok::<_, Failure>(())
+            };
+            wait.step(look).await?;
+        }
+        wait.pause(POLL).await?;
     }
-    show(global, &node)
+}
+
+/// What holds up one of the ranges that a node still has to lose, as the scheduler explains it.
+#[derive(Default)]
+struct Obstacle {
+    range: Option<RangeId>,
+    why: Option<String>,
+    looked: Option<Instant>,
+}
+
+impl Obstacle {
+    fn is_due(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= LOOK)
+    }
+
+    async fn look(&mut self, client: &Client, node: NodeId, left: Left) {
+        self.looked = Some(Instant::now());
+        let is_left = |range: &RangeLocation| match left {
+            Left::Leaders => range.leader == Some(node),
+            Left::Replicas => range.descriptor.replica_on(node).is_some(),
+        };
+        let known = match self.range.take() {
+            Some(range) => client.admin().range(range).await.ok().filter(is_left),
+            None => None,
+        };
+        let found = match known {
+            Some(found) => Some(found),
+            None => {
+                let all = client.admin().ranges(&KeyRange::all()).await.unwrap_or_default();
+                all.into_iter().find(is_left)
+            }
+        };
+        let Some(range) = found.map(|found| found.descriptor.id) else { return };
+        self.range = Some(range);
+        if let Ok(explained) = client.admin().explain(range).await {
+            let said = explained.decisions.into_iter().find(|d| d.rule == EVACUATION);
+            self.why = said.map(|decision| format!("{range}: {}", decision.reason));
+        }
+    }
 }

@@ -1,11 +1,16 @@
 //! Operations that the meta service drives to their end: moves of replicas, merges.
 
 use super::client;
+use super::wait::Wait;
 use crate::args::{Global, OperationCommand};
 use crate::failure::{CONDITION, Failure};
 use crate::output::{self, Format};
-use isotherm_client::{Client, Operation, OperationStatus};
+use isotherm_client::{Client, ClientError, Operation, OperationStatus};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Between two looks at an operation that is waited for.
+const POLL: Duration = Duration::from_millis(100);
 
 fn operation_json(o: &Operation) -> Value {
     let place = |(node, replica): (isotherm_types::NodeId, isotherm_types::ReplicaId)| {
@@ -74,17 +79,27 @@ pub async fn run(global: &Global, command: OperationCommand) -> Result<(), Failu
     }
 }
 
-/// Shows an operation that was ordered and, if asked, waits for its end: one that was not carried out is
-/// a failure.
+/// Orders an operation, shows it and, with `wait`, waits for its end: one that was not carried out is a
+/// failure.
 pub async fn follow(
     global: &Global,
     client: &Client,
-    mut operation: Operation,
+    order: impl Future<Output = Result<Operation, ClientError>>,
     wait: bool,
 ) -> Result<(), Failure> {
-    if wait {
-        operation = client.admin().wait_for_operation(operation.id).await?;
-    }
+    let operation = if wait {
+        let mut wait = Wait::new(global);
+        let mut operation = wait.step(order).await?;
+        while operation.status() == OperationStatus::Running {
+            let Operation { id, kind, range, state, step, .. } = &operation;
+            wait.say(format!("operation {id}, {kind} of {range}: {state}; {step}"));
+            wait.pause(POLL).await?;
+            operation = wait.step(client.admin().operation(operation.id)).await?;
+        }
+        operation
+    } else {
+        order.await?
+    };
     show(global, &operation)?;
     if operation.status() == OperationStatus::Failed {
         let Operation { kind, range, reason, .. } = &operation;

@@ -11,19 +11,31 @@ use tokio_util::sync::CancellationToken;
 
 fn start_logs(global: &Global) -> Result<(), Failure> {
     let format = if global.log_json { LogFormat::Json } else { LogFormat::Text };
-    init_logs(format, &global.log).map_err(Failure::usage)
+    init_logs(format, global.log_filter()).map_err(Failure::usage)
 }
 
-/// Cancelled by SIGTERM and Ctrl-C. A second signal ends the process at once.
+/// Cancelled by SIGTERM, by Ctrl-C, and by SIGHUP unless that is ignored, as `nohup` has it. A second signal
+/// ends the process at once.
 pub fn stop_signal() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = match is_hangup_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     let told = stop.clone();
     tokio::spawn(async move {
         let mut next = async || {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = hung_up => {}
             }
         };
         next().await;
@@ -32,6 +44,15 @@ pub fn stop_signal() -> Result<CancellationToken, Failure> {
         std::process::exit(130);
     });
     Ok(stop)
+}
+
+/// As this process was started.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut ignored = status.lines().filter_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.next().and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // SIGHUP is signal 1, the lowest bit.
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 pub async fn meta(global: &Global, args: Meta) -> Result<(), Failure> {

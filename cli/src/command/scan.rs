@@ -37,7 +37,7 @@ fn print(global: &Global, key: &[u8], row: &Row, keys_only: bool) -> Result<(), 
             if !keys_only {
                 encoding.field(&mut object, "value", &row.value);
             }
-            object.insert("ts".to_owned(), row.ts.get().into());
+            object.insert("ts".to_owned(), output::digits(row.ts.get()));
             output::json(&Value::from(object))
         }
         Format::Table if keys_only => output::values(encoding, &[key]),

@@ -89,7 +89,7 @@ async fn finalize(global: &Global, client: &Client) -> Result<(), Failure> {
     let admin = client.admin();
     let before = admin.upgrade_status().await?.cluster_version;
     let version = admin.finalize_upgrade().await?;
-    let deadline = Instant::now() + global.timeout;
+    let deadline = Instant::now() + global.timeout();
     let behind = loop {
         let status = match admin.upgrade_status().await {
             Ok(status) => Some(status),

@@ -2,7 +2,6 @@
 
 use super::{Admin, META_TIMEOUT};
 use crate::{ClientError, ErrorKind};
-use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{self as pb};
 use isotherm_types::{Key, NodeId, RangeId};

@@ -18,6 +18,7 @@ use isotherm_proto::internal::{
     AggregatePart, AggregateQuery, AggregateRequest, AggregateResponse, AggregateWork,
 };
 use isotherm_proto::{Retry, WireError};
+use isotherm_transport::status_text;
 use isotherm_types::{KeyRange, NodeId, RangeId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -69,6 +70,8 @@ pub(super) struct Request {
     begun: Partial,
     /// When to ask for the rest.
     next: Option<Next>,
+    /// Why the node did not answer all of it, as it said itself.
+    refused: Option<String>,
     /// The node has not begun: it is busy with others.
     is_waiting: bool,
 }
@@ -142,6 +145,10 @@ impl Coordinator {
             if self.requests.values().any(|request| request.is_waiting) {
                 let message = "too many aggregates wait for the same nodes: try again later";
                 return Err(ClientError::new(ErrorKind::Busy, message));
+            }
+            for request in self.requests.values().filter(|request| !request.open.is_empty()) {
+                let why = "it did not answer all that it was asked in time".to_owned();
+                self.inner.note_trouble(request.node, Some(why));
             }
             let message = "no part of the aggregate was answered within the time limit";
             let error = || ClientError::new(ErrorKind::Unavailable, message);
@@ -231,8 +238,15 @@ impl Coordinator {
         let routes = parts.iter().map(|(route, _)| (route.descriptor.id, route.clone()));
         let routes = routes.collect();
         let open = parts.iter().map(|(_, span)| span.clone()).collect();
-        let request_state =
-            Request { node, routes, open, begun: Partial::new(), next: None, is_waiting: false };
+        let request_state = Request {
+            node,
+            routes,
+            open,
+            begun: Partial::new(),
+            next: None,
+            refused: None,
+            is_waiting: false,
+        };
         self.requests.insert(id, request_state);
         let (inner, events) = (self.inner.clone(), self.events.clone());
         let query = self.query.clone();
@@ -283,6 +297,7 @@ impl Coordinator {
             if !matches!(error.retry(), Retry::Reroute | Retry::Later) {
                 return Err(error.into());
             }
+            request.refused = Some(error.0.message.clone());
             if let Some(route) = request.routes.get(&RangeId(refusal.range_id)) {
                 let next = self.inner.learn_from(route, request.node, &error);
                 // The shortest of all that was said: the others are merely asked again.
@@ -304,8 +319,11 @@ impl Coordinator {
         }
         self.repeated += 1;
         let mut next = request.next.unwrap_or(Next::PAUSE);
-        let message = "a part of the span moved while it was read";
+        let said_why = request.refused.filter(|why| !why.is_empty());
+        let message = said_why
+            .unwrap_or_else(|| format!("{} left a part of the span unanswered", request.node));
         let mut shown = ClientError::new(ErrorKind::Unavailable, message);
+        self.inner.note_trouble(request.node, error.as_ref().map(|e| e.0.message.clone()));
         if let Some(error) = error {
             if !matches!(error.retry(), Retry::Reroute | Retry::Later) {
                 return Err(error.into());
@@ -397,7 +415,7 @@ fn wire_error(status: tonic::Status) -> WireError {
         return error.into();
     }
     // A broken connection, a node that starts: reads can be repeated.
-    WireError::new(Code::Unavailable, status.message())
+    WireError::new(Code::Unavailable, status_text(&status))
 }
 
 /// Takes `covered` out of what is open; it must lie in one of the open spans.

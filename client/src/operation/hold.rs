@@ -13,6 +13,7 @@ use crate::{ClientError, ErrorKind};
 use isotherm_proto::WireError;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{HoldSnapshotRequest, ReleaseSnapshotRequest};
+use isotherm_transport::MetaClient;
 use isotherm_types::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -166,7 +167,8 @@ impl Keeper {
         if now < self.register_at {
             return Ok(());
         }
-        match self.client.hold_within(at, REGISTER_TIMEOUT).await {
+        let limit = REGISTER_TIMEOUT.min(self.client.timeout() / 4);
+        match self.client.hold_within(at, limit).await {
             Ok(hold) => self.hold = Some(hold),
             // While nobody leads the meta service nobody lets history go either.
             Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Busy) => {
@@ -212,20 +214,9 @@ async fn ask(
     at: Timestamp,
     limit: Duration,
 ) -> Result<(u64, Duration), WireError> {
-    let unavailable = |why: String| WireError::new(Code::Unavailable, why);
-    let mut leader = inner.meta.leader().await?;
-    let asked = leader.hold_snapshot(HoldSnapshotRequest { id, at: at.get() });
-    let answer = match tokio::time::timeout(limit.min(ATTEMPT_TIMEOUT), asked).await {
-        Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => {
-            inner.meta.forget_leader();
-            return Err(unavailable(status.message().to_owned()));
-        }
-        Err(_) => {
-            inner.meta.forget_leader();
-            return Err(unavailable("the meta service does not answer".to_owned()));
-        }
-    };
+    let request = HoldSnapshotRequest { id, at: at.get() };
+    let call = |mut leader: MetaClient| async move { leader.hold_snapshot(request).await };
+    let answer = inner.meta.ask(limit.min(ATTEMPT_TIMEOUT), call).await?;
     inner.meta.check(answer.error)?;
     Ok((answer.id, Duration::from_millis(answer.lifetime_ms)))
 }

@@ -1,6 +1,7 @@
 //! gRPC channels with the settings that all of our connections share.
 
 use crate::TransportError;
+use crate::error::innermost;
 use std::net::IpAddr;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -59,8 +60,7 @@ pub fn channel(address: &str) -> Result<Channel, TransportError> {
 pub async fn connect(address: &str) -> Result<Channel, TransportError> {
     let connected = endpoint(address)?.connect().await;
     connected.map_err(|e| {
-        use std::error::Error;
-        let why = e.source().map_or_else(|| e.to_string(), ToString::to_string);
+        let why = innermost(&e).unwrap_or_else(|| e.to_string());
         TransportError::Unreachable(format!("{address}: {why}"))
     })
 }

@@ -37,7 +37,7 @@ mod tests;
 pub use accept::{FrameHandler, raft_server};
 pub use budget::{ByteBudget, BytesHeld, Waiter};
 pub use channel::{channel, check_reachable, connect};
-pub use error::TransportError;
+pub use error::{TransportError, status_text};
 pub use gather::gather;
 pub use health::health_service;
 pub use incarnations::Incarnations;

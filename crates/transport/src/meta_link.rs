@@ -1,6 +1,7 @@
 //! The way to the meta service's leader.
 
 use crate::channel::channel;
+use crate::error::status_text;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use isotherm_proto::WireError;
@@ -20,6 +21,9 @@ const MEMBERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much longer the others may take once one has named a leader.
 const OTHERS_WAIT: Duration = Duration::from_millis(150);
 
+/// A request that was given up after this long was not answered, rather than not needed.
+const SILENT_AFTER: Duration = Duration::from_millis(300);
+
 /// A client of one member.
 pub type MetaClient = MetaServiceClient<Channel>;
 
@@ -34,6 +38,8 @@ struct State {
     channels: BTreeMap<String, Channel>,
     leader: Option<String>,
     members: Vec<(u64, String)>,
+    /// Whether the last request is unanswered, and why if that is known.
+    trouble: Option<String>,
 }
 
 impl MetaLink {
@@ -61,6 +67,13 @@ impl MetaLink {
     /// Whoever was last asked is not, or not any more, the leader.
     pub fn forget_leader(&self) {
         self.state.lock().leader = None;
+    }
+
+    /// What is wrong with the way to the leader, if its last request was not answered.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state.lock();
+        let why = state.trouble.as_ref()?;
+        Some(format!("the meta service ({}) does not answer: {why}", self.seeds.join(", ")))
     }
 
     /// Takes note of an answer: a member that does not lead says who does.
@@ -134,17 +147,19 @@ impl MetaLink {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let unavailable = |why: String| WireError::new(Code::Unavailable, why);
+        let mut guard = ForgetUnlessAnswered::new(self);
         let asking = async {
             let client = self.leader().await?;
-            let mut guard = ForgetUnlessAnswered { link: self, has_answered: false };
+            guard.has_leader = true;
             let answer = call(client).await;
             let answer =
-                answer.map_err(|s| unavailable(format!("meta service: {}", s.message())))?;
-            guard.has_answered = true;
+                answer.map_err(|s| unavailable(format!("meta service: {}", status_text(&s))))?;
             Ok(answer.into_inner())
         };
         let late = |_| Err(unavailable("the meta service did not answer in time".to_owned()));
-        tokio::time::timeout(limit, asking).await.unwrap_or_else(late)
+        let answer = tokio::time::timeout(limit, asking).await.unwrap_or_else(late);
+        guard.end(answer.as_ref().err());
+        answer
     }
 
     /// The seeds, and members that others named.
@@ -174,7 +189,7 @@ impl MetaLink {
     async fn whom<'a>(&self, address: &'a str) -> Result<(&'a str, Option<Told>), String> {
         let mut client = self.client(address).map_err(|e| e.0.message)?;
         let answer = client.members(MembersRequest {}).await;
-        let answer = answer.map_err(|status| format!("{address}: {}", status.message()))?;
+        let answer = answer.map_err(|status| format!("{address}: {}", status_text(&status)))?;
         let pb::MembersResponse { term, leader, members, .. } = answer.into_inner();
         let members: Vec<_> = members.into_iter().map(|m| (m.id, m.address)).collect();
         let named = members.iter().find(|(id, _)| *id == leader);
@@ -186,16 +201,35 @@ impl MetaLink {
     }
 }
 
-/// Forgets the leader when it is dropped before an answer has come.
+/// Forgets the leader when it is dropped before an answer has come, and notes the trouble.
 struct ForgetUnlessAnswered<'a> {
     link: &'a MetaLink,
+    begun: Instant,
+    has_leader: bool,
     has_answered: bool,
+}
+
+impl<'a> ForgetUnlessAnswered<'a> {
+    fn new(link: &'a MetaLink) -> Self {
+        Self { link, begun: Instant::now(), has_leader: false, has_answered: false }
+    }
+
+    fn end(mut self, error: Option<&WireError>) {
+        self.has_answered = error.is_none();
+        self.link.state.lock().trouble = error.map(|error| error.0.message.clone());
+        // What there is to say was said.
+        self.begun = Instant::now();
+    }
 }
 
 impl Drop for ForgetUnlessAnswered<'_> {
     fn drop(&mut self) {
-        if !self.has_answered {
+        if self.has_leader && !self.has_answered {
             self.link.forget_leader();
+        }
+        if !self.has_answered && self.begun.elapsed() >= SILENT_AFTER {
+            let why = || "its caller waited for it in vain".to_owned();
+            self.link.state.lock().trouble.get_or_insert_with(why);
         }
     }
 }

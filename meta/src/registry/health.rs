@@ -19,6 +19,8 @@ pub struct RangeHealth<'a> {
     pub is_unavailable: bool,
     /// Fewer replicas alive than there should be.
     pub is_under_replicated: bool,
+    /// So it is only because a replica on a node that is there has not answered its leader yet.
+    pub is_unheard: bool,
 }
 
 impl<'a> RangeHealth<'a> {
@@ -36,12 +38,14 @@ impl<'a> RangeHealth<'a> {
         let live: Vec<_> =
             d.replicas.iter().filter(|r| is_live(r.node, r.id)).map(|r| r.id).collect();
         let voters = d.voters().count();
+        let are_there = voters >= wanted && d.voters().all(|r| alive(r.node));
         let live_voters = d.voters().filter(|r| live.contains(&r.id)).count();
         Self {
             is_unavailable: leader.is_none()
                 && (live_voters < voters / 2 + 1 || registry.is_unled(d.id)),
             // A learner counts for nothing before it votes.
             is_under_replicated: live_voters < voters.max(wanted),
+            is_unheard: are_there && live_voters < voters,
             leader,
             live,
         }
@@ -64,8 +68,10 @@ pub struct RangeCounts {
     pub unavailable_ids: Vec<RangeId>,
     /// Those with fewer replicas than there should be.
     pub under_replicated: u64,
+    /// Those of them that are a problem: that lasts, or has a node as its cause.
+    pub lacking: u64,
     /// Some of them.
-    pub under_replicated_ids: Vec<RangeId>,
+    pub lacking_ids: Vec<RangeId>,
 }
 
 impl RangeCounts {
@@ -86,7 +92,10 @@ impl RangeCounts {
             }
             if health.is_under_replicated {
                 counts.under_replicated += 1;
-                note(&mut counts.under_replicated_ids, d.id);
+                if !(health.is_unheard && registry.is_settling(d.id)) {
+                    counts.lacking += 1;
+                    note(&mut counts.lacking_ids, d.id);
+                }
             }
         }
         counts
@@ -112,6 +121,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::presence::UNHEARD_AFTER;
     use super::*;
     use isotherm_types::KeyRange;
     use std::time::Duration;
@@ -154,6 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_was_not_heard_of_yet_is_no_problem_before_a_grace_period() {
+        let (d, mut registry) = (descriptor(), led_by(1, &[2]));
+        let (all, without_one, begun) = (states(&[]), states(&[3]), Instant::now());
+        let mut map = RangeMap::default();
+        map.apply(std::slice::from_ref(&d)).expect("one range for all keys");
+        let count = |registry: &Registry, states: &HashMap<NodeId, NodeState>| {
+            let counts = RangeCounts::of(&map, registry, states, 3);
+            assert_eq!(counts.under_replicated, 1, "it is so in any case");
+            counts.lacking
+        };
+        assert_eq!(count(&registry, &all), 0, "a child that a node has yet to show");
+        assert_eq!(count(&registry, &without_one), 1, "a node that is down is no such case");
+        registry.look(std::iter::empty(), std::iter::once(d.id), begun);
+        registry.look(std::iter::empty(), std::iter::once(d.id), begun + UNHEARD_AFTER / 2);
+        assert_eq!(count(&registry, &all), 0);
+        registry.look(std::iter::empty(), std::iter::once(d.id), begun + UNHEARD_AFTER);
+        assert_eq!(count(&registry, &all), 1, "it is a problem if it lasts");
+        registry.look(std::iter::empty(), std::iter::empty(), begun + UNHEARD_AFTER);
+        assert_eq!(count(&registry, &all), 0, "and begins anew");
+    }
+
+    #[test]
     fn a_range_without_leader_and_quorum_is_unavailable() {
         let (d, registry) = (descriptor(), led_by(3, &[1, 2, 3]));
         let electing = RangeHealth::of(&d, &registry, &states(&[3]), 3);
@@ -169,7 +201,7 @@ mod tests {
         let mut registry = Registry::new(begun);
         let mut after = |seconds: f64, is_unled: bool| {
             let now = begun + Duration::from_secs_f64(seconds);
-            registry.look(is_unled.then_some(d.id).into_iter(), now);
+            registry.look(is_unled.then_some(d.id).into_iter(), std::iter::empty(), now);
             RangeHealth::of(&d, &registry, &states(&[]), 3).is_unavailable
         };
         assert!(!after(1.0, true) && !after(5.9, true));

@@ -21,6 +21,20 @@ pub const EXCUSED_FOR: Duration = Duration::from_secs(30);
 /// election takes a second or two.
 pub const UNLED_AFTER: Duration = Duration::from_secs(5);
 
+/// A replica of which its leader has not heard for that long is a problem though its node is there: nodes
+/// show the child of a split one after the other.
+pub const UNHEARD_AFTER: Duration = Duration::from_secs(10);
+
+/// Keeps in `known` since when each of `now_so` is so.
+fn since(
+    known: &mut HashMap<RangeId, Instant>,
+    now_so: impl Iterator<Item = RangeId>,
+    now: Instant,
+) {
+    let mut before = std::mem::take(known);
+    *known = now_so.map(|id| (id, before.remove(&id).unwrap_or(now))).collect();
+}
+
 /// How a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
@@ -148,6 +162,8 @@ pub struct Registry {
     leaders: HashMap<RangeId, LeaderReport>,
     /// Since when nobody has led a range, and the time of the last look.
     unled: HashMap<RangeId, Instant>,
+    /// Ranges whose leader does not hear of a replica whose node is there, and since when.
+    unheard: HashMap<RangeId, Instant>,
     looked: Instant,
     loads: Loads,
     /// Nodes that stay out because their data are damaged, and how.
@@ -165,6 +181,7 @@ impl Registry {
             nodes: HashMap::new(),
             leaders: HashMap::new(),
             unled: HashMap::new(),
+            unheard: HashMap::new(),
             looked: now,
             loads: Loads::default(),
             damaged_nodes: BTreeMap::new(),
@@ -283,12 +300,25 @@ impl Registry {
         self.loads.note(range, term, load);
     }
 
-    /// A look at everything: these ranges, of all there are, have no leader now.
-    pub fn look(&mut self, unled: impl Iterator<Item = RangeId>, now: Instant) {
+    /// A look at everything: of all ranges there are `unled` have no leader now, and `unheard` have one that
+    /// does not hear of a replica whose node is there.
+    pub fn look(
+        &mut self,
+        unled: impl Iterator<Item = RangeId>,
+        unheard: impl Iterator<Item = RangeId>,
+        now: Instant,
+    ) {
         self.loads.expire(|range| self.leaders.get(&range).map(|leader| leader.term), now);
-        let mut before = std::mem::take(&mut self.unled);
-        self.unled = unled.map(|id| (id, before.remove(&id).unwrap_or(now))).collect();
+        since(&mut self.unled, unled, now);
+        since(&mut self.unheard, unheard, now);
         self.looked = now;
+    }
+
+    /// Whether a replica of a range that its leader does not hear of has not been missing for
+    /// [`UNHEARD_AFTER`], up to the last look.
+    pub fn is_settling(&self, range: RangeId) -> bool {
+        let since = self.unheard.get(&range);
+        since.is_none_or(|&at| self.looked.saturating_duration_since(at) < UNHEARD_AFTER)
     }
 
     /// Whether nobody has led a range for [`UNLED_AFTER`], up to the last look.

@@ -5,7 +5,7 @@ use crate::machine::{Command, NodeIntent, Reply};
 use crate::member::Meta;
 use crate::settings;
 use isotherm_proto::WireError;
-use isotherm_scheduler::{Action, ClusterView, Scheduler};
+use isotherm_scheduler::{Action, ClusterView, Liveness, RangeView, Scheduler};
 use isotherm_task::guarded;
 use isotherm_types::NodeId;
 use std::sync::Arc;
@@ -50,7 +50,10 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
                 }
                 if let Some(view) = views.view(&meta, now) {
                     let unled = view.ranges.iter().filter(|range| range.leader.is_none());
-                    meta.registry.lock().look(unled.map(|r| r.descriptor.id), now);
+                    let unled = unled.map(|range| range.descriptor.id);
+                    let unheard = view.ranges.iter().filter(|range| is_unheard(range, &view));
+                    let unheard = unheard.map(|range| range.descriptor.id);
+                    meta.registry.lock().look(unled, unheard, now);
                     for action in meta.schedule(&view) {
                         let meta = meta.clone();
                         ordered.spawn(guarded("decided action", async move {
@@ -64,6 +67,13 @@ pub(crate) async fn run(meta: Arc<Meta>, term: u64) {
             }
         }
     }
+}
+
+/// Whether a range is led, and its leader does not hear of a replica whose node is there.
+fn is_unheard(range: &RangeView, view: &ClusterView) -> bool {
+    let is_up = |node| view.nodes.get(&node).is_some_and(|n| n.liveness == Liveness::Up);
+    range.leader.is_some()
+        && range.descriptor.voters().any(|r| !range.live.contains(&r.id) && is_up(r.node))
 }
 
 impl Meta {

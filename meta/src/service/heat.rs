@@ -113,6 +113,17 @@ impl Meta {
         Ok(pb::HotResponse { error: None, ranges: first_within(hot, LISTED_BYTES_MAX) })
     }
 
+    /// Whether another node than `node` is there and wanted to lead.
+    fn may_others_lead(&self, node: NodeId) -> bool {
+        let machine = self.group.machine().read();
+        let states = self.registry.lock().states(machine.nodes(), Instant::now());
+        machine.nodes().keys().any(|other| {
+            *other != node
+                && machine.intent(*other) == NodeIntent::Active
+                && states.get(other).is_some_and(|state| state.counts_as_alive())
+        })
+    }
+
     pub(super) async fn set_intent(
         &self,
         request: pb::SetIntentRequest,
@@ -131,6 +142,13 @@ impl Meta {
         if !self.group.machine().read().nodes().contains_key(&node) {
             let why = format!("there is no node {node}");
             return Err(WireError::new(Code::NotFound, why));
+        }
+        if intent == NodeIntent::Draining && !self.may_others_lead(node) {
+            let why = format!(
+                "node {node} is the last that may lead: its ranges would be led by nobody. Start or undrain \
+                 another node first"
+            );
+            return Err(WireError::new(Code::Condition, why));
         }
         match self.propose(Command::SetIntent { node, intent }, None).await? {
             Reply::Done => {

@@ -173,8 +173,7 @@ impl Meta {
         let ids = &counts.unavailable_ids;
         problems.extend(View::range_problem("are unavailable", counts.unavailable, total, ids));
         problems.extend(view.node_problems());
-        let ids = &counts.under_replicated_ids;
-        let count = counts.under_replicated;
+        let (ids, count) = (&counts.lacking_ids, counts.lacking);
         problems.extend(View::range_problem("are under-replicated", count, total, ids));
         for (id, ranges) in view.registry.damaged_ranges() {
             let which = names(&ranges[..ranges.len().min(10)], ranges.len() as u64);

@@ -153,9 +153,9 @@ impl Store {
         all.iter().filter(|r| r.descriptor().span.overlaps(span)).map(|r| r.status()).collect()
     }
 
-    /// Bytes that a span takes on disk, roughly.
+    /// Bytes that a span takes, on disk and in memory that is not flushed yet, roughly.
     pub fn approximate_size(&self, span: &isotherm_types::KeyRange) -> u64 {
-        self.ctx.data.approximate_size(span)
+        self.ctx.data.approximate_size_with_memory(span)
     }
 
     /// Without enough room writes are refused as [`RangeError::DiskFull`], other than deletes; without

@@ -75,6 +75,16 @@ impl DataBatch {
         self.bytes
     }
 
+    /// Its user rows: their keys as they are stored, and their bytes.
+    pub(super) fn user_rows(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::Put(LIVE | HISTORY, key, value) => {
+                Some((key.as_slice(), (key.len() + value.len()) as u64))
+            }
+            _ => None,
+        })
+    }
+
     /// What of it will be garbage some day.
     pub fn garbage(&self) -> Garbage {
         self.garbage

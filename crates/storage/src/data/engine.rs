@@ -3,6 +3,7 @@
 use super::collector::{Collectors, Family};
 use super::export::{SnapshotCf, SnapshotFile};
 use super::row::{Kind, RawRow};
+use super::unflushed::Unflushed;
 use super::{DataBatch, DataSnapshot, Garbage};
 use crate::key::{LocalKey, bounds};
 use crate::metrics as names;
@@ -48,6 +49,7 @@ pub struct DataEngine {
     pub(super) db: Arc<DB>,
     /// Versions that ended at or before it may be dropped. Only rises while the engine is open.
     safe_point: Arc<AtomicU64>,
+    unflushed: Arc<Unflushed>,
 }
 
 /// How far [`DataEngine::verify`] has come in a span.
@@ -122,7 +124,7 @@ impl DataEngine {
             ColumnFamilyDescriptor::new(name, cf_options(name, options, &cache, &safe_point))
         });
         let db = DB::open_cf_descriptors(&db, dir, families)?;
-        Ok(Self { db: Arc::new(db), safe_point })
+        Ok(Self { db: Arc::new(db), safe_point, unflushed: Arc::default() })
     }
 
     pub(super) fn cf(&self, name: &str) -> &ColumnFamily {
@@ -134,6 +136,7 @@ impl DataEngine {
         metrics::counter!(names::DATA_WRITE_BYTES).increment(batch.size_bytes() as u64);
         let mut options = WriteOptions::default();
         options.disable_wal(true);
+        self.unflushed.note(batch.user_rows());
         let written = self.db.write_opt(batch.into_rocksdb(self), &options);
         written.map_err(|source| StorageError::EngineStopped { source })
     }
@@ -150,8 +153,10 @@ impl DataEngine {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let started = Instant::now();
+        self.unflushed.begin_flush();
         let flushed = self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options);
         flushed.map_err(|source| StorageError::EngineStopped { source })?;
+        self.unflushed.end_flush();
         metrics::counter!(names::DATA_FLUSHES).increment(1);
         metrics::histogram!(names::DATA_FLUSH_SECONDS).record(started.elapsed().as_secs_f64());
         Ok(())
@@ -223,6 +228,12 @@ impl DataEngine {
     /// Bytes that a span takes on disk, roughly.
     pub fn approximate_size(&self, span: &KeyRange) -> u64 {
         self.live_size(span) + self.history_size(span)
+    }
+
+    /// The same and what a span takes in memory only, roughly: what is written is in files after the next
+    /// flush.
+    pub fn approximate_size_with_memory(&self, span: &KeyRange) -> u64 {
+        self.approximate_size(span) + self.unflushed.within(&bounds(span))
     }
 
     /// Bytes that the newest versions of a span take on disk, roughly.

@@ -27,6 +27,7 @@ mod scan;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unflushed;
 mod visit;
 
 pub use batch::DataBatch;

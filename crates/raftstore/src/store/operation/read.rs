@@ -7,7 +7,7 @@ use isotherm_types::{KeyRange, RangeId, Timestamp};
 use std::time::Duration;
 
 fn late<T>(_: T) -> RangeError {
-    RangeError::Unavailable("the read was not confirmed in time".into())
+    RangeError::Unavailable("no quorum confirmed the read in time".into())
 }
 
 impl Store {
