@@ -74,10 +74,10 @@ pub(super) fn write_outcomes(
     let mut outcomes: Vec<_> = results.into_iter().map(write_outcome).collect();
     for outcome in &mut outcomes {
         match &mut outcome.kind {
-            Some(write_outcome::Kind::CompareAndSet(cas)) => {
-                if !fits(cas.current.as_ref().map_or(0, Bytes::len)) {
-                    (cas.current, cas.current_forgotten) = (None, true);
-                }
+            Some(write_outcome::Kind::CompareAndSet(cas))
+                if !fits(cas.current.as_ref().map_or(0, Bytes::len)) =>
+            {
+                (cas.current, cas.current_forgotten) = (None, true);
             }
             Some(write_outcome::Kind::Failure(failure)) if !fits(failure.message.len()) => {
                 failure.message.clear();
