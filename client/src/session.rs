@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_the_same_write_whoever_sends_it() {
+    fn a_request_is_the_same_write_through_every_client() {
         let request = RequestId { id: *b"0123456789abcdef", since: None };
         let (one, other) = (Identity::Request(request), Identity::Request(request));
         assert_eq!(one.id(Timestamp(5)), other.id(Timestamp(5)));

@@ -348,7 +348,7 @@ impl Heartbeat {
         }
     }
 
-    /// Bytes of rows; 0 where nobody wants to know.
+    /// Bytes of rows; 0 where they are not asked for.
     async fn sizes(&self, spans: Vec<Option<KeyRange>>) -> Vec<u64> {
         let store = self.store.clone();
         let size = move |span: &Option<KeyRange>| {

@@ -95,7 +95,7 @@ fn range_row(global: &Global, range: &RangeLocation) -> Vec<String> {
         range.leader.map_or("-".to_owned(), |n| n.to_string()),
         nodes.join(","),
         format!("{}/{}", range.live_replicas.len(), d.replicas.len()),
-        // Nobody that leads it has said yet.
+        // No leader of it has said yet.
         match (range.leader, range.size_bytes) {
             (None, 0) => "-".to_owned(),
             (_, size) => output::bytes(size),

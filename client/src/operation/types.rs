@@ -59,7 +59,7 @@ pub enum Write {
     },
 }
 
-/// Who a write is, whoever sends it and however often: all attempts of one write carry the same.
+/// The identity of a write, through every client and however often it is sent: all attempts of one write carry the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId {
     /// Drawn at random for each write.

@@ -1,6 +1,6 @@
 //! By which rules parts of an answer are computed.
 
-/// Parts of one answer are computed by one set of rules: whoever asks names the newest that it knows,
+/// Parts of one answer are computed by one set of rules: the client names the newest that it knows,
 /// and a partial says by which it was computed. A process that names none knows the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Rules {

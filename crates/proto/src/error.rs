@@ -32,7 +32,7 @@ pub enum Retry {
 
 impl WireError {
     /// An error with a code and a message for people. A message that is longer than
-    /// [`limits::TEXT_BYTES_MAX`] is cut: it can repeat what somebody sent.
+    /// [`limits::TEXT_BYTES_MAX`] is cut: it can repeat what a client sent.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
         limits::cut_text(&mut message);

@@ -1,6 +1,6 @@
 //! How large each field and each message can be, for `docs/sizes.md` (`tests/sizes.rs`).
 //!
-//! A message is as large as its fields together. Fields of texts, bytes and lists are bounded by whoever
+//! A message is as large as its fields together. Fields of texts, bytes and lists are bounded by the code that
 //! takes them in, or makes them, as the rows here say; without a row a field has no bound, and a test
 //! fails. Where a message as a whole is smaller than its fields together, it has a row of its own.
 

@@ -24,7 +24,7 @@ const METRICS: &[(Kind, &str, &str)] = &[
         "Connections refused because there were too many",
     ),
     // Links between processes.
-    (Gauge, "isotherm_link_inbound_bytes", "Bytes received on links that nobody has taken yet"),
+    (Gauge, "isotherm_link_inbound_bytes", "Bytes received on links that were not taken yet"),
     (Gauge, "isotherm_link_queued_bytes", "Bytes that wait to be sent on links"),
     (
         Counter,
@@ -61,7 +61,7 @@ const METRICS: &[(Kind, &str, &str)] = &[
     // Replicas.
     (Gauge, "isotherm_replicas", "Replicas on this node"),
     (Gauge, "isotherm_leaders", "Replicas on this node that lead their range"),
-    (Gauge, "isotherm_replicas_asleep", "Replicas of ranges that sleep because nobody uses them"),
+    (Gauge, "isotherm_replicas_asleep", "Replicas of ranges that sleep because they are not used"),
     (Counter, "isotherm_replica_wakes_total", "Replicas that were woken, by reason"),
     (Counter, "isotherm_replica_rebuilds_total", "Starts of a consensus instance that had failed"),
     (Counter, "isotherm_replicas_damaged_total", "Replicas found to be damaged on disk"),
@@ -105,7 +105,7 @@ const METRICS: &[(Kind, &str, &str)] = &[
     (
         Counter,
         "isotherm_streams_given_up_total",
-        "Streams of answers that ended because nobody read them",
+        "Streams of answers that ended because they were not read",
     ),
     (Counter, "isotherm_aggregates_total", "Aggregates begun"),
     (Gauge, "isotherm_aggregates_active", "Aggregates that are read at the moment"),

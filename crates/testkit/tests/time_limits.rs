@@ -216,7 +216,7 @@ async fn a_wait_obeys_its_limit_and_says_what_holds_it_up() {
         assert!(ended.took <= ENDS_WITHIN, "{line}: {:?}", ended.took);
     };
     assert_eq!(one(&format!("import {}", file.display())).code, 0);
-    // One replica of each range: nobody else can lead it.
+    // One replica of each range: no other can lead it.
     fails("node drain 1 --wait", 7, "no other voter is live on a node that may lead");
     fails("node drain 1 --wait", 7, "left");
     assert_eq!(one("node drain 2").code, 0);

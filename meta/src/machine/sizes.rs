@@ -1,6 +1,6 @@
 //! What the machine encodes, with its largest size: rows of `docs/sizes.md`.
 //!
-//! What is agreed on is read whatever its size; whoever proposes it keeps to the limits.
+//! What is agreed on is read whatever its size; its proposer keeps to the limits.
 
 use super::command::{Command, Reply};
 use super::snapshot::{V1, V2, V3, V4, V5};

@@ -145,7 +145,7 @@ impl Meta {
         }
         if intent == NodeIntent::Draining && !self.may_others_lead(node) {
             let why = format!(
-                "node {node} is the last that may lead: its ranges would be led by nobody. Start or undrain \
+                "node {node} is the last that may lead: its ranges would have no leader. Start or undrain \
                  another node first"
             );
             return Err(WireError::new(Code::Condition, why));

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// Most ranges in one answer.
 const RANGES_MAX: usize = 10_000;
-/// Bytes of ranges in one answer. Whoever asked goes on behind the last of them.
+/// Bytes of ranges in one answer. The client goes on behind the last of them.
 const ANSWER_BYTES_MAX: usize = LISTED_BYTES_MAX;
 
 /// The first of `parts`, at least one, as many as have `bytes_max` bytes together.

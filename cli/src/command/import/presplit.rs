@@ -74,7 +74,7 @@ pub async fn presplit(client: &Client, mut keys: Vec<Key>, pieces: usize) -> Res
 }
 
 /// Hands the ranges that begin at `cuts` out to the nodes of their replicas, evenly: a child is led by
-/// whoever led its parent, and without load the scheduler leaves that as it is.
+/// the node that led its parent, and without load the scheduler leaves that as it is.
 async fn spread_leaders(client: &Client, cuts: &[Key]) -> Result<(), ClientError> {
     let admin = client.admin();
     let nodes = admin.nodes().await?;

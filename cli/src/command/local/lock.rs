@@ -58,7 +58,7 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Whoever waits next must not read that we hold it. Closing the file gives it back.
+        // The process that waits next must not read that this one holds it. Closing the file gives it back.
         let _ = self.0.set_len(0);
     }
 }

@@ -105,7 +105,7 @@ fn say_ready(
     }
 }
 
-/// Whether the addresses of what is to be started are free. Otherwise whoever is there would answer for
+/// Whether the addresses of what is to be started are free. Otherwise the process there would answer for
 /// the cluster of this directory.
 fn check_ports(cluster: &Cluster) -> Result<(), Failure> {
     let wanted = cluster.processes().filter(|process| !process.is_running());
@@ -120,7 +120,7 @@ fn check_ports(cluster: &Cluster) -> Result<(), Failure> {
 }
 
 /// Removes what a first `up` has made that was never ready, so that the next one can begin with other
-/// flags. The logs stay, for whoever wants to know why.
+/// flags. The logs stay: they say why.
 fn forget(dir: &Path, made: &[PathBuf]) -> Result<(), Failure> {
     fs::remove_file(cluster_path(dir)).or_else(absent_is_fine)?;
     made.iter().try_for_each(|path| Ok(fs::remove_dir_all(path).or_else(absent_is_fine)?))

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 /// Inodes of sockets.
 type Inodes = Vec<String>;
 
-/// Whether somebody listens at `address`.
+/// Whether a process listens at `address`.
 pub fn is_taken(address: &str) -> bool {
     let address = address.parse::<SocketAddr>();
     let bound = address.map(TcpListener::bind);
@@ -14,7 +14,7 @@ pub fn is_taken(address: &str) -> bool {
 }
 
 /// Whether `pid` is the process that listens at `address`. Two processes cannot listen at one address, so
-/// that then it, and nobody else, answers there.
+/// that then it, and no other process, answers there.
 pub fn is_served_by(address: &str, pid: u32) -> bool {
     let listening = listening(address);
     !listening.is_empty() && has_socket(pid, &listening)

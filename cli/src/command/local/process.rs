@@ -49,12 +49,12 @@ impl Process {
         own.map(|arg| arg.as_bytes().to_vec()).collect()
     }
 
-    /// Whether it runs: its pid may belong to somebody else by now.
+    /// Whether it runs: its pid may belong to another process by now.
     pub fn is_running(&self) -> bool {
         self.pid != 0 && arguments(self.pid) == self.own_arguments()
     }
 
-    /// Takes note of its pid if it runs under another than the one that is known: whoever started it may
+    /// Takes note of its pid if it runs under another than the one that is known: the command that started it may
     /// have been killed before it could write that down.
     pub fn find(&mut self, running: &HashMap<Arguments, u32>) {
         if !self.is_running() {

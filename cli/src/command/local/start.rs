@@ -29,7 +29,7 @@ pub struct Start<'a> {
 impl Start<'_> {
     /// Starts what does not run and waits until all of it serves. Meta comes first: it knows which nodes
     /// are gone for good. The nodes of a new cluster come one after the other, so that their ids ascend as
-    /// their addresses do. No node is started before it is certain that whoever answers at the addresses
+    /// their addresses do. No node is started before it is certain that the process that answers at the addresses
     /// of meta is the meta of this directory: a node would join another cluster for good.
     pub async fn run(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
         let each = READY_EACH * u32::try_from(cluster.ranges()).unwrap_or(u32::MAX);
@@ -95,7 +95,7 @@ impl Start<'_> {
     }
 }
 
-/// Waits until it is `process`, and nobody else, that answers at its address.
+/// Waits until it is `process`, and no other, that answers at its address.
 async fn serving(process: &Process, deadline: Instant, patience: Duration) -> Result<(), Failure> {
     loop {
         if process.is_serving() {
