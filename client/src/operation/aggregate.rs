@@ -3,7 +3,7 @@
 use super::coordinator::{Coordinator, Outcome, Sum};
 use super::hold::{Keeper, check_at};
 use super::partials::{Memory, off_thread};
-use super::read::odd_answer;
+use super::read::unexpected_answer;
 use crate::client::Client;
 use crate::{ClientError, ErrorKind};
 use isotherm_aggregate::{Answer, Finishing, GroupAnswer, Partial, Query, QueryText, Rules};
@@ -183,6 +183,6 @@ impl Client {
                 return Ok(done);
             }
         }
-        Err(odd_answer())
+        Err(unexpected_answer())
     }
 }

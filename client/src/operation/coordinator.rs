@@ -8,7 +8,7 @@
 use super::aggregate::{AggregateProgress, RangeWork};
 use super::hold::Keeper;
 use super::partials::{Memory, Read, merge, read_partial};
-use super::read::odd_answer;
+use super::read::unexpected_answer;
 use crate::client::Inner;
 use crate::retry::{Attempts, Next};
 use crate::router::Route;
@@ -110,7 +110,7 @@ impl Coordinator {
             let wait_until = ask_at.unwrap_or(attempts.deadline).min(attempts.deadline);
             tokio::select! {
                 event = incoming.recv() => {
-                    let Some((id, event)) = event else { return Err(odd_answer()) };
+                    let Some((id, event)) = event else { return Err(unexpected_answer()) };
                     match event {
                         Event::OlderRules => return Ok(Outcome::OlderRules),
                         Event::Message(message, partial) => {
@@ -189,7 +189,7 @@ impl Coordinator {
             };
             let part = route.descriptor.span.intersect(&span);
             let part = part.filter(|part| part.start() == span.start());
-            let part = part.ok_or_else(|| (odd_answer(), Next::PAUSE))?;
+            let part = part.ok_or_else(|| (unexpected_answer(), Next::PAUSE))?;
             self.open.pop();
             let end = part.end().clone();
             if !end.is_empty()
@@ -278,12 +278,12 @@ impl Coordinator {
         }
         let Some(request) = self.requests.get_mut(&id) else { return Ok(false) };
         for covered in message.covered.iter() {
-            let covered: KeyRange = covered.clone().try_into().map_err(|_| odd_answer())?;
+            let covered: KeyRange = covered.clone().try_into().map_err(|_| unexpected_answer())?;
             take(&mut request.open, &covered)?;
         }
         let partial = std::mem::take(&mut request.begun);
         if message.covered.is_empty() && partial.groups() > 0 {
-            return Err(odd_answer());
+            return Err(unexpected_answer());
         }
         merge(&mut self.merged, partial, &self.query).await?;
         for work in message.work {
@@ -420,15 +420,15 @@ fn wire_error(status: tonic::Status) -> WireError {
 
 /// Takes `covered` out of what is open; it must lie in one of the open spans.
 fn take(open: &mut Vec<KeyRange>, covered: &KeyRange) -> Result<(), ClientError> {
-    let at = open.iter().position(|span| span.covers(covered)).ok_or_else(odd_answer)?;
+    let at = open.iter().position(|span| span.covers(covered)).ok_or_else(unexpected_answer)?;
     let span = open.swap_remove(at);
     if span.start() < covered.start() {
         let before = KeyRange::new(span.start().clone(), covered.start().clone());
-        open.push(before.map_err(|_| odd_answer())?);
+        open.push(before.map_err(|_| unexpected_answer())?);
     }
     if !covered.end().is_empty() && span.end() != covered.end() {
         let after = KeyRange::new(covered.end().clone(), span.end().clone());
-        open.push(after.map_err(|_| odd_answer())?);
+        open.push(after.map_err(|_| unexpected_answer())?);
     }
     Ok(())
 }

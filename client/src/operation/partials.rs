@@ -1,7 +1,7 @@
 //! What becomes of partial aggregates: read, merged, and counted. What takes long does not run on the
 //! async threads, and all that is kept is within memory that several aggregates share.
 
-use super::read::odd_answer;
+use super::read::unexpected_answer;
 use crate::{ClientError, ErrorKind};
 use bytes::Bytes;
 use isotherm_aggregate::{AggregateError, Partial, Query};
@@ -83,11 +83,11 @@ pub(super) async fn read_partial(bytes: Bytes, query: &Arc<Query>) -> Result<Rea
     }
     let (is_large, query) = (bytes.len() > BYTES_INLINE_MAX, query.clone());
     let work = move || Partial::decode(&bytes, &query);
-    let odd = |error: ClientError| WireError::new(Code::Internal, error.message);
-    let read = if is_large { off_thread(work).await.map_err(odd)? } else { work() };
+    let unexpected = |error: ClientError| WireError::new(Code::Internal, error.message);
+    let read = if is_large { off_thread(work).await.map_err(unexpected)? } else { work() };
     match read {
         Ok(partial) => Ok(Read::Partial(partial)),
         Err(AggregateError::OlderRules) => Ok(Read::Older),
-        Err(_) => Err(odd(odd_answer())),
+        Err(_) => Err(unexpected(unexpected_answer())),
     }
 }

@@ -42,7 +42,7 @@ impl Client {
                     let body = range_request::Body::Read(read);
                     match inner.attempt(&route, attempts.left(), body).await {
                         Ok(range_response::Body::Read(found)) => return Ok(row(inner, found)),
-                        Ok(_) => return Err(odd_answer()),
+                        Ok(_) => return Err(unexpected_answer()),
                         Err(failed) => retry_read(failed)?,
                     }
                 }
@@ -61,7 +61,7 @@ fn row(inner: &crate::client::Inner, found: PointResult) -> Option<Row> {
     found.found.then_some(Row { value: found.value, ts })
 }
 
-pub(super) fn odd_answer() -> ClientError {
+pub(super) fn unexpected_answer() -> ClientError {
     ClientError::new(ErrorKind::Internal, "a node gave an answer of another kind")
 }
 

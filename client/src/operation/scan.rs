@@ -5,7 +5,7 @@
 //! given timestamp, and one that takes long, holds the history that it needs (`hold.rs`).
 
 use super::hold::{Keeper, check_at};
-use super::read::{odd_answer, retry_read, retry_routing};
+use super::read::{retry_read, retry_routing, unexpected_answer};
 use super::types::{Row, ScanOptions, ScanPage};
 use crate::ClientError;
 use crate::client::Client;
@@ -57,15 +57,18 @@ impl Scan {
             self.keeper.keep(at).await?;
         }
         let page = self.fetch(&span, room.unwrap_or(PAGE_KEYS).min(PAGE_KEYS)).await?;
-        let covered: KeyRange =
-            page.covered.ok_or_else(odd_answer)?.try_into().map_err(|_| odd_answer())?;
+        let covered: KeyRange = page
+            .covered
+            .ok_or_else(unexpected_answer)?
+            .try_into()
+            .map_err(|_| unexpected_answer())?;
         let left = rest(&span, &covered, self.options.reverse)?;
         let at = Timestamp(page.at);
         if self.options.at.is_some_and(|asked| asked != at) {
-            return Err(odd_answer());
+            return Err(unexpected_answer());
         }
         if page.rows.iter().any(|row| !covered.contains(&row.key)) {
-            return Err(odd_answer());
+            return Err(unexpected_answer());
         }
         self.left = left;
         self.options.at = Some(at);
@@ -106,7 +109,7 @@ impl Scan {
                     let body = range_request::Body::Scan(read);
                     match inner.attempt(&route, attempts.left(), body).await {
                         Ok(range_response::Body::Scan(page)) => return Ok(page),
-                        Ok(_) => return Err(odd_answer()),
+                        Ok(_) => return Err(unexpected_answer()),
                         Err(failed) => retry_read(failed)?,
                     }
                 }
@@ -137,7 +140,7 @@ fn rest(
 ) -> Result<Option<KeyRange>, ClientError> {
     let fits = if reverse { covered.end() == span.end() } else { covered.start() == span.start() };
     if !fits || !span.covers(covered) {
-        return Err(odd_answer());
+        return Err(unexpected_answer());
     }
     let (start, end) = if reverse {
         (span.start().clone(), covered.start().clone())
@@ -148,7 +151,7 @@ fn rest(
     if is_done {
         return Ok(None);
     }
-    KeyRange::new(start, end).map(Some).map_err(|_| odd_answer())
+    KeyRange::new(start, end).map(Some).map_err(|_| unexpected_answer())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! answers with the result of whichever attempt took effect. What stays unknown is reported as
 //! such, never as failed.
 
-use super::read::{not_applied, odd_answer, retry_routing};
+use super::read::{not_applied, retry_routing, unexpected_answer};
 use super::types::{CasOutcome, Deleted, Incremented, RequestId, Write, WriteResult};
 use crate::client::{Client, Failed};
 use crate::limits::{check_batch, check_key, check_value};
@@ -37,7 +37,7 @@ impl Client {
     ) -> Result<Timestamp, ClientError> {
         match self.write(Write::put(key, value)).await? {
             WriteResult::Put { ts } => Ok(ts),
-            _ => Err(odd_answer()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -45,7 +45,7 @@ impl Client {
     pub async fn delete(&self, key: impl Into<Key>) -> Result<Deleted, ClientError> {
         match self.write(Write::delete(key)).await? {
             WriteResult::Deleted(deleted) => Ok(deleted),
-            _ => Err(odd_answer()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -59,7 +59,7 @@ impl Client {
         let (key, value) = (key.into(), value.into());
         match self.write(Write::Cas { key, expected, value }).await? {
             WriteResult::Cas(outcome) => Ok(outcome),
-            _ => Err(odd_answer()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -68,7 +68,7 @@ impl Client {
         match self.write(Write::incr(key, by)).await? {
             WriteResult::Incremented(incremented) => Ok(incremented),
             WriteResult::Refused { reason } => Err(ClientError::new(ErrorKind::Condition, reason)),
-            _ => Err(odd_answer()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -89,8 +89,8 @@ impl Client {
             self.check_since(since, &attempts).await?;
         }
         match self.send_group(std::slice::from_ref(&write), request, attempts).await? {
-            Sent::Done(mut results) => results.pop().ok_or_else(odd_answer),
-            Sent::Regroup => Err(odd_answer()),
+            Sent::Done(mut results) => results.pop().ok_or_else(unexpected_answer),
+            Sent::Regroup => Err(unexpected_answer()),
         }
     }
 
@@ -189,7 +189,7 @@ impl Client {
                     // It was applied, whatever is odd about the answer.
                     return results(writes, done).map(Sent::Done).map_err(|e| settle(e, true));
                 }
-                Ok(_) => return Err(settle(odd_answer(), true)),
+                Ok(_) => return Err(settle(unexpected_answer(), true)),
                 Err(Failed::Unknown(why)) => {
                     unknown = true;
                     (ClientError::new(ErrorKind::Indeterminate, why), Next::PAUSE)
@@ -274,11 +274,11 @@ fn write_op(write: &Write) -> pb::WriteOp {
 
 fn results(writes: &[Write], done: WriteBatchResult) -> Result<Vec<WriteResult>, ClientError> {
     if done.results.len() != writes.len() {
-        return Err(odd_answer());
+        return Err(unexpected_answer());
     }
     let ts = Timestamp(done.ts);
     let result = |result: pb::OpResult| {
-        Ok(match result.kind.ok_or_else(odd_answer)? {
+        Ok(match result.kind.ok_or_else(unexpected_answer)? {
             op_result::Kind::Put(pb::Unit {}) => WriteResult::Put { ts },
             op_result::Kind::Existed(existed) => WriteResult::Deleted(Deleted { ts, existed }),
             op_result::Kind::Cas(pb::CasResult { applied, current, current_forgotten }) => {
