@@ -25,7 +25,7 @@ mod text;
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
-/// The system allocator keeps what many small allocations of different threads leave behind.
+/// Of RocksDB too: the system allocator keeps what many threads leave behind, hundreds of MiB within minutes.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

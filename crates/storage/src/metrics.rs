@@ -18,5 +18,7 @@ pub(crate) const DATA_FLUSH_SECONDS: &str = "isotherm_data_flush_seconds";
 pub(crate) const DATA_COLLECTED_ROWS: &str = "isotherm_data_collected_rows_total";
 /// Bytes of those, before compression.
 pub(crate) const DATA_COLLECTED_BYTES: &str = "isotherm_data_collected_bytes_total";
+/// Memory of the data engine, by what it is for.
+pub(crate) const DATA_MEMORY_BYTES: &str = "isotherm_data_memory_bytes";
 /// Bytes of the batches written to the data engine.
 pub(crate) const DATA_WRITE_BYTES: &str = "isotherm_data_write_bytes_total";

@@ -54,6 +54,11 @@ const METRICS: &[(Kind, &str, &str)] = &[
         "Bytes of dropped versions, before compression",
     ),
     (
+        Gauge,
+        "isotherm_data_memory_bytes",
+        "Memory of the data database, by part: block_cache, block_cache_pinned, memtables, tables",
+    ),
+    (
         Counter,
         "isotherm_data_write_bytes_total",
         "Bytes of the batches written to the data database",

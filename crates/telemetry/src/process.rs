@@ -45,8 +45,11 @@ pub(crate) fn render() -> String {
     let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
     let limit = getrlimit(Resource::Nofile).current.map(|files| files as f64);
     let resident = resident_bytes().map(|bytes| bytes as f64);
+    let (allocated, held) = allocator_bytes().unzip();
     let figures = [
         ("gauge", "process_resident_memory_bytes", "Resident memory", resident),
+        ("gauge", "isotherm_allocated_bytes", "Memory that the program has allocated", allocated),
+        ("gauge", "isotherm_allocator_bytes", "Memory that the allocator holds for it", held),
         ("counter", "process_cpu_seconds_total", "User and system CPU time", cpu_seconds()),
         ("gauge", "process_max_fds", "Files that the process may have open", limit),
         ("gauge", "process_open_fds", "Files that the process has open", open),
@@ -64,6 +67,17 @@ fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// What is allocated, and what of the pages that the allocator holds is resident. None where the program
+/// runs on another allocator.
+fn allocator_bytes() -> Option<(f64, f64)> {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    // Figures are those of the last epoch.
+    epoch::advance().ok()?;
+    let allocated = stats::allocated::read().ok()?;
+    let resident = stats::resident::read().ok()?;
+    (allocated > 0).then_some((allocated as f64, resident as f64))
 }
 
 fn cpu_seconds() -> Option<f64> {

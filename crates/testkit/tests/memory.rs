@@ -45,6 +45,28 @@ async fn metric(cluster: &ProcessCluster, name: &str) -> Option<f64> {
     (!values.is_empty()).then(|| values.into_iter().sum())
 }
 
+/// The system's allocator keeps what RocksDB's threads leave behind: memory that nothing uses grows for hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_the_databases_comes_from_the_allocator_of_the_process() {
+    let cluster = one_node_with(256 * MIB).await;
+    let client = client(&cluster);
+    let before = metric(&cluster, "isotherm_allocated_bytes").await.unwrap();
+    for n in 0..40 {
+        client.put(format!("large/{n}"), vec![7_u8; MIB as usize]).await.unwrap();
+    }
+    eventually(Duration::from_secs(20), async || {
+        let figure = async |name| metric(&cluster, name).await.unwrap_or(0.0) / MIB as f64;
+        let database = figure("isotherm_data_memory_bytes").await;
+        let allocated = figure("isotherm_allocated_bytes").await - before / MIB as f64;
+        let held = figure("isotherm_allocator_bytes").await;
+        if database > 30.0 && allocated > 30.0 && held > allocated {
+            return Ok(());
+        }
+        Err(format!("MiB: {database} of the database, {allocated} more allocated, {held} held"))
+    })
+    .await;
+}
+
 /// Thousands of reads of large values, and nobody who takes the answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answers_costs_a_node_no_more_than_its_share() {

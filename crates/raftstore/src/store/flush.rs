@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// Log kept per range while the disk has little room.
 const KEPT_WITHOUT_ROOM: u64 = 64 << 10;
 
+/// How often the metrics say what the data engine has memory for.
+const MEMORY_NOTED_EVERY: Duration = Duration::from_secs(5);
+
 /// Up to where remembered results of a range may go.
 type Floors = HashMap<RangeId, Timestamp>;
 
@@ -29,7 +32,14 @@ impl Store {
         let mut clean_since = Instant::now();
         let mut collected = Floors::new();
         let mut was_tight = false;
+        let mut memory_noted: Option<Instant> = None;
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            if memory_noted.is_none_or(|at| at.elapsed() >= MEMORY_NOTED_EVERY) {
+                memory_noted = Some(Instant::now());
+                let data = self.ctx.data.clone();
+                // Else there is no figure this time.
+                let _ = tokio::task::spawn_blocking(move || data.note_memory()).await;
+            }
             let is_tight = self.ctx.disk_room() != DiskRoom::Enough;
             if is_tight && !std::mem::replace(&mut was_tight, is_tight) {
                 self.flush_and_purge(&mut collected).await;

@@ -171,6 +171,27 @@ impl DataEngine {
         ALL.into_iter().map(size).sum()
     }
 
+    /// Says in the metrics what the engine has memory for. Looks at every open file: once in seconds, not
+    /// more often.
+    pub fn note_memory(&self) {
+        use rocksdb::properties as of;
+        let int = |name, property| {
+            self.db.property_int_value_cf(self.cf(name), property).ok().flatten().unwrap_or(0)
+        };
+        let sum = |property| ALL.into_iter().map(|name| int(name, property)).sum::<u64>();
+        let parts = [
+            // One cache serves all column families.
+            ("block_cache", int(LIVE, of::BLOCK_CACHE_USAGE)),
+            ("block_cache_pinned", int(LIVE, of::BLOCK_CACHE_PINNED_USAGE)),
+            // With those that are flushed and that an iterator still reads.
+            ("memtables", sum(of::SIZE_ALL_MEM_TABLES)),
+            ("tables", sum(of::ESTIMATE_TABLE_READERS_MEM)),
+        ];
+        for (part, bytes) in parts {
+            metrics::gauge!(names::DATA_MEMORY_BYTES, "part" => part).set(bytes as f64);
+        }
+    }
+
     /// A `local` row as a crash would leave it: memtables are not read.
     pub fn durable_local(&self, key: &LocalKey) -> Result<Option<Vec<u8>>> {
         let mut options = ReadOptions::default();
