@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// A sync that takes longer is a disk that does not answer.
 const STALL_AFTER: Duration = Duration::from_secs(1);
+/// A lone member whose disk does not answer for so long needs a person.
+const LONG: Duration = Duration::from_secs(10);
 /// How long a member that is asked to lead may take to have everything.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -23,22 +25,35 @@ impl<M: Machine> Group<M> {
     /// if those of other members do; without a limit it never does.
     pub async fn watch_disk(self: Arc<Self>, limit: Option<Duration>) {
         let stop = self.stop.clone();
-        let mut is_stalled = false;
+        let (mut is_stalled, mut is_long) = (false, false);
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             let waited = self.engine.waiting();
             if waited < STALL_AFTER {
+                is_long = false;
                 if std::mem::take(&mut is_stalled) {
                     tracing::warn!("the disk answers again");
                     metrics::gauge!("isotherm_disk_stalled").set(0.0);
                 }
                 continue;
             }
-            if !std::mem::replace(&mut is_stalled, true) {
-                let ms = waited.as_millis() as u64;
-                tracing::error!(ms, "the disk does not answer: leadership is given away");
-                metrics::gauge!("isotherm_disk_stalled").set(1.0);
-            }
             let others = self.others();
+            let ms = waited.as_millis() as u64;
+            if !std::mem::replace(&mut is_stalled, true) {
+                metrics::gauge!("isotherm_disk_stalled").set(1.0);
+                match others.is_empty() {
+                    // A person has nothing to do about a moment, and there is no other to lead.
+                    true => tracing::warn!(ms, "the disk does not answer"),
+                    false => {
+                        tracing::error!(ms, "the disk does not answer: leadership is given away");
+                    }
+                }
+            }
+            if others.is_empty() && waited >= LONG && !std::mem::replace(&mut is_long, true) {
+                tracing::error!(
+                    ms,
+                    "the disk does not answer, and there is no other member to lead"
+                );
+            }
             let ask = stop.run_until_cancelled(self.healthy(&others));
             let Some(healthy) = ask.await else { return };
             if self.engine.waiting() >= STALL_AFTER {
