@@ -1,7 +1,7 @@
 //! Several writes at once: atomic on each range that they touch.
 
-use super::types::{Write, WriteResult};
-use super::write::{Sent, check};
+use super::types::{RequestId, Write, WriteResult};
+use super::write::{Named, Sent, check};
 use crate::client::Client;
 use crate::retry::Attempts;
 use crate::{ClientError, ErrorKind};
@@ -45,7 +45,7 @@ impl Client {
     ) -> Result<Vec<WriteResult>, ClientError> {
         check(&writes)?;
         let mut results = vec![None; writes.len()];
-        let done = self.batch_rounds(&writes, &mut results, atomic).await;
+        let done = self.batch_rounds(&writes, None, &mut results, atomic).await;
         let applied: Vec<_> = results.into_iter().flatten().flatten().collect();
         match done {
             Ok(()) => Ok(applied),
@@ -55,14 +55,18 @@ impl Client {
     }
 
     /// The same as [`Client::batch`], and says of each write what became of it. An error as a whole means
-    /// that nothing was, or will be, applied.
+    /// that nothing was, or will be, applied. With the identity that its caller gives it, every attempt of the batch
+    /// carries the same writes in the same order: each of them takes effect once, whatever became of other
+    /// attempts, and its result is that of the attempt that did.
     pub async fn batch_outcomes(
         &self,
         writes: Vec<Write>,
+        request: Option<RequestId>,
     ) -> Result<Vec<Result<WriteResult, ClientError>>, ClientError> {
         check(&writes)?;
         let mut results = vec![None; writes.len()];
-        let Err(error) = self.batch_rounds(&writes, &mut results, Atomic::PerRange).await else {
+        let done = self.batch_rounds(&writes, request, &mut results, Atomic::PerRange).await;
+        let Err(error) = done else {
             return Ok(results.into_iter().flatten().collect());
         };
         let is_definite = |result: &Option<Outcome>| match result {
@@ -74,7 +78,8 @@ impl Client {
             return Err(error);
         }
         // What was not sent, or not answered for certain, was not applied.
-        let kind = if error.is_definite() { error.kind } else { ErrorKind::Unavailable };
+        let says_more = error.kind == ErrorKind::Expired || !error.is_definite();
+        let kind = if says_more { ErrorKind::Unavailable } else { error.kind };
         let not_sent = || {
             let why =
                 format!("not applied, because of another write of the batch: {}", error.message);
@@ -87,22 +92,33 @@ impl Client {
     async fn batch_rounds(
         &self,
         writes: &[Write],
+        request: Option<RequestId>,
         results: &mut [Option<Outcome>],
         atomic: Atomic,
     ) -> Result<(), ClientError> {
-        let deadline = self.inner.attempts().deadline;
+        let attempts = self.inner.attempts();
+        let deadline = attempts.deadline;
+        if let Some(since) = request.and_then(|request| request.since) {
+            self.check_since(since, &attempts).await?;
+        }
+        // Of all rounds: a write that an earlier one may have done must not look like a newer one.
+        let birth = self.inner.newest_ts();
         let mut left: Vec<usize> = (0..writes.len()).collect();
         // Writes of one range in one piece at most.
         let mut piece_max = writes.len().max(1);
         for _ in 0..REGROUPS_MAX {
             let groups = self.group(writes, &left, self.inner.attempts_until(deadline)).await?;
+            let known = &*results;
             let sent = groups.into_iter().map(|positions| async move {
                 let mut sent = Vec::new();
                 let mut pieces = positions.chunks(piece_max);
                 for piece in &mut pieces {
                     let group: Vec<Write> = piece.iter().map(|at| writes[*at].clone()).collect();
-                    let done =
-                        self.send_group(&group, None, self.inner.attempts_until(deadline)).await;
+                    let batch = |request| Named::Batch { request, positions: piece, birth };
+                    let named = request.map_or(Named::ByClient, batch);
+                    let unknown = piece.iter().any(|at| known[*at].is_some());
+                    let attempts = self.inner.attempts_until(deadline);
+                    let done = self.send_group(&group, named, unknown, attempts).await;
                     let goes_on = matches!(done, Ok(Sent::Done(_)));
                     sent.push((piece.to_vec(), done));
                     if !goes_on {
@@ -110,7 +126,8 @@ impl Client {
                     }
                 }
                 // Those behind one that was not applied wait for it: the order is kept.
-                sent.extend(pieces.map(|piece| (piece.to_vec(), Ok(Sent::Regroup))));
+                let waits = || Ok(Sent::Regroup { unknown: false });
+                sent.extend(pieces.map(|piece| (piece.to_vec(), waits())));
                 sent
             });
             left.clear();
@@ -122,7 +139,14 @@ impl Client {
                             results[at] = Some(Ok(result));
                         }
                     }
-                    Ok(Sent::Regroup) => left.extend(positions),
+                    Ok(Sent::Regroup { unknown }) => {
+                        for at in &positions {
+                            if unknown {
+                                results[*at] = Some(Err(unknown_outcome()));
+                            }
+                        }
+                        left.extend(positions);
+                    }
                     Err(error)
                         if atomic == Atomic::No
                             && error.kind == ErrorKind::TooLarge
@@ -178,6 +202,12 @@ impl Client {
         }
         Ok(groups.into_values().collect())
     }
+}
+
+/// Of a write that may have been applied, until another attempt says what became of it.
+fn unknown_outcome() -> ClientError {
+    let message = "the range was split while the outcome of a write was unknown";
+    ClientError::new(ErrorKind::Indeterminate, message)
 }
 
 /// The error of a batch that was not applied as a whole, nor certainly not at all.

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use isotherm_proto::Retry;
 use isotherm_proto::internal::error::Code;
 use isotherm_proto::internal::{
-    self as pb, WriteBatch, WriteBatchResult, op_result, range_request, range_response, write_op,
+    self as pb, NumberedBatch, WriteBatch, WriteBatchResult, op_result, range_request,
+    range_response, write_op,
 };
 use isotherm_types::{Key, Timestamp};
 
@@ -24,8 +25,38 @@ use isotherm_types::{Key, Timestamp};
 pub(super) enum Sent {
     /// Applied; one result per write.
     Done(Vec<WriteResult>),
-    /// Certainly not applied: its keys are not all in one range (any more).
-    Regroup,
+    /// Not applied by the last attempt: its keys are not all in one range (any more).
+    Regroup {
+        /// Whether an earlier attempt may have been applied. Only of writes that are known one by one.
+        unknown: bool,
+    },
+}
+
+/// Under which identity writes are sent.
+#[derive(Clone, Copy)]
+pub(super) enum Named<'a> {
+    /// One of this client.
+    ByClient,
+    /// One write, as its caller calls it.
+    Write(RequestId),
+    /// Writes of a batch: each is known by itself.
+    Batch {
+        /// As its caller calls the batch.
+        request: RequestId,
+        /// Their positions in it.
+        positions: &'a [usize],
+        /// A timestamp from before the first attempt of any of them.
+        birth: Timestamp,
+    },
+}
+
+impl Named<'_> {
+    fn request(self) -> Option<RequestId> {
+        match self {
+            Self::ByClient => None,
+            Self::Write(request) | Self::Batch { request, .. } => Some(request),
+        }
+    }
 }
 
 impl Client {
@@ -88,14 +119,15 @@ impl Client {
         if let Some(since) = request.and_then(|request| request.since) {
             self.check_since(since, &attempts).await?;
         }
-        match self.send_group(std::slice::from_ref(&write), request, attempts).await? {
+        let named = request.map_or(Named::ByClient, Named::Write);
+        match self.send_group(std::slice::from_ref(&write), named, false, attempts).await? {
             Sent::Done(mut results) => results.pop().ok_or_else(unexpected_answer),
-            Sent::Regroup => Err(unexpected_answer()),
+            Sent::Regroup { .. } => Err(unexpected_answer()),
         }
     }
 
     /// One from the future would never be too old, and an attempt that comes late would be a new write.
-    async fn check_since(
+    pub(super) async fn check_since(
         &self,
         since: Timestamp,
         attempts: &Attempts<'_>,
@@ -125,25 +157,28 @@ impl Client {
         }
     }
 
-    /// Sends writes that belong to one range, until they are answered or the time is over.
+    /// Sends writes that belong to one range, until they are answered or the time is over. `unknown` says
+    /// whether an attempt of any of them may have been, or may still be, applied.
     pub(super) async fn send_group(
         &self,
         writes: &[Write],
-        request: Option<RequestId>,
+        named: Named<'_>,
+        mut unknown: bool,
         mut attempts: Attempts<'_>,
     ) -> Result<Sent, ClientError> {
         let inner = &self.inner;
-        let identity = match request {
+        let identity = match named.request() {
             Some(request) => Identity::Request(request),
             None => Identity::Ticket(self.begin(&mut attempts).await?),
         };
-        let mut birth = inner.newest_ts();
+        let mut birth = match named {
+            Named::Batch { birth, .. } => birth,
+            Named::ByClient | Named::Write(_) => inner.newest_ts(),
+        };
         // Whether the range has forgotten writes as old as the birth.
         let mut is_expired = false;
         let ops: Vec<pb::WriteOp> = writes.iter().map(write_op).collect();
         let first = writes[0].key();
-        // Whether an attempt may have been, or may still be, applied.
-        let mut unknown = false;
         loop {
             let prepared = async {
                 if is_expired {
@@ -162,11 +197,11 @@ impl Client {
                 }
             };
             if !writes.iter().all(|w| route.descriptor.span.contains(w.key())) {
-                if unknown {
+                if unknown && !matches!(named, Named::Batch { .. }) {
                     let message = "the range was split while the outcome of a batch was unknown";
                     return Err(ClientError::new(ErrorKind::Indeterminate, message));
                 }
-                return Ok(Sent::Regroup);
+                return Ok(Sent::Regroup { unknown });
             }
             if is_expired {
                 // No attempt of it took effect: a newer birth is as true.
@@ -182,7 +217,14 @@ impl Client {
                 ops: ops.clone(),
                 txn: 0,
             };
-            let body = range_request::Body::Write(batch);
+            let body = match named {
+                Named::Batch { positions, .. } => {
+                    let numbers = positions.iter().map(|at| *at as u32).collect();
+                    let batch = Some(batch);
+                    range_request::Body::NumberedWrite(NumberedBatch { batch, numbers })
+                }
+                Named::ByClient | Named::Write(_) => range_request::Body::Write(batch),
+            };
             let (error, next) = match inner.attempt(&route, attempts.left(), body).await {
                 Ok(range_response::Body::Write(done)) => {
                     inner.saw(Timestamp(done.ts));
@@ -276,8 +318,8 @@ fn results(writes: &[Write], done: WriteBatchResult) -> Result<Vec<WriteResult>,
     if done.results.len() != writes.len() {
         return Err(unexpected_answer());
     }
-    let ts = Timestamp(done.ts);
     let result = |result: pb::OpResult| {
+        let ts = Timestamp(result.ts.unwrap_or(done.ts));
         Ok(match result.kind.ok_or_else(unexpected_answer)? {
             op_result::Kind::Put(pb::Unit {}) => WriteResult::Put { ts },
             op_result::Kind::Existed(existed) => WriteResult::Deleted(Deleted { ts, existed }),

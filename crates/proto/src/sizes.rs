@@ -78,6 +78,7 @@ pub const FIELDS: &[(&str, Bound, &str)] = &[
     ("isotherm.v1.DeleteRequest.request_id", Bytes(16), "node/src/service/kv_convert.rs"),
     ("isotherm.v1.CompareAndSetRequest.request_id", Bytes(16), "node/src/service/kv_convert.rs"),
     ("isotherm.v1.IncrementRequest.request_id", Bytes(16), "node/src/service/kv_convert.rs"),
+    ("isotherm.v1.BatchRequest.request_id", Bytes(16), "node/src/service/kv_convert.rs"),
     (
         "isotherm.v1.CompareAndSetResponse.current",
         Bytes(VALUE_BYTES_MAX),
@@ -214,6 +215,11 @@ pub const FIELDS: &[(&str, Bound, &str)] = &[
         "node/src/service/aggregate_answer.rs",
     ),
     ("isotherm.internal.v1.WriteBatch.ops", Items(BATCH_OPS_MAX), "node/src/service/convert.rs"),
+    (
+        "isotherm.internal.v1.NumberedBatch.numbers",
+        Items(BATCH_OPS_MAX),
+        "node/src/service/convert.rs",
+    ),
     ("isotherm.internal.v1.WriteOp.key", Bytes(KEY_BYTES_MAX), "node/src/service/convert.rs"),
     ("isotherm.internal.v1.WriteOp.put", Bytes(VALUE_BYTES_MAX), "node/src/service/convert.rs"),
     ("isotherm.internal.v1.Cas.expected", Bytes(REQUEST_BYTES_MAX), "node/src/service/convert.rs"),
@@ -502,7 +508,7 @@ pub const WHOLE: &[(&str, usize, &str)] = &[
         ONE_WRITE + 40,
         "key, expected and new value are one request: client/src/limits.rs",
     ),
-    ("isotherm.v1.BatchRequest", WRITES, "keys and values together: client/src/limits.rs"),
+    ("isotherm.v1.BatchRequest", WRITES + 32, "keys and values together: client/src/limits.rs"),
     (
         "isotherm.v1.BatchResponse",
         OUTCOMES_BYTES_MAX + BATCH_OPS_MAX * OP_FRAMING,

@@ -64,8 +64,8 @@ const BEFORE_MERGES: usize = OPTION_LOG_ID + STORED_MEMBERSHIP + U64 + U16 + MEM
 const APPLIED: usize = BEFORE_MERGES + 1 + U64 + EPOCH + U64 + list_bytes(8, U64);
 const HEADER: usize = DESCRIPTOR + APPLIED;
 
-/// One operation beside its keys and values: its kind and three lengths, one of them of an option.
-const OP: usize = 1 + 3 + 1 + 5 + 5;
+/// One operation beside its keys and values: its number, its kind and three lengths, one of them of an option.
+const OP: usize = 1 + U32 + 1 + 3 + 1 + 5 + 5;
 /// Identity and number of operations of one request.
 const REQUEST: usize = 5 * U64 + 3;
 /// Client writes: one large request, or as many small ones as make one entry.
@@ -80,11 +80,10 @@ const ENVELOPE: usize = VERSION + U16 + 3 * U64 + U32 + 1 + larger(WRITES, SPLIT
 
 /// What is remembered of one write beside its operations: session, number, timestamp, index.
 const REMEMBERED_WRITE: usize = 4 * U64 + U32;
-/// Of one entry: one request of many operations. Those of several requests are 64 at most.
-const DEDUP_ROW: usize = VERSION
-    + 1
-    + REMEMBERED_WRITE
-    + larger(list_bytes(BATCH_OPS_MAX, REMEMBERED_OP_BYTES), 64 * (REMEMBERED_WRITE + 64));
+/// Of one entry: one request of many operations, each remembered by itself. Those of several requests are 64 at
+/// most.
+const DEDUP_ROW: usize =
+    VERSION + list_bytes(BATCH_OPS_MAX, REMEMBERED_WRITE + 1 + REMEMBERED_OP_BYTES);
 /// Until a chunk is full; the row that fills it may be a large one. The smallest has 45 bytes.
 const DEDUP_CHUNK: usize = (256 << 10) + DEDUP_ROW + (256 << 10) / 40 * (2 * U64 + U32);
 
@@ -123,7 +122,7 @@ isotherm_storage::records! {
     BeforeMerges = VERSION + BEFORE_MERGES => VERSION + APPLIED + MORE_ORIGINS,
         "`AppliedState` of the first software; it is only read";
     DedupRow = DEDUP_ROW => usize::MAX,
-        "16,384 operations, 36 bytes of each (`replica/bounds.rs`); ranges at cluster version 2 keep whole results";
+        "16,384 operations of a numbered batch, 36 bytes of each (`replica/bounds.rs`) and its identity; ranges at cluster version 2 keep whole results";
     Vec<DedupRecord> = VERSION + 5 + DEDUP_CHUNK => MESSAGE_BYTES_MAX,
         "a chunk of 256 KiB and one row more (`replica/stage_snapshot.rs`); it is one message";
     InstallMarker = INSTALL_MARKER => INSTALL_MARKER + MORE_ORIGINS,

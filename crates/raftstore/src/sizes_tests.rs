@@ -103,7 +103,7 @@ fn applied(origins: usize) -> AppliedState {
     // A slot is 4 s of the timestamps' clock.
     for slot in 0..SLOTS_MAX as u64 {
         let ts = Timestamp::from_physical_ms((1 << 45) + slot * 4096);
-        memory.remember(ts, u32::MAX / SLOTS_MAX as u32, 1 << 40, u32::MAX);
+        memory.remember(ts, u32::MAX / SLOTS_MAX as u32, 1 << 40, u32::MAX, 1);
     }
     memory.origins = vec![origin; origins];
     memory.floor = Timestamp(MAX);
@@ -188,8 +188,11 @@ fn the_largest_of_each_record_passes_and_one_byte_more_is_refused() {
     check(&CampaignOrder { term: MAX }, true);
     check(&vec![MAX; SLEEP_ORDERS_MAX], true);
     check(&applied(ORIGINS_MAX), false);
-    let row: DedupRow = vec![(SessionId { issuer: MAX, number: MAX }, MAX, outcome(BATCH_OPS_MAX))];
+    // Of a numbered batch; those that are remembered as a whole take less.
+    let session = SessionId { issuer: MAX, number: MAX };
+    let row: DedupRow = vec![(session, MAX, outcome(1)); BATCH_OPS_MAX];
     check(&row, true);
+    check::<DedupRow>(&vec![(session, MAX, outcome(BATCH_OPS_MAX))], false);
     let bytes = codec::encode(&row);
     let records: Vec<DedupRecord> = vec![(RangeId(MAX), Timestamp(MAX), bytes)];
     check(&records, false);
@@ -243,6 +246,7 @@ fn the_largest_entries_fit_and_larger_ones_are_not_proposed() {
     let key = bytes::Bytes::from(vec![1; 255]);
     let expected = Some(bytes::Bytes::from(vec![2; size - 255 - 1]));
     let op = WriteOp::Cas { key, expected, value: bytes::Bytes::from(vec![3; 1]) };
+    let op = WriteOp::Numbered { number: u32::MAX, op: Box::new(op) };
     let many = request(vec![op; BATCH_OPS_MAX]);
     assert_eq!(many.size_bytes(), REQUEST_BYTES_MAX);
     let many = envelope(Body::Writes(WriteEntry { writes: vec![many] }));

@@ -66,9 +66,14 @@ async fn a_small_batch_with_large_answers_is_refused_and_costs_nothing() {
             value: Some("new".into()),
         };
         let write = BatchWrite { kind: Some(batch_write::Kind::CompareAndSet(lost)) };
-        let refused = kv.batch(BatchRequest { writes: vec![write; count] }).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{count}: {refused}");
-        assert!(refused.message().contains("send fewer"), "{refused}");
+        for request_id in [vec![], vec![count as u8; 16]] {
+            let writes = vec![write.clone(); count];
+            let request_id = request_id.into();
+            let request = BatchRequest { writes, request_id, request_since: None };
+            let refused = kv.batch(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{count}: {refused}");
+            assert!(refused.message().contains("send fewer"), "{refused}");
+        }
         // The shared stream of this client still works, and a lost condition is answered alone.
         let lost = client.cas("large", Some("no".into()), "new").await.unwrap();
         assert_eq!((lost.applied, lost.current.unwrap().len()), (false, MIB));

@@ -29,7 +29,7 @@ use tonic_types::StatusExt;
 
 fn batch(kinds: Vec<batch_write::Kind>) -> BatchRequest {
     let write = |kind| BatchWrite { kind: Some(kind) };
-    BatchRequest { writes: kinds.into_iter().map(write).collect() }
+    BatchRequest { writes: kinds.into_iter().map(write).collect(), ..BatchRequest::default() }
 }
 
 /// All parts of an answer.
@@ -111,6 +111,72 @@ async fn a_write_with_a_request_id_takes_effect_once_through_whatever_node() {
     }
     let got = nodes[0].get(GetRequest { key: "plain".into(), at: None }).await.unwrap();
     assert_eq!(got.into_inner().value, "5", "nothing of that was applied");
+}
+
+/// A batch whose attempts go through different nodes while the ranges under it are split and merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_a_request_id_takes_effect_once_however_ranges_are_cut_meanwhile() {
+    const KEYS: u32 = 400;
+    let (cluster, mut nodes) = start().await;
+    let now = nodes[0].timestamp(TimestampRequest {}).await.unwrap().into_inner().ts;
+    let options = ClientOptions { meta: cluster.meta_addresses(), ..ClientOptions::default() };
+    let admin = Client::connect(options).unwrap();
+    let key = |n: u32| format!("k{:03}", n * 7 % KEYS);
+    let increments = |count: u32| {
+        let incr = |n| IncrementWrite { key: key(n).into(), amount: 1 };
+        batch((0..count).map(|n| batch_write::Kind::Increment(incr(n))).collect())
+    };
+    for round in 0..4_u32 {
+        let named = |count| BatchRequest {
+            request_id: [&[9; 15][..], &[round as u8]].concat().into(),
+            request_since: Some(now),
+            ..increments(count)
+        };
+        // An attempt of which only a part arrived, as far as the ranges can tell.
+        let part = nodes[0].batch(named(KEYS / 3)).await.unwrap().into_inner();
+        assert!(part.complete, "{part:?}");
+        admin.admin().split(format!("k{:03}", 50 + round * 90)).await.unwrap();
+        let whole = nodes[1].batch(named(KEYS)).await.unwrap().into_inner();
+        assert!(whole.complete, "{whole:?}");
+        assert_eq!(whole.outcomes[..part.outcomes.len()], part.outcomes, "each has its answer");
+        let again = nodes[2].batch(named(KEYS)).await.unwrap().into_inner();
+        assert_eq!(again, whole);
+        for outcome in &whole.outcomes {
+            let Some(write_outcome::Kind::Increment(done)) = &outcome.kind else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(done.value, i64::from(round) + 1);
+        }
+    }
+    let named = |kind, id: &[u8], since| BatchRequest {
+        request_id: id.to_vec().into(),
+        request_since: since,
+        ..batch(vec![kind])
+    };
+    let put = || batch_write::Kind::Put(PutWrite { key: key(0).into(), value: "v".into() });
+    // Another batch of that name: a write of another kind is refused, what is new is done.
+    let id = [&[9; 15][..], &[0]].concat();
+    let mut other = named(put(), &id, Some(now));
+    let beyond = |n| IncrementWrite { key: format!("beyond{n}").into(), amount: 1 };
+    let beyond = (1..=KEYS).map(|n| batch_write::Kind::Increment(beyond(n)));
+    other.writes.extend(beyond.map(|kind| BatchWrite { kind: Some(kind) }));
+    let answer = nodes[0].batch(other).await.unwrap().into_inner();
+    let Some(write_outcome::Kind::Failure(refused)) = &answer.outcomes[0].kind else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((refused.reason(), refused.applied()), (Reason::Invalid, Applied::No));
+    let got = nodes[1].get(GetRequest { key: format!("beyond{KEYS}").into(), at: None }).await;
+    assert_eq!(got.unwrap().into_inner().value, "1");
+    let got = nodes[1].get(GetRequest { key: "beyond1".into(), at: None }).await.unwrap();
+    assert!(!got.into_inner().found, "the batch of that name had another write in its place");
+    let expired = nodes[0].batch(named(put(), &[1; 16], Some(1))).await.unwrap_err();
+    assert_eq!(said(&expired).0, "REQUEST_EXPIRED", "{expired}");
+    let future = nodes[0].batch(named(put(), &[2; 16], Some(u64::MAX / 2))).await.unwrap_err();
+    assert_eq!(said(&future).0, "TIMESTAMP_TOO_NEW", "{future}");
+    let short = nodes[0].batch(named(put(), &[3; 5], None)).await.unwrap_err();
+    assert_eq!(said(&short).0, "INVALID", "{short}");
+    let got = nodes[0].get(GetRequest { key: key(0).into(), at: None }).await.unwrap();
+    assert_eq!(got.into_inner().value, "4", "nothing of that was applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,14 +26,16 @@ impl ClusterVersion {
     pub const BOUNDED_WRITES: Self = Self(3);
     /// Writes that remove a value on a condition: what it is, or which write it comes from.
     pub const CONDITIONAL_REMOVALS: Self = Self(4);
+    /// Writes of a batch that have an identity each.
+    pub const NUMBERED_WRITES: Self = Self(5);
     /// For tests of upgrades: what builds with the feature `faults` support beyond a release. It brings
     /// one new log entry, an order for a checksum in another form.
-    pub const REHEARSAL: Self = Self(5);
+    pub const REHEARSAL: Self = Self(6);
     /// The oldest version that this software can run at.
     pub const OLDEST: Self = Self::FIRST;
     /// The newest version that this software can run at.
     pub const CURRENT: Self =
-        if cfg!(feature = "faults") { Self::REHEARSAL } else { Self::CONDITIONAL_REMOVALS };
+        if cfg!(feature = "faults") { Self::REHEARSAL } else { Self::NUMBERED_WRITES };
 
     /// From a message, in which 0 stands for a process that is too old to say.
     pub fn from_wire(version: u32) -> Self {

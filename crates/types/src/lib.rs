@@ -21,6 +21,6 @@ pub use epoch::RangeEpoch;
 pub use ids::{ClusterId, Incarnation, NodeId, RangeId, ReplicaId};
 pub use key_range::{Key, KeyRange, KeyRangeError};
 pub use range_map::{RangeMap, RangeMapError};
-pub use session::{REQUEST_SEQ, SessionId, WriteId};
+pub use session::{REQUEST_SEQ, SessionId, WriteId, numbered_seq};
 pub use timestamp::Timestamp;
 pub use timing::RaftTiming;

@@ -28,6 +28,13 @@ impl SessionId {
 /// count up from 1 and never come here.
 pub const REQUEST_SEQ: u64 = u64::MAX;
 
+/// The [`WriteId::seq`] of the write at position `number` of a batch whose identity its caller drew: the session
+/// is that identity. Each write of the batch is known by itself, because another attempt can meet other
+/// ranges: what one range was asked to do together, two can be, or the other way round.
+pub fn numbered_seq(number: u32) -> u64 {
+    REQUEST_SEQ - 1 - u64::from(number)
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{:x}", self.issuer, self.number)

@@ -55,6 +55,24 @@ pub(super) fn write_request(batch: pb::WriteBatch) -> Result<WriteRequest, Range
     Ok(request)
 }
 
+/// Writes that are remembered one by one.
+pub(super) fn numbered_request(batch: pb::NumberedBatch) -> Result<WriteRequest, RangeError> {
+    let pb::NumberedBatch { batch, numbers } = batch;
+    let batch = batch.ok_or_else(|| invalid("a numbered batch without a batch"))?;
+    let mut request = write_request(batch)?;
+    let is_ascending = numbers.is_sorted_by(|a, b| a < b);
+    let are_positions = numbers.last().is_none_or(|last| (*last as usize) < limits::BATCH_OPS_MAX);
+    if numbers.len() != request.ops.len() || !is_ascending || !are_positions {
+        let max = limits::BATCH_OPS_MAX;
+        return Err(invalid(format!(
+            "the numbers of a batch are not one per operation, ascending and below {max}"
+        )));
+    }
+    let number = |(number, op)| WriteOp::Numbered { number, op: Box::new(op) };
+    request.ops = numbers.into_iter().zip(request.ops).map(number).collect();
+    Ok(request)
+}
+
 fn write_op(op: pb::WriteOp) -> Result<WriteOp, RangeError> {
     let key = op.key;
     check_key(&key)?;
@@ -81,7 +99,13 @@ fn write_op(op: pb::WriteOp) -> Result<WriteOp, RangeError> {
 
 pub(super) fn write_result(outcome: WriteOutcome) -> pb::WriteBatchResult {
     let result = |result| {
+        let (result, ts) = match result {
+            OpResult::Earlier { ts, result } => (*result, Some(ts.get())),
+            result => (result, None),
+        };
         let kind = match result {
+            // Inside of another: it is one level deep.
+            OpResult::Earlier { .. } => return pb::OpResult::default(),
             OpResult::Put => op_result::Kind::Put(pb::Unit {}),
             OpResult::Deleted { existed } => op_result::Kind::Existed(existed),
             OpResult::Cas { applied, current } => {
@@ -96,7 +120,7 @@ pub(super) fn write_result(outcome: WriteOutcome) -> pb::WriteBatchResult {
             OpResult::Incr { value } => op_result::Kind::Value(value),
             OpResult::Refused { reason } => op_result::Kind::Refused(reason.to_string()),
         };
-        pb::OpResult { kind: Some(kind) }
+        pb::OpResult { kind: Some(kind), ts }
     };
     pb::WriteBatchResult {
         ts: outcome.ts.get(),

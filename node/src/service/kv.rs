@@ -7,8 +7,8 @@
 use super::answers::{AnswerSender, Answers, StreamLimits, answers};
 use super::groups::Groups;
 use super::kv_convert::{
-    aggregate_options, batch_write, cas_response, compare_and_set, delete, request_id,
-    scan_options, write_outcomes,
+    Kind, OTHER_REQUEST, aggregate_options, batch_write, cas_response, compare_and_set, delete,
+    request_id, scan_options, write_outcomes,
 };
 use super::refusal::{invalid, refused, status};
 use futures::stream::{self, StreamExt};
@@ -72,10 +72,8 @@ impl KvGateway {
     }
 }
 
-/// The answer to a write is that of the first attempt under its `request_id`, which was another kind of
-/// write.
 fn other_request() -> Status {
-    invalid("this request_id was used for a write of another kind: draw 16 bytes for each write")
+    invalid(OTHER_REQUEST)
 }
 
 /// Sends the pages of a scan, until its end or until the client goes away.
@@ -313,9 +311,13 @@ impl Kv for KvGateway {
         &self,
         r: Request<pb::BatchRequest>,
     ) -> Result<Response<pb::BatchResponse>, Status> {
-        let writes = r.into_inner().writes.into_iter().map(batch_write);
-        let writes = writes.collect::<Result<Vec<_>, _>>()?;
-        let outcomes = self.client.batch_outcomes(writes).await.map_err(status)?;
+        let pb::BatchRequest { writes, request_id: id, request_since } = r.into_inner();
+        let request = request_id(&id, request_since)?;
+        let writes = writes.into_iter().map(batch_write).collect::<Result<Vec<_>, _>>()?;
+        let kinds: Vec<_> = writes.iter().map(Kind::of).collect();
+        let outcomes = self.client.batch_outcomes(writes, request).await.map_err(status)?;
+        let outcomes = kinds.into_iter().zip(outcomes);
+        let outcomes: Vec<_> = outcomes.map(|(kind, outcome)| kind.checked(outcome)).collect();
         let complete = outcomes.iter().all(Result::is_ok);
         Ok(Response::new(pb::BatchResponse { outcomes: write_outcomes(outcomes), complete }))
     }

@@ -4,8 +4,8 @@ use super::refusal::{invalid, reason};
 use bytes::Bytes;
 use isotherm_aggregate::{Query, QueryText};
 use isotherm_client::{
-    AggregateOptions, CasOutcome, ClientError, Deleted, Incremented, RequestId, ScanOptions, Write,
-    WriteResult,
+    AggregateOptions, CasOutcome, ClientError, Deleted, ErrorKind, Incremented, RequestId,
+    ScanOptions, Write, WriteResult,
 };
 use isotherm_proto::v1::{self as pb, batch_write, write_outcome};
 use isotherm_types::{Key, KeyRange, Timestamp, limits};
@@ -55,6 +55,49 @@ pub(super) fn batch_write(write: pb::BatchWrite) -> Result<Write, Status> {
     })
 }
 
+/// What kind of write a result belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Put,
+    Delete,
+    Cas,
+    Incr,
+}
+
+impl Kind {
+    pub fn of(write: &Write) -> Self {
+        match write {
+            Write::Put { .. } => Self::Put,
+            Write::Delete { .. } | Write::RemoveVersion { .. } => Self::Delete,
+            Write::Cas { .. } | Write::CasRemove { .. } => Self::Cas,
+            Write::Incr { .. } => Self::Incr,
+        }
+    }
+
+    /// Its outcome; an error if that is of a write of another kind, which an earlier batch of that name had there.
+    pub fn checked(
+        self,
+        outcome: Result<WriteResult, ClientError>,
+    ) -> Result<WriteResult, ClientError> {
+        let kind = match &outcome {
+            Err(_) => self,
+            Ok(WriteResult::Put { .. }) => Self::Put,
+            Ok(WriteResult::Deleted(_)) => Self::Delete,
+            Ok(WriteResult::Cas(_)) => Self::Cas,
+            Ok(WriteResult::Incremented(_) | WriteResult::Refused { .. }) => Self::Incr,
+        };
+        if kind == self {
+            outcome
+        } else {
+            Err(ClientError::new(ErrorKind::Invalid, OTHER_REQUEST))
+        }
+    }
+}
+
+/// The answer to a write is that of the first attempt under its `request_id`.
+pub(super) const OTHER_REQUEST: &str =
+    "this request_id was used for a write of another kind: draw 16 bytes for each write";
+
 pub(super) fn cas_response(outcome: CasOutcome) -> pb::CompareAndSetResponse {
     let CasOutcome { ts, applied, current, current_forgotten } = outcome;
     pb::CompareAndSetResponse { ts: ts.get(), applied, current, current_forgotten }
@@ -103,7 +146,9 @@ fn write_outcome(result: Result<WriteResult, ClientError>) -> pb::WriteOutcome {
             failure(pb::Reason::Condition, pb::Applied::No, reason)
         }
         Err(error) => {
-            let applied = if error.is_definite() { pb::Applied::No } else { pb::Applied::Unknown };
+            // An attempt that comes too late says nothing of the earlier ones.
+            let is_known = error.is_definite() && error.kind != ErrorKind::Expired;
+            let applied = if is_known { pb::Applied::No } else { pb::Applied::Unknown };
             failure(reason(error.kind), applied, error.message)
         }
     };
@@ -164,7 +209,6 @@ pub(super) fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange, Status> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use isotherm_client::ErrorKind;
     use prost::Message;
 
     #[test]

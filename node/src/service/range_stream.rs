@@ -14,7 +14,8 @@
 
 use super::answers::AnswerSender;
 use super::convert::{
-    page_read, page_result, point_read, point_result, wire_error, write_request, write_result,
+    numbered_request, page_read, page_result, point_read, point_result, wire_error, write_request,
+    write_result,
 };
 use super::range::other_cluster;
 use super::request_memory::BUSY_PAUSE;
@@ -40,6 +41,8 @@ use tonic::Streaming;
 const OPERATIONS_MAX: usize = 8192;
 /// What an operation costs beside its part of the message, about.
 const OPERATION_BYTES: usize = 512;
+/// What each write of a numbered batch costs beside that, about.
+const NUMBER_BYTES: usize = 128;
 /// An answer of this size is part of what the operation costs.
 const ANSWER_BYTES_FREE: usize = 512;
 /// Bytes after which a message is full; one answer alone may have more.
@@ -252,7 +255,13 @@ fn start(
     message: RangeRequests,
     running: &mut Running,
 ) -> Vec<RangeResponse> {
-    let bytes = message.encoded_len() + message.requests.len() * OPERATION_BYTES;
+    let numbered = message.requests.iter().map(|request| match &request.body {
+        Some(range_request::Body::NumberedWrite(batch)) => batch.numbers.len(),
+        _ => 0,
+    });
+    let bytes = message.encoded_len()
+        + message.requests.len() * OPERATION_BYTES
+        + numbered.sum::<usize>() * NUMBER_BYTES;
     let Some(held) = memory.try_take(bytes) else {
         metrics::counter!("isotherm_requests_refused_total", "reason" => "memory")
             .increment(message.requests.len() as u64);
@@ -326,9 +335,21 @@ async fn spawned(id: u64, operation: impl Future<Output = Answered> + Send + 'st
     })
 }
 
-/// Whether its answer may hold values.
-fn may_answer_values(write: &WriteRequest) -> bool {
-    write.ops.iter().any(|op| matches!(op, WriteOp::Cas { .. } | WriteOp::CasRemove { .. }))
+/// Writes, and answers what that did.
+fn write_operation(
+    context: Context,
+    id: u64,
+    (range, version): (RangeId, u64),
+    write: WriteRequest,
+    timeout: Duration,
+) -> Operation {
+    let may_be_large = write.ops.iter().any(WriteOp::may_answer_value);
+    let operation = async move {
+        let outcome = context.store.write(range, version, write, timeout).await;
+        let body = outcome.map(|o| range_response::Body::Write(write_result(o)));
+        context.account(id, body, RangeError::Indeterminate)
+    };
+    if may_be_large { spawned(id, operation).boxed() } else { operation.boxed() }
 }
 
 /// What one request asks for. Newest point reads are gathered in `reads` instead.
@@ -363,13 +384,11 @@ fn operation(
         }
         Some(range_request::Body::Write(batch)) => {
             let write = write_request(batch)?;
-            let may_be_large = may_answer_values(&write);
-            let operation = async move {
-                let outcome = context.store.write(range, version, write, timeout).await;
-                let body = outcome.map(|o| range_response::Body::Write(write_result(o)));
-                context.account(id, body, RangeError::Indeterminate)
-            };
-            Ok(Some(if may_be_large { spawned(id, operation).boxed() } else { operation.boxed() }))
+            Ok(Some(write_operation(context, id, (range, version), write, timeout)))
+        }
+        Some(range_request::Body::NumberedWrite(batch)) => {
+            let write = numbered_request(batch)?;
+            Ok(Some(write_operation(context, id, (range, version), write, timeout)))
         }
         Some(range_request::Body::Scan(read)) => {
             let (read, scans) = (page_read(read)?, scans.clone());

@@ -59,12 +59,51 @@ pub enum WriteOp {
         /// Timestamp of the write.
         ts: Timestamp,
     },
+    /// One that is remembered by itself, whatever it was sent together with: a write of a batch whose
+    /// identity its caller drew. Those of one request are all of this kind, in the order of their numbers.
+    /// From [`ClusterVersion::NUMBERED_WRITES`] on.
+    Numbered {
+        /// Its position in the batch.
+        number: u32,
+        /// What to do: never of this kind itself.
+        op: Box<WriteOp>,
+    },
 }
 
 impl WriteOp {
+    /// What to do, without its number.
+    pub fn into_plain(self) -> Self {
+        match self {
+            Self::Numbered { op, .. } => *op,
+            plain => plain,
+        }
+    }
+
+    /// What to do, without its number.
+    pub fn plain(&self) -> &Self {
+        match self {
+            Self::Numbered { op, .. } => op,
+            plain => plain,
+        }
+    }
+
+    /// Its position in the batch of its caller, if it is remembered by that.
+    pub fn number(&self) -> Option<u32> {
+        match self {
+            Self::Numbered { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Whether it has a condition, and answers the value that stands there if that is not met.
+    pub fn may_answer_value(&self) -> bool {
+        matches!(self.plain(), Self::Cas { .. } | Self::CasRemove { .. })
+    }
+
     /// The key that it touches.
     pub fn key(&self) -> &Key {
         match self {
+            Self::Numbered { op, .. } => op.key(),
             Self::Put { key, .. }
             | Self::Delete { key }
             | Self::Cas { key, .. }
@@ -77,7 +116,8 @@ impl WriteOp {
     /// Bytes of key and values, for limits.
     pub fn size_bytes(&self) -> usize {
         self.key().len()
-            + match self {
+            + match self.plain() {
+                Self::Numbered { .. } => 0,
                 Self::Put { value, .. } => value.len(),
                 Self::Delete { .. } => 0,
                 Self::Cas { expected, value, .. } => {
@@ -97,16 +137,22 @@ impl WriteOp {
             Self::CasRemove { .. } | Self::RemoveVersion { .. } => {
                 ClusterVersion::CONDITIONAL_REMOVALS
             }
+            Self::Numbered { .. } => ClusterVersion::NUMBERED_WRITES,
         }
     }
 }
 
 impl WriteRequest {
+    /// Whether its operations are remembered one by one.
+    pub fn is_numbered(&self) -> bool {
+        self.ops.iter().any(|op| op.number().is_some())
+    }
+
     /// Whether it takes things away and puts nothing there: without that a full disk stays full.
     pub fn makes_room(&self) -> bool {
         let removes = |op: &WriteOp| {
             use WriteOp::{CasRemove, Delete, RemoveVersion};
-            match op {
+            match op.plain() {
                 Delete { .. } | RemoveVersion { .. } => true,
                 // It takes room in the log, and may remove nothing.
                 CasRemove { expected, .. } => {
@@ -161,6 +207,13 @@ pub enum OpResult {
     },
     /// A compare-and-set that was not applied, as it is remembered: without the value that stood there.
     CasLost,
+    /// Of a numbered operation: it took effect in an earlier attempt.
+    Earlier {
+        /// Commit timestamp of that one.
+        ts: Timestamp,
+        /// What it did.
+        result: Box<OpResult>,
+    },
 }
 
 /// Why an operation was refused in apply.

@@ -114,8 +114,16 @@ impl SessionMemory {
         self.origins.retain(|o| o.upto > floor);
     }
 
-    /// Notes `count` results at `ts` and forgets what is too old or too much.
-    pub fn remember(&mut self, ts: Timestamp, count: u32, retention_ms: u64, count_max: u32) {
+    /// Notes `count` results at `ts` and forgets what is too old or too much; of the newest slots so many are
+    /// kept however much that is. With 2 an attempt has four seconds at least, whatever others write.
+    pub fn remember(
+        &mut self,
+        ts: Timestamp,
+        count: u32,
+        retention_ms: u64,
+        count_max: u32,
+        slots_min: usize,
+    ) {
         let slot = ts.physical_ms() / Self::SLOT_MS;
         match self.slots.back_mut() {
             Some((last, n)) if *last == slot => *n += count,
@@ -123,7 +131,7 @@ impl SessionMemory {
         }
         self.floor = self.floor.max(ts.minus_ms(retention_ms));
         let mut total: u64 = self.slots.iter().map(|(_, n)| u64::from(*n)).sum();
-        while total > u64::from(count_max) && self.slots.len() > 1 {
+        while total > u64::from(count_max) && self.slots.len() > slots_min {
             let (slot, n) = self.slots.pop_front().expect("more than one slot");
             total -= u64::from(n);
             self.floor = self.floor.max(Timestamp::from_physical_ms((slot + 1) * Self::SLOT_MS));
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn a_state_from_before_merges_is_read() {
         let mut memory = SessionMemory::default();
-        memory.remember(Timestamp::from_physical_ms(100_000), 10, 60_000, 100);
+        memory.remember(Timestamp::from_physical_ms(100_000), 10, 60_000, 100, 1);
         let before = BeforeMerges {
             log_id: None,
             membership: StoredMembership::default(),
@@ -237,9 +245,9 @@ mod tests {
     fn an_absorbed_memory_counts_from_the_higher_floor_on() {
         let at = |ms| Timestamp::from_physical_ms(ms);
         let (mut left, mut right) = (SessionMemory::default(), SessionMemory::default());
-        left.remember(at(100_000), 10, 60_000, 1000);
-        right.remember(at(100_000), 5, 60_000, 1000);
-        right.remember(at(130_000), 7, 60_000, 1000);
+        left.remember(at(100_000), 10, 60_000, 1000, 1);
+        right.remember(at(100_000), 5, 60_000, 1000, 1);
+        right.remember(at(130_000), 7, 60_000, 1000, 1);
         right.origins.push(Origin { range: RangeId(9), upto: at(65_000) });
         right.origins.push(Origin { range: RangeId(8), upto: at(90_000) });
         left.origins.push(Origin { range: RangeId(8), upto: at(80_000) });
@@ -256,11 +264,14 @@ mod tests {
     fn the_floor_follows_retention_and_number() {
         let at = |ms| Timestamp::from_physical_ms(ms);
         let mut memory = SessionMemory::default();
-        memory.remember(at(100_000), 10, 60_000, 100);
+        memory.remember(at(100_000), 10, 60_000, 100, 1);
         assert_eq!(memory.floor, at(40_000));
-        memory.remember(at(110_000), 95, 60_000, 100);
+        memory.remember(at(110_000), 95, 60_000, 100, 1);
         assert_eq!(memory.floor, at((100_000 / 4096 + 1) * 4096), "the older slot is forgotten");
-        memory.remember(at(111_000), 200, 60_000, 100);
+        memory.remember(at(111_000), 200, 60_000, 100, 1);
         assert!(memory.floor < at(111_000), "the newest slot is always remembered");
+        let floor = memory.floor;
+        memory.remember(at(111_000 + 4096), 200, 60_000, 100, 2);
+        assert_eq!(memory.floor, floor, "and the one before it");
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! [`ClusterVersion::BOUNDED_WRITES`]: isotherm_types::ClusterVersion::BOUNDED_WRITES
 
-use crate::command::{OpResult, TooLarge, WriteOp, WriteOutcome, WriteRequest};
+use crate::command::{OpResult, TooLarge, WriteOp, WriteOutcome};
 use bytes::Bytes;
 use isotherm_storage::{Overlay, StorageError};
 use std::collections::HashMap;
@@ -26,18 +26,21 @@ const REMEMBERED_VALUE_BYTES_MAX: usize = 32;
 pub const REMEMBERED_OP_BYTES: usize = 4 + REMEMBERED_VALUE_BYTES_MAX;
 /// Operations that weigh as much as one remembered write.
 const OPS_PER_WEIGHT: usize = 8;
+/// Those that are remembered one by one: each takes as much memory as a write of one operation, but comes with
+/// thousands of others.
+const NUMBERED_PER_WEIGHT: usize = 4;
 
-/// Whether `request` stays within the bounds. Leaves the values that it touches in `overlay`; those of
+/// Whether the operations of one request stay within the bounds. Leaves the values that it touches in `overlay`; those of
 /// a request that is refused are at most [`REPLACED_BYTES_MAX`] and those of [`KEYS_AT_ONCE`] keys.
 pub fn check(
-    request: &WriteRequest,
+    request: &[WriteOp],
     overlay: &mut Overlay,
 ) -> Result<Result<(), TooLarge>, StorageError> {
-    let [_, _, ..] = request.ops[..] else { return Ok(Ok(())) };
+    let [_, _, ..] = request[..] else { return Ok(Ok(())) };
     // Per key: the largest value that a condition on it can meet, written by this request or before.
-    let mut largest: HashMap<&[u8], u64> = HashMap::with_capacity(request.ops.len());
+    let mut largest: HashMap<&[u8], u64> = HashMap::with_capacity(request.len());
     let (mut replaced, mut answered) = (0, 0);
-    for ops in request.ops.chunks(KEYS_AT_ONCE) {
+    for ops in request.chunks(KEYS_AT_ONCE) {
         overlay.prefetch(ops.iter().map(|op| &op.key()[..]))?;
         for op in ops {
             let key = &op.key()[..];
@@ -49,7 +52,7 @@ pub fn check(
                     current
                 }
             };
-            if matches!(op, WriteOp::Cas { .. } | WriteOp::CasRemove { .. }) {
+            if op.may_answer_value() {
                 answered += met;
             }
             largest.insert(key, met.max(written_bytes(op)));
@@ -66,9 +69,12 @@ pub fn check(
 
 /// Bytes of the value that an operation leaves, at most.
 fn written_bytes(op: &WriteOp) -> u64 {
-    match op {
+    match op.plain() {
         WriteOp::Put { value, .. } | WriteOp::Cas { value, .. } => value.len() as u64,
-        WriteOp::Delete { .. } | WriteOp::CasRemove { .. } | WriteOp::RemoveVersion { .. } => 0,
+        WriteOp::Delete { .. }
+        | WriteOp::CasRemove { .. }
+        | WriteOp::RemoveVersion { .. }
+        | WriteOp::Numbered { .. } => 0,
         // The decimal digits of an i64 and a sign.
         WriteOp::Incr { .. } => 20,
     }
@@ -93,6 +99,11 @@ pub fn remembered(outcome: &WriteOutcome) -> WriteOutcome {
     };
     let results = outcome.results.iter().map(short).collect();
     WriteOutcome { ts: outcome.ts, index: outcome.index, results }
+}
+
+/// The same of so many operations that are remembered one by one.
+pub fn weight_numbered(ops: usize) -> u32 {
+    u32::try_from(ops.div_ceil(NUMBERED_PER_WEIGHT)).unwrap_or(u32::MAX)
 }
 
 /// How much of what a range may remember a write of so many operations takes.

@@ -16,9 +16,10 @@ use crate::type_config::{Host, LogId, Membership, StoredMembership};
 use bytes::Bytes;
 use isotherm_storage::{DataBatch, DataEngine, Garbage, LocalKey, Overlay, StorageError, codec};
 use isotherm_types::{
-    ClusterVersion, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, Timestamp,
+    ClusterVersion, RangeDescriptor, RangeEpoch, RangeId, ReplicaDescriptor, ReplicaId, SessionId,
+    Timestamp, WriteId, numbered_seq,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Descriptor, applied state and remembered results of one replica.
@@ -292,11 +293,17 @@ impl Core {
         for write in entry.writes {
             let first = index;
             index += write.ops.len() as u32;
+            if write.is_numbered() {
+                let remembered = row.len();
+                replies.push(self.apply_numbered(write, ts, first, overlay, &mut row, rules)?);
+                weight = weight.saturating_add(bounds::weight_numbered(row.len() - remembered));
+                continue;
+            }
             if let Some(answer) = self.recall(&write, &row, rules).filter(|_| !rules.no_dedup) {
                 replies.push(answer);
                 continue;
             }
-            if bounded && let Err(why) = bounds::check(&write, overlay)? {
+            if bounded && let Err(why) = bounds::check(&write.ops, overlay)? {
                 replies.push(WriteReply::TooLarge(why));
                 continue;
             }
@@ -313,7 +320,9 @@ impl Core {
             batch.put_local(&key, &codec::encode(&row));
             self.sessions.insert(ts, row);
             let memory = &mut self.applied.memory;
-            memory.remember(ts, weight, rules.retention_ms, rules.results_max);
+            let keeps_a_slot = self.applied.apply_version >= ClusterVersion::NUMBERED_WRITES;
+            let slots_min = if keeps_a_slot { 2 } else { 1 };
+            memory.remember(ts, weight, rules.retention_ms, rules.results_max, slots_min);
             self.sessions.forget(memory.floor);
         }
         Ok(RangeReply::Writes(replies))
@@ -331,19 +340,74 @@ impl Core {
         if id.seq < id.floor {
             return Some(WriteReply::Stale);
         }
-        if id.birth < self.applied.memory.floor && !rules.no_session_floor {
+        if self.is_expired(id, rules) {
             return Some(WriteReply::Expired);
         }
         let here = row.iter().find(|(s, seq, _)| (*s, *seq) == (id.session, id.seq));
         let known = here.map(|(_, _, outcome)| outcome);
-        // Replicas differ in which results they still hold whose time is over: those must not count. Before, no
-        // write could ask for one: it was born before its first attempt.
-        let counts = |outcome: &&WriteOutcome| {
-            outcome.ts > self.applied.memory.floor
-                || self.applied.apply_version < ClusterVersion::CONDITIONAL_REMOVALS
-        };
-        let remembered = || self.sessions.get(id.session, id.seq).filter(counts);
+        let remembered = || self.remembered(id.session, id.seq);
         known.or_else(remembered).cloned().map(WriteReply::Done)
+    }
+
+    /// Whether results as old as this write are forgotten.
+    fn is_expired(&self, id: &WriteId, rules: ApplyRules) -> bool {
+        id.birth < self.applied.memory.floor && !rules.no_session_floor
+    }
+
+    /// The result of an earlier entry, if its time is not over. Replicas differ in which results they still
+    /// hold whose time is over: those must not count. Before, no write could ask for one: it was born before
+    /// its first attempt.
+    fn remembered(&self, session: SessionId, seq: u64) -> Option<&WriteOutcome> {
+        let is_exact = self.applied.apply_version >= ClusterVersion::CONDITIONAL_REMOVALS;
+        let floor = if is_exact { self.applied.memory.floor } else { Timestamp::default() };
+        self.sessions.get(session, seq, floor)
+    }
+
+    /// A request whose operations are remembered one by one: those that took effect in an earlier attempt are
+    /// answered, the others are evaluated, all or none of them. `row` is what the entry did so far, and gets
+    /// what they do.
+    fn apply_numbered(
+        &self,
+        write: WriteRequest,
+        ts: Timestamp,
+        first: u32,
+        overlay: &mut Overlay,
+        row: &mut DedupRow,
+        rules: ApplyRules,
+    ) -> Result<WriteReply, StorageError> {
+        if self.is_expired(&write.id, rules) {
+            return Ok(WriteReply::Expired);
+        }
+        let session = write.id.session;
+        let seq = |op: &WriteOp| op.number().map_or(write.id.seq, numbered_seq);
+        let earlier = {
+            let of_session = row.iter().filter(|(s, _, _)| *s == session);
+            let here: HashMap<u64, &WriteOutcome> = of_session.map(|(_, n, o)| (*n, o)).collect();
+            let known = |op: &WriteOp| {
+                let seq = seq(op);
+                let outcome = here.get(&seq).copied().or_else(|| self.remembered(session, seq));
+                let outcome = outcome.filter(|_| !rules.no_dedup)?;
+                let result = Box::new(outcome.results.first()?.clone());
+                Some(OpResult::Earlier { ts: outcome.ts, result })
+            };
+            write.ops.iter().map(known).collect::<Vec<_>>()
+        };
+        let is_new = |(op, earlier): (WriteOp, &Option<OpResult>)| {
+            earlier.is_none().then(|| (seq(&op), op.into_plain()))
+        };
+        let (seqs, new): (Vec<_>, Vec<_>) =
+            write.ops.into_iter().zip(&earlier).filter_map(is_new).unzip();
+        if let Err(why) = bounds::check(&new, overlay)? {
+            return Ok(WriteReply::TooLarge(why));
+        }
+        let done = evaluate_all(new, ts, first, overlay)?;
+        for ((index, seq), result) in (first..).zip(seqs).zip(&done) {
+            let outcome = WriteOutcome { ts, index, results: vec![result.clone()] };
+            row.push((session, seq, bounds::remembered(&outcome)));
+        }
+        let mut done = done.into_iter();
+        let results = earlier.into_iter().filter_map(|earlier| earlier.or_else(|| done.next()));
+        Ok(WriteReply::Done(WriteOutcome { ts, index: first, results: results.collect() }))
     }
 
     fn apply_split(
@@ -497,6 +561,7 @@ fn evaluate(
     overlay: &mut Overlay,
 ) -> Result<OpResult, StorageError> {
     Ok(match op {
+        WriteOp::Numbered { op, .. } => return evaluate(*op, ts, index, overlay),
         WriteOp::Put { key, value } => {
             overlay.set(&key, Some(value), ts, index)?;
             OpResult::Put

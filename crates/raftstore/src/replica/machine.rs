@@ -124,6 +124,7 @@ fn apply_plain(
         .apply(&replica.ctx.data, work, None, rules(replica), bytes_max)
         .map_err(failed(replica))?;
     assert!(structural.is_none(), "splits and merges are applied as structural changes");
+    replica.remembered.store(core.sessions.count(), Ordering::Relaxed);
     replica.heat.note_applied(ops, bytes);
     publish_own(replica, &core);
     replica.applied.send_replace(core.applied.index());

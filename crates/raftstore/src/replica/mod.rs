@@ -65,7 +65,7 @@ use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, RangeId, Replica
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,8 @@ pub struct Replica {
     pub(crate) applied: watch::Sender<u64>,
     /// Index that the last flush made durable; logs are purged up to it at most.
     pub(crate) durable: AtomicU64,
+    /// Results of writes that it remembers, as of the last entries applied.
+    pub(crate) remembered: AtomicUsize,
     pub(crate) pending: Pending,
     pub(crate) heat: Heat,
     pub(crate) confirm: Confirm,
@@ -153,6 +155,7 @@ impl Replica {
             version: AtomicU16::new(core.applied.apply_version.0),
             retired: AtomicBool::new(false),
             durable: AtomicU64::new(core.applied.index()),
+            remembered: AtomicUsize::new(core.sessions.count()),
             core: Mutex::new(core),
             applied,
             pending: Pending::default(),

@@ -69,6 +69,9 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 
 /// When a range that is behind the cluster's version is asked again.
 const RAISED_SOON: Duration = Duration::from_millis(100);
+/// Numbered writes are refused while a range remembers so many times the results that it may: those of the newest
+/// seconds are kept however many they are.
+const REMEMBERED_FACTOR_MAX: usize = 8;
 
 type Waiter = oneshot::Sender<Result<WriteOutcome, RangeError>>;
 
@@ -265,6 +268,10 @@ impl Sequencer {
             } else if is_frozen {
                 // A merge takes a moment; what comes of it the client learns by asking again.
                 let _ = answer.send(Err(Replica::standing_still()));
+            } else if request.is_numbered() && self.remembers_too_much() {
+                // The newest results are kept whatever they take: what makes many waits for its turn.
+                let later = RangeError::Busy { retry_after: Duration::from_secs(1) };
+                let _ = answer.send(Err(later));
             } else if deadline <= now {
                 let late = RangeError::Busy { retry_after: Duration::from_millis(50) };
                 let _ = answer.send(Err(late));
@@ -277,6 +284,12 @@ impl Sequencer {
             next = self.take();
         }
         batch
+    }
+
+    /// Whether results take several times the memory that a range may have for them.
+    fn remembers_too_much(&self) -> bool {
+        let max = self.replica.ctx.tuning.session_results_max as usize;
+        self.replica.remembered.load(Ordering::Relaxed) > max.saturating_mul(REMEMBERED_FACTOR_MAX)
     }
 
     /// Refuses what the range does not know yet: it will in a moment, if the cluster does.

@@ -41,11 +41,13 @@ impl Layer {
 }
 
 impl Sessions {
-    /// The remembered result of `(session, seq)`.
-    pub fn get(&self, session: SessionId, seq: u64) -> Option<&WriteOutcome> {
+    /// The remembered result of `(session, seq)` that is newer than `floor`. One that is not can stand in another
+    /// layer, or none: what lingers is not the same on all replicas.
+    pub fn get(&self, session: SessionId, seq: u64, floor: Timestamp) -> Option<&WriteOutcome> {
         let key = (session, seq);
-        let frozen = || self.frozen.iter().find_map(|layer| layer.results.get(&key));
-        self.own.results.get(&key).or_else(frozen)
+        let layers = self.frozen.iter().map(|layer| &**layer).chain([&self.own]);
+        let known = layers.filter_map(|layer| layer.results.get(&key));
+        known.filter(|outcome| outcome.ts > floor).max_by_key(|outcome| outcome.ts)
     }
 
     /// Remembers what the entry at `ts` did.
@@ -64,8 +66,11 @@ impl Sessions {
                 break;
             }
             self.own.by_age.pop_front();
-            // A later entry cannot hold the same (session, seq): it would have been answered.
-            self.own.results.remove(&(session, seq));
+            // A later entry can hold the same (session, seq), if it came when this one did not count any more.
+            let key = (session, seq);
+            if self.own.results.get(&key).is_some_and(|outcome| outcome.ts <= floor) {
+                self.own.results.remove(&key);
+            }
         }
         self.own.shrink();
         self.frozen.retain(|layer| layer.newest > floor);
@@ -99,5 +104,51 @@ impl Sessions {
             self.frozen.push(Arc::new(own));
         }
         Sessions { own: Layer::default(), frozen: self.frozen.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::command::OpResult;
+
+    const SESSION: SessionId = SessionId { issuer: 1, number: 2 };
+
+    fn at(ts: u64) -> DedupRow {
+        vec![(
+            SESSION,
+            7,
+            WriteOutcome { ts: Timestamp(ts), index: 0, results: vec![OpResult::Put] },
+        )]
+    }
+
+    fn found(sessions: &Sessions, floor: u64) -> Option<u64> {
+        sessions.get(SESSION, 7, Timestamp(floor)).map(|outcome| outcome.ts.get())
+    }
+
+    #[test]
+    fn a_newer_result_of_the_same_write_outlives_the_older_one() {
+        let mut sessions = Sessions::default();
+        sessions.insert(Timestamp(10), at(10));
+        assert_eq!((found(&sessions, 9), found(&sessions, 10)), (Some(10), None));
+        sessions.insert(Timestamp(30), at(30));
+        sessions.forget(Timestamp(20));
+        assert_eq!(found(&sessions, 20), Some(30));
+        sessions.forget(Timestamp(30));
+        assert_eq!((found(&sessions, 30), sessions.count()), (None, 0));
+    }
+
+    #[test]
+    fn no_layer_hides_what_another_one_knows() {
+        let mut parent = Sessions::default();
+        parent.insert(Timestamp(10), at(10));
+        let mut child = parent.fork();
+        child.insert(Timestamp(30), at(30));
+        assert_eq!(found(&child, 20), Some(30));
+        let grandchild = child.fork();
+        assert_eq!((found(&child, 20), found(&grandchild, 20)), (Some(30), Some(30)));
+        parent.absorb(grandchild);
+        assert_eq!(found(&parent, 20), Some(30));
     }
 }

@@ -25,6 +25,8 @@ mod liveness;
 mod merge_tests;
 #[cfg(test)]
 mod move_tests;
+#[cfg(test)]
+mod numbered_tests;
 mod open;
 mod operation;
 mod options;
