@@ -59,29 +59,44 @@ async fn a_leader_whose_disk_hangs_is_replaced() {
     cluster.stop().await;
 }
 
-/// One disk under all of them stalls: everybody keeps what it has, and goes on.
+/// Has the next sync of every node take that long, all at the same time; returns when all are done.
+async fn stall_all(cluster: &Cluster, delay: Duration) {
+    let logs: Vec<_> = (1..=3).map(|node| cluster.store(node).ctx.log.clone()).collect();
+    (1..=3).for_each(|node| cluster.set_sync_delay(node, delay));
+    let stalled = logs.iter().cloned().map(|log| {
+        tokio::task::spawn_blocking(move || log.put_node_state("of-a-test", Vec::new()).unwrap())
+    });
+    let stalled: Vec<_> = stalled.collect();
+    let has_begun = || logs.iter().all(|log| !log.waiting().is_zero());
+    cluster.wait_for("all disks hang", has_begun).await;
+    (1..=3).for_each(|node| cluster.set_sync_delay(node, Duration::ZERO));
+    for node in stalled {
+        node.await.unwrap();
+    }
+}
+
+/// One disk under all of them stalls: everybody keeps what it has, and goes on. First while all replicas have
+/// everything, so that nothing but the disks of the others keeps the leader from handing over; then under a
+/// write. Both for longer than a process whose disk hangs alone lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_that_all_share_moves_nothing() {
-    let stall_limit = Duration::from_secs(2);
+    let stall_limit = Duration::from_millis(1500);
     let cluster = Cluster::start(3, StoreTuning { stall_limit, ..tuning() }).await;
     cluster.seed(&[("", "")]).await;
     cluster.write(vec![put("a", "1")]).await;
     let leader = cluster.leader(R).await;
-    let term = cluster.store(leader).replica(R).unwrap().status().term;
-    for node in 1..=3 {
-        cluster.set_sync_delay(node, Duration::from_secs(4));
-    }
-    let write = cluster.write_to(leader, cluster.write_id(), vec![put("b", "2")]);
-    let answer = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for node in 1..=3 {
-            cluster.set_sync_delay(node, Duration::ZERO);
-        }
-    };
-    let (written, ()) = tokio::join!(write, answer);
+    let replica = |node: u64| cluster.store(node).replica(R).unwrap();
+    let has_all = || (1..=3).all(|n| replica(n).applied_index() == replica(leader).applied_index());
+    cluster.wait_for("all have everything", has_all).await;
+    let term = replica(leader).status().term;
+    stall_all(&cluster, Duration::from_secs(3)).await;
+    let written = cluster.write_to(leader, cluster.write_id(), vec![put("b", "2")]).await;
     written.unwrap();
-    let status = cluster.store(leader).replica(R).unwrap().status();
+    let write = cluster.write_to(leader, cluster.write_id(), vec![put("c", "3")]);
+    let (written, ()) = tokio::join!(write, stall_all(&cluster, Duration::from_secs(3)));
+    written.unwrap();
+    let status = replica(leader).status();
     assert!(status.is_leader && status.term == term, "{status:?}");
-    assert_eq!(cluster.get("b").await.unwrap(), "2");
+    assert_eq!(cluster.get("c").await.unwrap(), "3");
     cluster.stop().await;
 }
