@@ -251,14 +251,23 @@ async fn an_install_that_failed_is_finished_before_the_replica_goes_on() {
     cluster.start_node(node).await;
     let replica = cluster.store(node).replica(R).unwrap();
     let (key, before) = (replica.key(), replica.applied_index());
+    let generation = replica.generation.load(Ordering::Acquire);
     let store = cluster.store(node).clone();
     store.ctx.faults.kill_at_install_step.store(1, Ordering::Relaxed);
+    // One snapshot is on its way, and no other one follows: the node is cut off again before it arrives.
+    let gate = cluster.net.snapshot_gate.clone().write_owned().await;
+    let sent = cluster.net.snapshots.load(Ordering::Relaxed);
     cluster.net.isolate(NodeId(node), false);
-    let is_marked = || store.ctx.log.state(key, StateKind::InstallMarker).unwrap().is_some();
-    cluster.wait_for("an install has begun", is_marked).await;
+    let is_sent = || cluster.net.snapshots.load(Ordering::Relaxed) > sent;
+    cluster.wait_for("a snapshot is on its way", is_sent).await;
     cluster.net.isolate(NodeId(node), true);
+    drop(gate);
+    let is_marked = || store.ctx.log.state(key, StateKind::InstallMarker).unwrap().is_some();
+    let has_failed = || is_marked() && replica.generation.load(Ordering::Acquire) > generation;
+    cluster.wait_for("its install has failed", has_failed).await;
     store.ctx.faults.kill_at_install_step.store(0, Ordering::Relaxed);
     cluster.wait_for("it has ended", || !is_marked() && replica.applied_index() > before).await;
+    assert_eq!(cluster.net.snapshots.load(Ordering::Relaxed), sent + 1, "by the first snapshot");
     cluster.net.isolate(NodeId(node), false);
     let last = cluster.store(leader).replica(R).unwrap().applied_index();
     cluster.wait_for("it has all", || replica.applied_index() >= last).await;
