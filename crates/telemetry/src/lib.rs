@@ -1,6 +1,5 @@
 //! What every Isotherm process shows of itself: logs, metrics, health, build information.
 
-mod bounded;
 mod build_info;
 mod catalogue;
 mod cpu;

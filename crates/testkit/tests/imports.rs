@@ -10,14 +10,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("isotherm-types", &[]),
     // What every process runs its tasks in.
     ("isotherm-task", &[]),
+    // What every server of a process takes its connections from.
+    ("isotherm-listen", &[]),
     // Needs nothing of ours: what an aggregate is does not depend on where rows come from.
     ("isotherm-aggregate", &[]),
     // Pure: no clock, no thread, no network.
     ("isotherm-scheduler", &["types"]),
     ("isotherm-proto", &["types"]),
     ("isotherm-storage", &["task", "types"]),
-    ("isotherm-telemetry", &["task"]),
-    ("isotherm-transport", &["proto", "task", "types"]),
+    ("isotherm-telemetry", &["listen", "task"]),
+    ("isotherm-transport", &["listen", "proto", "task", "types"]),
     ("isotherm-raftstore", &["storage", "task", "types"]),
     // The one place where consensus and transport meet.
     ("isotherm-links", &["raftstore", "transport", "types"]),

@@ -21,7 +21,6 @@ mod faults;
 mod gather;
 mod health;
 mod incarnations;
-mod incoming;
 #[cfg(test)]
 mod lane_tests;
 mod link;

@@ -3,7 +3,8 @@
 use crate::channel::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
-use crate::incoming::incoming;
+use futures::stream;
+use isotherm_listen::Connections;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,7 +37,11 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     // It sets TCP_NODELAY itself: `Server::tcp_nodelay` is ignored for a given listener.
-    let incoming = incoming(listener, connections_max);
+    let connections = Connections::new(listener, connections_max);
+    let incoming = stream::unfold(connections, |mut connections| async move {
+        let (connection, _) = connections.next().await;
+        Some((Ok::<_, io::Error>(connection), connections))
+    });
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -1,8 +1,7 @@
-//! Connections of a server: so many at a time, and no more than the process has files for.
+//! Connections of a server, gRPC or HTTP: so many at a time, and no more than the process has files for.
 
-use futures::Stream;
-use futures::stream;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,40 +17,48 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A connection that counts until it is dropped.
-pub(crate) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
     _counted: OwnedSemaphorePermit,
 }
 
 /// Where connections come from.
-pub(crate) trait Accept: Send {
-    /// The next one.
-    fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
+pub trait Accept: Send {
+    /// The next one, and who opened it.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
 }
 
 impl Accept for TcpListener {
-    async fn accept(&mut self) -> io::Result<TcpStream> {
-        TcpListener::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        TcpListener::accept(self).await
     }
 }
 
-/// The connections of `listener`, at most `connections_max` at a time. Those beyond are closed at once,
-/// so that whoever asked tries another process instead of waiting here.
-pub(crate) fn incoming(
-    listener: impl Accept,
-    connections_max: usize,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let room = Arc::new(Semaphore::new(connections_max));
-    stream::unfold((listener, room), |(mut listener, room)| async move {
+/// The connections of a listener, so many at a time. Those beyond are closed at once, so that whoever asked
+/// tries another process instead of waiting here.
+#[derive(Debug)]
+pub struct Connections<L = TcpListener> {
+    listener: L,
+    room: Arc<Semaphore>,
+}
+
+impl<L: Accept> Connections<L> {
+    /// Those of `listener`, at most `connections_max` at a time.
+    pub fn new(listener: L, connections_max: usize) -> Self {
+        Self { listener, room: Arc::new(Semaphore::new(connections_max)) }
+    }
+
+    /// The next one, and who opened it. Dropped before that, it loses none.
+    pub async fn next(&mut self) -> (Connection, SocketAddr) {
         let mut pause = PAUSE;
         loop {
-            match listener.accept().await {
-                Ok(stream) => match room.clone().try_acquire_owned() {
+            match self.listener.accept().await {
+                Ok((stream, address)) => match self.room.clone().try_acquire_owned() {
                     Ok(counted) => {
                         // A connection that is gone already says so when it is read.
                         let _ = stream.set_nodelay(true);
-                        let connection = Connection { stream, _counted: counted };
-                        return Some((Ok(connection), (listener, room)));
+                        return (Connection { stream, _counted: counted }, address);
                     }
                     Err(_) => metrics::counter!("isotherm_connections_refused_total").increment(1),
                 },
@@ -66,7 +73,14 @@ pub(crate) fn incoming(
                 }
             }
         }
-    })
+    }
+}
+
+impl Connections {
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -126,7 +140,6 @@ impl AsyncWrite for Connection {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use futures::StreamExt;
     use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -134,7 +147,7 @@ mod tests {
     struct WithoutFiles(u32, TcpListener);
 
     impl Accept for WithoutFiles {
-        async fn accept(&mut self) -> io::Result<TcpStream> {
+        async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
             if self.0 == 0 {
                 return Accept::accept(&mut self.1).await;
             }
@@ -151,8 +164,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(b"x").await.unwrap();
         let begun = Instant::now();
-        let mut connections = Box::pin(incoming(WithoutFiles(3, listener), 1));
-        let mut served = connections.next().await.unwrap().unwrap();
+        let mut connections = Connections::new(WithoutFiles(3, listener), 1);
+        let (mut served, _) = connections.next().await;
         assert!(begun.elapsed() >= PAUSE * 7, "three attempts within {:?}", begun.elapsed());
         assert_eq!(served.read_u8().await.unwrap(), b'x');
     }
@@ -161,12 +174,12 @@ mod tests {
     async fn connections_beyond_the_limit_are_closed_until_there_is_room() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut connections = Box::pin(incoming(listener, 1));
+        let mut connections = Connections::new(listener, 1);
         let mut first = TcpStream::connect(address).await.unwrap();
-        let mut served = connections.next().await.unwrap().unwrap();
+        let (mut served, _) = connections.next().await;
         let mut second = TcpStream::connect(address).await.unwrap();
         let mut third = TcpStream::connect(address).await.unwrap();
-        let next = tokio::spawn(async move { connections.next().await.unwrap().unwrap() });
+        let next = tokio::spawn(async move { connections.next().await.0 });
         // Closed by the other side, without a word.
         assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0);
         assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
