@@ -94,10 +94,11 @@ jepsen: build
 abuse: build
 	ISOTHERM_BIN=$${ISOTHERM_BIN:-$(BIN)} ISOTHERM_ABUSE_SECONDS=$(SECONDS) $(CARGO) test $(ALL) --test abuse -- --nocapture
 
-# The programs of docs/api/, with Python's and Node's gRPC libraries in a folder of their own, and a minute of
-# increments by 32 clients while nodes are killed.
+# The programs of docs/api/, with Python's and Node's gRPC libraries in a folder of their own and Go's from
+# Debian's packages, and a minute of increments by 32 clients while nodes are killed.
 API_LIBRARIES := $(ISOTHERM_CACHE)/api-libraries
 api-pages: build
+	@scripts/deps-go.sh
 	python3 -m venv $(API_LIBRARIES)/python
 	$(API_LIBRARIES)/python/bin/pip install --quiet grpcio grpcio-tools grpcio-status
 	npm install --silent --prefix $(API_LIBRARIES)/node @grpc/grpc-js @grpc/proto-loader

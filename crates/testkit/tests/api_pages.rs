@@ -106,6 +106,42 @@ async fn the_program_of_the_page_for_node_prints_what_the_page_says() {
     assert_eq!(printed(&run), expected);
 }
 
+/// A command in `dir` that finds the packages in `path`, in `GOPATH` and in Debian's packages. It asks no server
+/// for modules.
+fn go(program: &str, path: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    let libraries = std::env::var("GOPATH").unwrap_or_default();
+    let path = format!("{}:{libraries}:/usr/share/gocode", path.display());
+    command.current_dir(dir).env("GOPATH", path).env("GO111MODULE", "off");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_of_the_page_for_go_prints_what_the_page_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = dir.path().join("src/example");
+    std::fs::create_dir_all(&example).unwrap();
+    let probe = "protoc --version && command -v protoc-gen-go && command -v protoc-gen-go-grpc && \
+                 go list google.golang.org/grpc google.golang.org/protobuf/proto \
+                 google.golang.org/genproto/googleapis/rpc/errdetails";
+    if !is_at_hand("Go", go("sh", dir.path(), &example).args(["-c", probe])) {
+        return;
+    }
+    let (_cluster, addresses) = start().await;
+    let (program, expected) = page("go.md", "go");
+    std::fs::write(example.join("main.go"), program).unwrap();
+    // The stubs, as the page says that they are made.
+    let (commands, _) = page("go.md", "sh");
+    let protoc = commands.lines().find(|line| line.starts_with("protoc ")).unwrap();
+    let protos = root().canonicalize().unwrap().join("crates/proto/proto");
+    let protoc = protoc.replace("crates/proto/proto", protos.to_str().unwrap());
+    printed(&go("sh", dir.path(), &example).args(["-c", &protoc]).output().unwrap());
+    printed(&go("go", dir.path(), &example).args(["vet", "."]).output().unwrap());
+    let mut run = go("go", dir.path(), &example);
+    let run = run.args(["run", "."]).args(&addresses).output().unwrap();
+    assert_eq!(printed(&run), expected);
+}
+
 /// Every 2 s a node is killed and comes back, while 32 clients increment: what was answered is counted, what
 /// was repeated under its `request_id` exactly once, and what is not known at most once.
 #[tokio::test(flavor = "multi_thread")]
