@@ -37,3 +37,22 @@ pub(crate) fn check_batch(ops: usize, bytes: usize) -> Result<(), ClientError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_is_taken_and_one_more_is_not() {
+        let too_large = |checked: Result<(), ClientError>| {
+            checked.is_err_and(|refused| refused.kind == ErrorKind::TooLarge)
+        };
+        assert!(check_key(&[0; KEY_BYTES_MAX]).is_ok());
+        assert!(too_large(check_key(&[0; KEY_BYTES_MAX + 1])));
+        assert!(check_value(&vec![0; VALUE_BYTES_MAX]).is_ok());
+        assert!(too_large(check_value(&vec![0; VALUE_BYTES_MAX + 1])));
+        assert!(check_batch(BATCH_OPS_MAX, REQUEST_BYTES_MAX).is_ok());
+        assert!(too_large(check_batch(BATCH_OPS_MAX + 1, 1)));
+        assert!(too_large(check_batch(1, REQUEST_BYTES_MAX + 1)));
+    }
+}

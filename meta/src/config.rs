@@ -186,6 +186,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_begins_with_so_many_ranges_of_so_many_replicas() {
+        let with = |ranges: usize, replicas: usize| {
+            let bootstrap = BootstrapConfig { ranges, replicas, ..BootstrapConfig::default() };
+            MetaConfig { bootstrap, ..config() }.check().map_err(|refused| refused.to_string())
+        };
+        assert!(with(BOOTSTRAP_RANGES_MAX, 9).is_ok());
+        let refused = with(BOOTSTRAP_RANGES_MAX + 1, 9).unwrap_err();
+        assert!(refused.contains("10001 is not in 1..=10000"), "{refused}");
+        assert!(with(1, 10).unwrap_err().contains("10 is not in 1..=9"));
+    }
+
+    #[test]
     fn an_address_that_nobody_can_connect_to_is_refused() {
         let mut bad = config();
         bad.listen = ([0, 0, 0, 0], 7001).into();

@@ -273,6 +273,17 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_has_so_many_bytes() {
+        let refused = |name: String, value: String| check(&name, &value).unwrap_err().to_string();
+        let retention = |bytes: usize| format!("{}90s", " ".repeat(bytes - 3));
+        assert!(check(HISTORY_RETENTION, &retention(TEXT_MAX)).is_ok());
+        let long = refused(HISTORY_RETENTION.to_owned(), retention(TEXT_MAX + 1));
+        assert!(long.contains("at most 256 bytes"), "{long}");
+        assert!(refused("n".repeat(TEXT_MAX), "1s".to_owned()).contains("there is no setting"));
+        assert!(refused("n".repeat(TEXT_MAX + 1), "1s".to_owned()).contains("at most 256 bytes"));
+    }
+
+    #[test]
     fn the_retention_has_bounds() {
         for good in ["1s", "10m", "1h 30m", "30d"] {
             assert!(check(HISTORY_RETENTION, good).is_ok(), "{good}");

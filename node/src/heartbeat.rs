@@ -202,7 +202,7 @@ impl Heartbeat {
         let (mut reports, mut acknowledged) = (Vec::new(), Vec::new());
         let (mut more, mut spans) = (false, Vec::new());
         let mut sized = 0;
-        let mut room = Room::new(REPORTS_BYTES_MAX);
+        let mut room = Room::of_parts(REPORTS_MAX, REPORTS_BYTES_MAX);
         for (mark, status) in &seen {
             let now = Reported::from(status);
             let range = status.descriptor.id;
@@ -220,7 +220,7 @@ impl Heartbeat {
                     continue;
                 }
             }
-            if reports.len() >= REPORTS_MAX || room.is_full() {
+            if room.is_full() {
                 more = true;
                 continue;
             }

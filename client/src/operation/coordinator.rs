@@ -396,9 +396,9 @@ async fn stream(
 }
 
 /// How many of the first parts fit into one request; at least one.
-fn fitting(parts: &[(Arc<Route>, KeyRange)]) -> usize {
+fn fitting<T>(parts: &[(T, KeyRange)]) -> usize {
     let mut bytes = 0;
-    let fits = |(_, span): &&(Arc<Route>, KeyRange)| {
+    let fits = |(_, span): &&(T, KeyRange)| {
         bytes += span.start().len() + span.end().len() + 32;
         bytes <= PARTS_BYTES_MAX
     };
@@ -441,6 +441,20 @@ mod tests {
 
     fn span(a: &str, b: &str) -> KeyRange {
         KeyRange::new(a.to_owned(), b.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_request_has_as_many_parts_as_fit_and_one_at_least() {
+        let parts = |count: usize, bytes: usize| {
+            let span = KeyRange::new(vec![b'k'; bytes], isotherm_types::Key::new()).unwrap();
+            fitting(&vec![((), span); count])
+        };
+        let bytes = PARTS_BYTES_MAX / 1024;
+        assert_eq!(parts(1024, bytes - 32), 1024, "as many bytes as there may be");
+        assert_eq!(parts(1025, bytes - 32), 1024);
+        assert_eq!(parts(1024, bytes - 31), 1023);
+        assert_eq!(parts(2, PARTS_BYTES_MAX), 1);
+        assert_eq!(parts(PARTS_MAX + 1, 1), PARTS_MAX);
     }
 
     #[test]

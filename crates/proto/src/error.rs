@@ -128,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_as_many_ranges_as_it_may() {
+        let heard = |count: usize| {
+            let descriptors = vec![pb::Descriptor::default(); count];
+            WireError::from(pb::Error { descriptors, ..pb::Error::default() }).0.descriptors.len()
+        };
+        assert_eq!(heard(ERROR_DESCRIPTORS_MAX), ERROR_DESCRIPTORS_MAX);
+        assert_eq!(heard(ERROR_DESCRIPTORS_MAX + 1), ERROR_DESCRIPTORS_MAX);
+    }
+
+    #[test]
     fn details_fit_into_the_headers_of_an_answer() {
         let key = bytes::Bytes::from(vec![b'k'; limits::KEY_BYTES_MAX]);
         let descriptor = |key: bytes::Bytes| pb::Descriptor {

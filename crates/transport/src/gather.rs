@@ -37,3 +37,25 @@ fn fill<T>(waiting: &mut VecDeque<(T, BytesHeld)>) -> Vec<T> {
     }
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::ByteBudget;
+
+    /// How many items each message has, of items of so many bytes.
+    fn messages(items: &[usize]) -> Vec<usize> {
+        let budget = ByteBudget::new(usize::MAX);
+        let mut waiting: VecDeque<_> = items.iter().map(|n| (*n, budget.take(*n))).collect();
+        let message = || Some(fill(&mut waiting)).filter(|message| !message.is_empty());
+        std::iter::from_fn(message).map(|message| message.len()).collect()
+    }
+
+    #[test]
+    fn a_message_is_full_at_its_bytes_and_one_item_alone_may_have_more() {
+        let half = BYTES_MAX / 2;
+        assert_eq!(messages(&[half, half]), [2], "as many bytes as it may have");
+        assert_eq!(messages(&[half, half + 1]), [1, 1]);
+        assert_eq!(messages(&[BYTES_MAX + 1, 1]), [1, 1]);
+    }
+}

@@ -44,6 +44,16 @@ fn noted_message(noted: &Noted) -> pb::Decision {
     decision_message(&noted.decision, noted.at.elapsed(), outcome)
 }
 
+/// The first of `hot`: as many as are `asked` for (0: the default), and as may be in one answer. The keys that
+/// were sampled may be long.
+pub(super) fn listed(hot: impl IntoIterator<Item = pb::HotRange>, asked: u32) -> Vec<pb::HotRange> {
+    let limit = match asked as usize {
+        0 => HOT_DEFAULT,
+        asked => asked.min(HOT_MAX),
+    };
+    first_within(hot.into_iter().take(limit), LISTED_BYTES_MAX)
+}
+
 impl Meta {
     pub(super) fn explain_range(
         &self,
@@ -82,10 +92,6 @@ impl Meta {
 
     pub(super) fn hot(&self, request: &pb::HotRequest) -> Result<pb::HotResponse, WireError> {
         self.leading()?;
-        let limit = match request.limit as usize {
-            0 => HOT_DEFAULT,
-            limit => limit.min(HOT_MAX),
-        };
         let machine = self.group.machine().read();
         let registry = self.registry.lock();
         let states = registry.states(machine.nodes(), Instant::now());
@@ -95,7 +101,6 @@ impl Meta {
         });
         let mut loads: Vec<_> = loads.collect();
         loads.sort_by(|(_, a), (_, b)| b.fast.cores.total_cmp(&a.fast.cores));
-        loads.truncate(limit);
         let journal = self.journal.lock();
         let hot = loads.into_iter().map(|(d, load)| {
             let alive = |node: &NodeId| states.get(node).is_some_and(|s| s.counts_as_alive());
@@ -109,8 +114,7 @@ impl Meta {
                 decision: journal.newest(d.id).map(noted_message),
             }
         });
-        // The keys that were sampled may be long.
-        Ok(pb::HotResponse { error: None, ranges: first_within(hot, LISTED_BYTES_MAX) })
+        Ok(pb::HotResponse { error: None, ranges: listed(hot, request.limit) })
     }
 
     /// Whether another node than `node` is there and wanted to lead.

@@ -21,6 +21,13 @@ fn missing(id: u64) -> WireError {
     WireError::new(Code::NotFound, format!("there is no operation {id}"))
 }
 
+/// As many as one answer has, the newest first.
+pub(super) fn newest(mut all: Vec<pb::Operation>) -> Vec<pb::Operation> {
+    all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
+    all.truncate(LISTED_MAX);
+    all
+}
+
 impl Meta {
     pub(super) async fn move_range(
         &self,
@@ -85,11 +92,7 @@ impl Meta {
                 let moves = machine.operations().iter().rev().take(LISTED_MAX);
                 let merges = machine.merges().iter().rev().take(LISTED_MAX);
                 let moves = moves.map(|operation| self.described(operation));
-                let mut all: Vec<_> =
-                    moves.chain(merges.map(|m| self.described_merge(m))).collect();
-                all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
-                all.truncate(LISTED_MAX);
-                all
+                newest(moves.chain(merges.map(|m| self.described_merge(m))).collect())
             }
             id => vec![self.operation(id)?],
         };

@@ -41,6 +41,18 @@ fn check(request: &pb::RegisterNodeRequest) -> Result<(), WireError> {
     Ok(())
 }
 
+/// Whether one more than the `known` nodes can be taken in: answers list all of them.
+pub(super) fn check_new(known: usize) -> Result<(), WireError> {
+    if known < NODES_MAX {
+        return Ok(());
+    }
+    let why = format!(
+        "the cluster knows {NODES_MAX} nodes, which is the limit: those that were decommissioned count as \
+         well"
+    );
+    Err(WireError::new(Code::Condition, why))
+}
+
 impl Meta {
     pub(super) async fn register_node(
         &self,
@@ -66,13 +78,8 @@ impl Meta {
         let from = ClusterVersion::from_wire(request.supports_from);
         check_supported(self.group.machine().read().version(), from, supports)?;
         let node = (request.node_id != 0).then_some(NodeId(request.node_id));
-        // Answers list all of them. One more than that is not known yet.
-        if node.is_none() && self.group.machine().read().nodes().len() >= NODES_MAX {
-            let why = format!(
-                "the cluster knows {NODES_MAX} nodes, which is the limit: those that were \
-                 decommissioned count as well"
-            );
-            return Err(WireError::new(Code::Condition, why));
+        if node.is_none() {
+            check_new(self.group.machine().read().nodes().len())?;
         }
         let details = NodeDetails {
             address: request.address,

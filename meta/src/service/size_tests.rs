@@ -4,10 +4,12 @@ use super::tests::{beat, bootstrapped, leader_report, member, register};
 use isotherm_proto::internal as pb;
 use isotherm_proto::internal::error::Code;
 use isotherm_types::limits::{
-    ADDRESS_BYTES_MAX, BOUND_BYTES_MAX, LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, RANGES_MAX,
-    REPLICAS_MAX, SPLIT_KEYS_MAX, TEXT_BYTES_MAX,
+    ADDRESS_BYTES_MAX, BOUND_BYTES_MAX, DAMAGED_RANGES_MAX, HOT_MAX, KEY_BYTES_MAX,
+    LABEL_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, LISTED_BYTES_MAX, NODES_MAX,
+    OPERATIONS_LISTED_MAX, RANGES_MAX, REPLICAS_MAX, SPLIT_KEYS_MAX, TEXT_BYTES_MAX,
 };
 use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId};
+use prost::Message;
 use std::collections::HashMap;
 
 fn address(bytes: usize) -> String {
@@ -109,6 +111,15 @@ async fn what_nodes_and_clients_ask_is_taken_up_to_its_limits() {
         assert_eq!(refused.code(), Code::Invalid);
         assert!(refused.to_string().contains(what), "{refused}");
     }
+    // Ranges that a node cannot read: more are not kept.
+    let damaged = |count: usize| {
+        let damaged_ranges = (1..=count as u64).collect();
+        let beat = pb::HeartbeatRequest { seeded: 1, damaged_ranges, ..beat(&nodes[1]) };
+        assert!(meta.heartbeat(beat).is_ok());
+        meta.registry.lock().damaged_ranges()[&NodeId(nodes[1].node_id)].len()
+    };
+    assert_eq!(damaged(DAMAGED_RANGES_MAX), DAMAGED_RANGES_MAX);
+    assert_eq!(damaged(DAMAGED_RANGES_MAX + 1), DAMAGED_RANGES_MAX);
     // What an error repeats.
     let intent = "\u{1}".repeat(1 << 20);
     let request = pb::SetIntentRequest { node_id: 1, intent };
@@ -139,4 +150,48 @@ fn texts_for_people_are_cut() {
     let failed = crate::machine::OperationState::Failed(long);
     let (_, reason) = super::operations::state_of(&failed, "");
     assert!(reason.len() <= TEXT_BYTES_MAX && reason.ends_with('…'));
+}
+
+#[test]
+fn hot_ranges_are_listed_up_to_their_number_and_their_bytes() {
+    let listed = |count: usize, asked: usize| {
+        let hot = std::iter::repeat_n(pb::HotRange::default(), count);
+        super::heat::listed(hot, u32::try_from(asked).unwrap_or(u32::MAX)).len()
+    };
+    assert_eq!(listed(HOT_MAX, HOT_MAX), HOT_MAX);
+    assert_eq!(listed(HOT_MAX + 1, HOT_MAX + 1), HOT_MAX);
+    assert_eq!(listed(HOT_MAX + 1, usize::MAX), HOT_MAX);
+    assert_eq!(listed(HOT_MAX, 0), 20);
+    // Each with a sample as large as it may be.
+    let key = bytes::Bytes::from(vec![b'k'; KEY_BYTES_MAX]);
+    let sample = vec![pb::KeySample { key: key.clone(), ..Default::default() }; 8];
+    let load = Some(pb::RangeLoad { sample, ..Default::default() });
+    let hot = pb::HotRange { start: key.clone(), end: key, load, ..Default::default() };
+    let fit = LISTED_BYTES_MAX / hot.encoded_len();
+    assert!(fit < HOT_MAX);
+    for count in [fit, fit + 1] {
+        let listed = super::heat::listed(std::iter::repeat_n(hot.clone(), count), u32::MAX);
+        let bytes: usize = listed.iter().map(Message::encoded_len).sum();
+        assert!(listed.len() == fit && bytes <= LISTED_BYTES_MAX, "{} of {count}", listed.len());
+    }
+}
+
+#[test]
+fn the_newest_operations_are_listed() {
+    let listed = |count: u64| {
+        let operation = |id| pb::Operation { id, ..Default::default() };
+        let listed = super::operations::newest((1..=count).map(operation).collect());
+        (listed.len(), listed.first().map(|newest| newest.id))
+    };
+    let most = OPERATIONS_LISTED_MAX;
+    assert_eq!(listed(most as u64), (most, Some(most as u64)));
+    assert_eq!(listed(most as u64 + 1), (most, Some(most as u64 + 1)));
+}
+
+#[test]
+fn one_node_too_many_is_refused() {
+    assert!(super::register::check_new(NODES_MAX - 1).is_ok(), "the last one");
+    let refused = super::register::check_new(NODES_MAX).expect_err("one too many");
+    assert_eq!(refused.code(), Code::Condition);
+    assert!(refused.to_string().contains("knows 2000 nodes"), "{refused}");
 }

@@ -7,8 +7,8 @@
 use super::answers::{AnswerSender, Answers, StreamLimits, answers};
 use super::groups::Groups;
 use super::kv_convert::{
-    Kind, OTHER_REQUEST, aggregate_options, batch_write, cas_response, compare_and_set, delete,
-    request_id, scan_options, write_outcomes,
+    Kind, OTHER_REQUEST, aggregate_options, batch_write, cas_response, check_many, compare_and_set,
+    delete, request_id, scan_options, write_outcomes,
 };
 use super::refusal::{invalid, refused, status};
 use futures::stream::{self, StreamExt};
@@ -19,7 +19,7 @@ use isotherm_client::{
 use isotherm_proto::v1::aggregate_response::Part;
 use isotherm_proto::v1::kv_server::Kv;
 use isotherm_proto::v1::{self as pb, Reason};
-use isotherm_types::{Key, Timestamp, limits};
+use isotherm_types::{Key, Timestamp};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,10 +239,7 @@ impl Kv for KvGateway {
         r: Request<pb::GetManyRequest>,
     ) -> Result<Response<pb::GetManyResponse>, Status> {
         let pb::GetManyRequest { keys, at } = r.into_inner();
-        let (n, max) = (keys.len(), limits::GET_MANY_KEYS_MAX);
-        if n == 0 || n > max {
-            return Err(invalid(format!("{n} keys: 1 to {max} are allowed")));
-        }
+        check_many(keys.len())?;
         let memory = timeout(MANY_TIMEOUT, self.memory.acquire_many(MANY_MEMORY)).await;
         let Ok(Ok(_memory)) = memory else {
             let why = "too much is read through this node at the same time: try again later";

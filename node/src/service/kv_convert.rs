@@ -27,6 +27,15 @@ pub(super) fn request_id(id: &[u8], since: Option<u64>) -> Result<Option<Request
     }
 }
 
+/// Whether so many keys may be read at once.
+pub(super) fn check_many(keys: usize) -> Result<(), Status> {
+    let max = limits::GET_MANY_KEYS_MAX;
+    if (1..=max).contains(&keys) {
+        return Ok(());
+    }
+    Err(invalid(format!("{keys} keys: 1 to {max} are allowed")))
+}
+
 /// A delete: of whatever value there is, or of the one that a certain write set.
 pub(super) fn delete(key: Key, written_at: Option<u64>) -> Write {
     match written_at {

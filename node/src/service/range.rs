@@ -2,7 +2,7 @@
 
 use super::aggregate::{Admission, Aggregate};
 use super::answers::{Answers, StreamLimits, answers};
-use super::convert::{check_key, wire_error};
+use super::convert::{check_key, invalid, wire_error};
 use super::range_stream;
 use super::request_memory::RequestMemory;
 use crate::room::Room;
@@ -13,7 +13,7 @@ use isotherm_proto::internal::{self as pb};
 use isotherm_raftstore::{RangeError, Store, TimestampSource};
 use isotherm_transport::{Incarnations, MetaLink, Peers};
 use isotherm_types::limits::{LISTED_BYTES_MAX, SPLIT_KEYS_MAX};
-use isotherm_types::{ClusterId, Incarnation, NodeId, RangeId, SessionId, Timestamp};
+use isotherm_types::{ClusterId, Incarnation, Key, NodeId, RangeId, SessionId, Timestamp};
 use prost::Message;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -205,13 +205,7 @@ impl RangeService for RangeRpc {
         let ready = self.ready()?;
         let request = request.into_inner();
         let count = request.keys.len();
-        if !(1..=SPLIT_KEYS_MAX).contains(&count) {
-            let why = format!("a split has {count} keys: 1 to {SPLIT_KEYS_MAX} are allowed");
-            return Err(Status::invalid_argument(why));
-        }
-        for key in &request.keys {
-            check_key(key).map_err(status)?;
-        }
+        check_split_keys(&request.keys).map_err(status)?;
         let epoch = request.epoch.ok_or_else(|| Status::invalid_argument("no epoch"))?.into();
         let first = ready.allocate(count as u32).await?;
         let children = (first..).take(count).map(RangeId).collect();
@@ -297,9 +291,32 @@ impl RangeService for RangeRpc {
     }
 }
 
+fn check_split_keys(keys: &[Key]) -> Result<(), RangeError> {
+    let count = keys.len();
+    if !(1..=SPLIT_KEYS_MAX).contains(&count) {
+        return Err(invalid(format!(
+            "a split has {count} keys: 1 to {SPLIT_KEYS_MAX} are allowed"
+        )));
+    }
+    keys.iter().try_for_each(check_key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_split_has_as_many_keys_as_it_may() {
+        let keys = |count: usize, bytes: usize| {
+            let keys = vec![Key::from(vec![b'k'; bytes]); count];
+            check_split_keys(&keys).map_err(|refused| refused.to_string())
+        };
+        let longest = isotherm_types::limits::KEY_BYTES_MAX;
+        assert_eq!(keys(SPLIT_KEYS_MAX, longest), Ok(()));
+        assert!(keys(SPLIT_KEYS_MAX + 1, 1).is_err_and(|why| why.contains("257 keys: 1 to 256")));
+        assert!(keys(SPLIT_KEYS_MAX, longest + 1).is_err_and(|why| why.contains("limit is 4096")));
+        assert!(keys(0, 1).is_err());
+    }
 
     #[test]
     fn replicas_are_listed_in_pages_of_bounded_size() {

@@ -50,7 +50,7 @@ const BYTES_MAX: usize = 1 << 20;
 /// Answers in one message.
 const ANSWERS_MAX: usize = 512;
 /// Bytes of one answer at most, with room for what frames it in a message.
-const ANSWER_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - 1024;
+const ANSWER_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - 2048;
 /// Pages of scans that one stream reads at a time: each may be a page full of bytes.
 const SCANS_MAX: usize = 32;
 /// Longest time that a request may ask for.
@@ -112,7 +112,7 @@ struct Running {
     scans: Arc<Semaphore>,
 }
 
-fn answer(id: u64, body: Result<range_response::Body, RangeError>) -> RangeResponse {
+pub(super) fn answer(id: u64, body: Result<range_response::Body, RangeError>) -> RangeResponse {
     let body = match body {
         Ok(body) => body,
         Err(error) => {

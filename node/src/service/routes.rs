@@ -18,10 +18,7 @@ impl Ready {
             None => KeyRange::all(),
             span => key_range(span).map_err(status)?,
         };
-        let limit = match request.limit as usize {
-            0 => ROUTES_MAX,
-            limit => limit.min(ROUTES_MAX),
-        };
+        let limit = routes_max(request.limit);
         let mut replicas = self.store.replicas_in(&span);
         replicas.sort_by(|a, b| a.descriptor.span.start().cmp(b.descriptor.span.start()));
         let ranges = replicas.iter().take(limit).map(|replica| self.route(replica)).collect();
@@ -54,5 +51,24 @@ impl Ready {
             live_replicas: replica.live_replicas.iter().map(|id| id.get()).collect(),
             ..pb::RangeLocation::default()
         }
+    }
+}
+
+/// How many routes one answer has if so many are asked for; 0: as many as there may be.
+fn routes_max(asked: u32) -> usize {
+    match asked as usize {
+        0 => ROUTES_MAX,
+        asked => asked.min(ROUTES_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_are_asked_for_an_answer_has_so_many_routes() {
+        let most = ROUTES_MAX as u32;
+        assert_eq!([0, 1, most, most + 1, u32::MAX].map(routes_max), [256, 1, 256, 256, 256]);
     }
 }

@@ -74,3 +74,23 @@ pub(super) async fn collect(
     }
     Ok((head.vote, Snapshot { meta: head.meta, snapshot: state.freeze() }))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Says that it has so many bytes, of which none come.
+    async fn said(state_bytes: usize) -> String {
+        let (vote, meta) = (Vote::new(1, 1), SnapshotMeta::default());
+        let head = encode_message(&Head { vote, meta, state_bytes: state_bytes as u64 });
+        let chunks = stream::iter([Ok(Bytes::from(head))]).boxed();
+        collect(chunks).await.map(drop).unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_state_of_one_byte_too_many_is_refused_before_it_comes() {
+        assert!(said(STATE_BYTES_MAX).await.contains("ended early"), "it is waited for");
+        assert!(said(STATE_BYTES_MAX + 1).await.contains("is not plausible"));
+    }
+}

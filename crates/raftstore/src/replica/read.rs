@@ -297,4 +297,47 @@ mod tests {
             assert!(pages > 8 && all == 2_000, "{pages} pages of {all} rows");
         }
     }
+
+    /// However much is asked for, a page has so many rows, and ends with the row that fills its bytes.
+    #[test]
+    fn a_page_has_as_many_rows_and_bytes_as_it_may() {
+        let tmp = tempfile::tempdir().unwrap();
+        let engine = DataEngine::open(tmp.path(), &DataOptions::default()).unwrap();
+        let mut overlay = Overlay::new(&engine);
+        let rows_max = limits::SCAN_PAGE_KEYS_MAX;
+        for n in 0..=rows_max {
+            let key = Key::from(format!("few{n:05}"));
+            overlay.set(&key, Some(Key::from_static(b"v")), Timestamp(1), 0).unwrap();
+        }
+        // Three rows that have one byte less than a page, and three that fill one; after each a small one.
+        let third = limits::SCAN_PAGE_BYTES_MAX / 3 - 2;
+        let last = limits::SCAN_PAGE_BYTES_MAX - 2 * (third + 2) - 2;
+        let less = [("x1", third), ("x2", third), ("x3", last - 1), ("x4", 1)];
+        let full = [("y1", third), ("y2", third), ("y3", last), ("y4", 1)];
+        for (key, bytes) in less.into_iter().chain(full) {
+            let value = Key::from(vec![b'v'; bytes]);
+            overlay.set(&Key::from(key), Some(value), Timestamp(1), 0).unwrap();
+        }
+        let mut batch = DataBatch::new();
+        overlay.drain_into(&mut batch);
+        engine.write(batch).unwrap();
+        let snapshot = engine.snapshot();
+        let rows = |from: &str, max_keys: u32, max_bytes: u32| {
+            let span = KeyRange::new(from.to_owned(), Key::new()).unwrap();
+            let (reverse, keys_only) = (false, false);
+            let read =
+                PageRead { span: span.clone(), at: None, max_keys, max_bytes, reverse, keys_only };
+            let is_abandoned = || false;
+            let mut budget = SliceBudget::new(Duration::from_secs(3600), &is_abandoned);
+            let page = page_of(&snapshot, span, Timestamp(1), &read, &mut budget).unwrap().0;
+            page.rows.len()
+        };
+        for asked in [0, rows_max, rows_max + 1, u32::MAX] {
+            assert_eq!(rows("few", asked, 0), rows_max as usize, "{asked} were asked for");
+        }
+        for asked in [0, limits::SCAN_PAGE_BYTES_MAX as u32, u32::MAX] {
+            assert_eq!(rows("x", 0, asked), 4, "one more begins below the limit");
+            assert_eq!(rows("y", 0, asked), 3, "full");
+        }
+    }
 }

@@ -272,10 +272,7 @@ impl Swallowed {
         let store = replica.ctx.host().ok_or("the store is ending")?;
         let mut replicas = Vec::new();
         let all = store.superseded_by(by);
-        if all.len() > SWALLOWED_MAX {
-            // The word of meta destroys them one by one meanwhile.
-            return Err(format!("{} ranges that were absorbed are still here", all.len()));
-        }
+        check_swallowed(all.len())?;
         for gone in all {
             let claim = store.claim(gone.range);
             let claim = claim.ok_or("a merged range is just being created or destroyed here")?;
@@ -312,6 +309,15 @@ fn check_count(so_far: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("a snapshot has more than {STAGED_FILES_MAX} files of one kind"))
+}
+
+/// The marker of an install names them as well.
+fn check_swallowed(count: usize) -> Result<(), String> {
+    if count <= SWALLOWED_MAX {
+        return Ok(());
+    }
+    // The word of meta destroys them one by one meanwhile.
+    Err(format!("{count} ranges that were absorbed are still here"))
 }
 
 async fn stage(
@@ -385,5 +391,12 @@ mod tests {
         assert!(check_count(STAGED_FILES_MAX - 1).is_ok(), "the last one");
         let refused = check_count(STAGED_FILES_MAX);
         assert!(refused.is_err_and(|why| why.contains("more than 16384 files")));
+    }
+
+    #[test]
+    fn one_absorbed_range_too_many_is_refused() {
+        assert!(check_swallowed(SWALLOWED_MAX).is_ok(), "as many as the marker has room for");
+        let refused = check_swallowed(SWALLOWED_MAX + 1);
+        assert!(refused.is_err_and(|why| why.starts_with("1025 ranges")));
     }
 }

@@ -4,6 +4,7 @@
 use super::{RangeError, StoreTuning, TimestampSource};
 use crate::command::{OpResult, Refusal, WriteOp};
 use crate::testing::{Cluster, ORACLE_START_MS, put, value};
+use isotherm_types::limits::{KEY_BYTES_MAX, SPLIT_KEYS_MAX};
 use isotherm_types::{Key, NodeId, RangeId, Timestamp, WriteId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,6 +145,30 @@ async fn a_split_keeps_every_key_and_survives_a_crash_right_after_it() {
     for key in ["k000", "k031", "k059"] {
         cluster.assert_replicas_agree(key).await;
     }
+    cluster.stop().await;
+}
+
+/// As many keys as one split may have, each as long as a key may be; and one more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_is_cut_at_as_many_keys_at_once_as_may_be() {
+    let cluster = Cluster::start(1, StoreTuning::default()).await;
+    cluster.seed(&[("", "")]).await;
+    let range = cluster.locate(b"k");
+    let split = async |count: usize| {
+        let key = |n: usize| {
+            let mut key = format!("k{n:04}").into_bytes();
+            key.resize(KEY_BYTES_MAX, b'k');
+            Key::from(key)
+        };
+        let children = (2..).take(count).map(RangeId).collect();
+        cluster.store(1).split(range.id, range.epoch, (0..count).map(key).collect(), children).await
+    };
+    let refused = split(SPLIT_KEYS_MAX + 1).await.unwrap_err();
+    assert!(
+        matches!(&refused, RangeError::Invalid(why) if why.contains("at 256 keys")),
+        "{refused}"
+    );
+    assert_eq!(split(SPLIT_KEYS_MAX).await.unwrap().len(), SPLIT_KEYS_MAX + 1);
     cluster.stop().await;
 }
 
