@@ -216,3 +216,39 @@ async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures::future::join_all;
+    use isotherm_proto::internal::{WriteBatch, WriteOp, write_op};
+    use isotherm_types::limits::VALUE_BYTES_MAX;
+
+    fn large_write() -> range_request::Body {
+        let put = write_op::Kind::Put(vec![b'v'; VALUE_BYTES_MAX].into());
+        let op = WriteOp { key: "k".into(), kind: Some(put) };
+        range_request::Body::Write(WriteBatch { ops: vec![op], ..WriteBatch::default() })
+    }
+
+    /// Nothing is read by this node: of what its callers want to send, so many bytes wait in the queue, and
+    /// the rest with those who want to send it.
+    #[tokio::test]
+    async fn what_waits_for_a_node_is_bounded_in_bytes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = NodeLink::start(listener.local_addr().unwrap().to_string(), 0);
+        // The last one begins below the limit.
+        let fit = QUEUE_BYTES_MAX / (VALUE_BYTES_MAX + 256) + 1;
+        let beyond = 5;
+        let patience = Duration::from_millis(500);
+        let writes = (0..fit + beyond).map(|_| link.send(1, 1, patience, large_write()));
+        let errors: Vec<_> = join_all(writes).await.into_iter().map(Result::unwrap_err).collect();
+        let has = |error: &&LinkError, text: &str| match error {
+            LinkError::NotSent(why) => why.contains(text),
+            LinkError::Lost(why) => panic!("nothing was sent: {why}"),
+        };
+        let queued = errors.iter().filter(|e| has(e, "did not answer in time")).count();
+        let refused = errors.iter().filter(|e| has(e, "too many operations wait")).count();
+        assert_eq!((queued, refused), (fit, beyond), "{errors:?}");
+    }
+}
