@@ -260,12 +260,22 @@ impl Meta {
         }
     }
 
-    /// Waits for every node that hosts a replica.
+    /// Waits for every node that hosts a replica. One that has yet to show it, as right after a split, is asked
+    /// again as long as any step may take.
     async fn await_frozen(&self, frozen: &RangeDescriptor) -> Result<(), WireError> {
         let request =
             pb::AwaitFrozenRequest { range_id: frozen.id.get(), version: frozen.epoch.version };
         let asked = frozen.replicas.iter().map(|replica| async move {
-            let asked = async { answered(self.merges(replica.node)?.await_frozen(request).await) };
+            let asked = async {
+                loop {
+                    match answered(self.merges(replica.node)?.await_frozen(request).await) {
+                        Err(error) if error.code() == Code::RangeNotFound => {
+                            tokio::time::sleep(TICK).await;
+                        }
+                        answer => return answer,
+                    }
+                }
+            };
             let late = |_| {
                 let why = format!("node {} did not answer in time", replica.node);
                 Err(WireError::new(Code::Unavailable, why))
