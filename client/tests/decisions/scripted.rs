@@ -154,7 +154,7 @@ pub fn done(asked: &Asked, ts: u64) -> Reply {
             Some(write_op::Kind::Incr(by)) => op_result::Kind::Value(*by),
             other => panic!("{other:?} is not scripted"),
         };
-        pb::OpResult { kind: Some(kind) }
+        pb::OpResult { kind: Some(kind), ts: None }
     };
     let results = asked.write().ops.iter().map(result).collect();
     Reply::Body(range_response::Body::Write(pb::WriteBatchResult { ts, index: 0, results }))

@@ -203,7 +203,7 @@ fn an_answer_of_one_byte_more_is_an_error() {
     const MIB: usize = 1 << 20;
     let met = |bytes: usize| {
         let cas = pb::CasResult { current: Some(text(bytes)), ..Default::default() };
-        pb::OpResult { kind: Some(pb::op_result::Kind::Cas(cas)) }
+        pb::OpResult { kind: Some(pb::op_result::Kind::Cas(cas)), ts: None }
     };
     let answered = |last: usize| {
         let mut results = vec![met(MIB); 15];
