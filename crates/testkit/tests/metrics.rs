@@ -1,5 +1,6 @@
 //! What processes say at `/metrics`, by the rules of `promtool check metrics`: every metric has a help text
-//! and the type that its name says, and units are base units.
+//! and the type that its name says, and units are base units. Where promtool itself is at hand (Debian's
+//! package `prometheus`) it is asked as well.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[expect(dead_code, reason = "each test uses a part of what is common")]
@@ -7,7 +8,9 @@ mod common;
 
 use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, http};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// One metric as it was scraped.
@@ -157,12 +160,38 @@ fn lint(text: &str) -> Vec<String> {
     problems
 }
 
+/// What `promtool check metrics` says; nothing, after a line on standard error, where it is not installed.
+fn promtool(text: &str) -> Option<String> {
+    let begun = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match begun {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            eprintln!("SKIPPED: promtool cannot be run, only the rules of this test are: {error}");
+            return None;
+        }
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    if said.is_empty() && !output.status.success() {
+        said = output.status.to_string();
+    }
+    Some(said)
+}
+
 #[test]
 fn the_rules_find_what_is_wrong() {
     let good = "# HELP a_bytes_total Bytes\n# TYPE a_bytes_total counter\na_bytes_total 1\n\n\
                 # HELP a_seconds Time\n# TYPE a_seconds histogram\na_seconds_bucket{le=\"+Inf\"} 1\n\
                 a_seconds_sum 0.5\na_seconds_count 1\n";
     assert_eq!(lint(good), [""; 0]);
+    assert_eq!(promtool(good).unwrap_or_default(), "");
     for bad in [
         "# TYPE a gauge\na 1\n",
         "# HELP a A\n# TYPE a counter\na 1\n",
@@ -176,6 +205,11 @@ fn the_rules_find_what_is_wrong() {
         "a 1\n",
     ] {
         assert_eq!(lint(bad).len(), if bad == "a 1\n" { 2 } else { 1 }, "{bad:?}: {:?}", lint(bad));
+        // Of a sample that is there twice only we say something.
+        let is_twice = bad.ends_with("a 1\na 2\n");
+        if let Some(said) = promtool(bad) {
+            assert_eq!(said.is_empty(), is_twice, "{bad:?}: {said}");
+        }
     }
 }
 
@@ -185,6 +219,8 @@ async fn prometheus_has_nothing_to_say_about_any_process() {
     cluster.wait_ready(Duration::from_secs(60)).await.unwrap();
     let client = common::client(&cluster);
     client.put("k", "1").await.unwrap();
+    client.get("k").await.unwrap();
+    client.delete("k").await.unwrap();
     client
         .aggregate(isotherm_client::AggregateOptions {
             query: isotherm_client::aggregate::QueryText {
@@ -200,6 +236,7 @@ async fn prometheus_has_nothing_to_say_about_any_process() {
         let (status, text) = http::get(address, "/metrics", Duration::from_secs(5)).await.unwrap();
         assert_eq!(status, 200);
         assert_eq!(lint(&text), [""; 0], "{member:?}");
+        assert_eq!(promtool(&text).unwrap_or_default(), "", "{member:?}");
         assert!(families(&text).0.len() > 15, "{member:?}: {text}");
     }
 }
