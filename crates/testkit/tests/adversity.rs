@@ -32,7 +32,7 @@ async fn started_on_disks(options: &ClusterOptions) -> Option<(ProcessCluster, C
         Ok(cluster) => Some(ready(cluster).await),
         Err(error) => match error.downcast_ref::<DiskError>() {
             Some(DiskError::Unsupported { reason }) => {
-                eprintln!("SKIPPED: {reason}");
+                isotherm_testkit::skip(reason);
                 None
             }
             _ => panic!("{error:?}"),

@@ -24,7 +24,7 @@ async fn started() -> Option<ProcessCluster> {
         Ok(cluster) => cluster,
         Err(error) => match error.downcast_ref::<NetworkError>() {
             Some(NetworkError::Unsupported(why)) => {
-                eprintln!("SKIPPED: {why}");
+                isotherm_testkit::skip(why);
                 return None;
             }
             None => panic!("{error:?}"),
