@@ -60,6 +60,7 @@ mod stop;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod vanished;
 #[cfg(test)]
 mod version_tests;
 
@@ -76,6 +77,7 @@ pub(crate) use rooms::{Room, ask_for_room};
 pub(crate) use scan_pool::ScanPool;
 pub use slice_budget::SliceBudget;
 pub use span_table::{SpanOverlap, SpanTable};
+pub(crate) use vanished::Standstill;
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 pub(crate) use claims::Claim;
