@@ -83,16 +83,35 @@ fn escaped(bytes: &[u8]) -> String {
     format!("b\"{}\"", bytes.escape_ascii())
 }
 
-/// A timestamp, a time before now (`-30s`), or an RFC 3339 time.
+/// A time in the past as somebody typed it: a timestamp, a time before now (`-30s`), or an RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    /// What was typed.
+    pub typed: String,
+    /// What it stands for.
+    pub when: When,
+}
+
+/// What a time in the past stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
-    /// As the cluster issued it.
+pub enum When {
+    /// A timestamp as the cluster issued it.
     Exactly(Timestamp),
     /// So many milliseconds before the cluster's now.
     Before(u64),
+    /// So many milliseconds after 1970 began, of a time before it 0: no timestamp is as old.
+    Time(u64),
 }
 
 impl std::str::FromStr for At {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        Ok(Self { typed: typed.to_owned(), when: typed.parse()? })
+    }
+}
+
+impl std::str::FromStr for When {
     type Err = String;
 
     fn from_str(typed: &str) -> Result<Self, String> {
@@ -101,7 +120,7 @@ impl std::str::FromStr for At {
         let typed = quoted.unwrap_or(typed);
         if let Some(ago) = typed.strip_prefix('-') {
             let ago = humantime::parse_duration(ago).map_err(|e| format!("{typed:?}: {e}"))?;
-            return Ok(Self::Before(ago.as_millis() as u64));
+            return Ok(Self::Before(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
         }
         if let Ok(ts) = typed.parse::<u64>() {
             return Ok(Self::Exactly(Timestamp(ts)));
@@ -112,8 +131,7 @@ impl std::str::FromStr for At {
                  zone such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00"
             )
         })?;
-        let ms = u64::try_from(ms).map_err(|_| format!("{typed:?} is before 1970"))?;
-        Ok(Self::Exactly(Timestamp::from_physical_ms(ms)))
+        Ok(Self::Time(u64::try_from(ms).unwrap_or(0)))
     }
 }
 
@@ -132,9 +150,14 @@ fn rfc3339_ms(typed: &str) -> Option<i64> {
             (time, sign * (number(hours, 23)? * 60 + number(minutes, 59)?) * 60_000)
         }
     };
-    let utc = humantime::parse_rfc3339(&format!("{time}Z")).ok()?;
+    // The library knows no time before 1970: one that is otherwise well formed is as old as any.
+    let year = time.split_once('-').map(|(year, _)| year).filter(|year| year.len() == 4)?;
+    let is_before = year.parse::<u16>().ok()? < 1970;
+    let known =
+        if is_before { format!("1972{}", time.strip_prefix(year)?) } else { time.to_owned() };
+    let utc = humantime::parse_rfc3339(&format!("{known}Z")).ok()?;
     let ms = utc.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
-    Some(i64::try_from(ms).ok()? - offset_ms)
+    if is_before { Some(-1) } else { Some(i64::try_from(ms).ok()? - offset_ms) }
 }
 
 #[cfg(test)]
@@ -186,18 +209,22 @@ mod tests {
 
     #[test]
     fn times_are_read_in_three_forms() {
-        assert_eq!("-30s".parse(), Ok(At::Before(30_000)));
-        assert_eq!("12345".parse(), Ok(At::Exactly(Timestamp(12345))));
-        assert_eq!("\"12345\"".parse(), Ok(At::Exactly(Timestamp(12345))), "as JSON has it");
-        let at = "1970-01-01T00:00:02Z".parse();
-        assert_eq!(at, Ok(At::Exactly(Timestamp::from_physical_ms(2000))));
-        assert!("yesterday".parse::<At>().is_err());
+        assert_eq!("-30s".parse(), Ok(When::Before(30_000)));
+        assert_eq!("-600000000y".parse(), Ok(When::Before(u64::MAX)));
+        assert_eq!("12345".parse(), Ok(When::Exactly(Timestamp(12345))));
+        assert_eq!("\"12345\"".parse(), Ok(When::Exactly(Timestamp(12345))), "as JSON has it");
+        assert_eq!("1970-01-01T00:00:02Z".parse(), Ok(When::Time(2000)));
+        assert_eq!("1969-12-31T23:59:59Z".parse(), Ok(When::Time(0)));
+        assert_eq!("1970-01-01T00:00:00+01:00".parse(), Ok(When::Time(0)));
+        assert!(
+            "yesterday".parse::<At>().is_err() && "1969-13-01T00:00:00Z".parse::<At>().is_err()
+        );
     }
 
     #[test]
     fn times_have_a_zone() {
         let ms = |typed: &str| match typed.parse() {
-            Ok(At::Exactly(ts)) => Some(ts.physical_ms()),
+            Ok(When::Time(ms)) => Some(ms),
             _ => None,
         };
         assert_eq!(ms("1970-01-02T00:00:00Z"), Some(86_400_000));

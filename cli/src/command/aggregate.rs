@@ -1,6 +1,7 @@
 //! One answer over all keys of a span.
 
-use super::{client, resolve, span};
+use super::past::Past;
+use super::{client, span};
 use crate::args::{Aggregate, Global};
 use crate::failure::{Failure, UNEXPECTED};
 use crate::output::{self, Format};
@@ -17,11 +18,13 @@ use std::time::{Duration, Instant};
 /// Answers that take less show no progress.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 
-pub async fn run(global: &Global, args: Aggregate) -> Result<(), Failure> {
+pub async fn run(global: &Global, mut args: Aggregate) -> Result<(), Failure> {
     let client = client(global)?;
+    let span = span(global, &args.span)?;
+    let past = Past::find(&client, args.at.take()).await?;
     let options = AggregateOptions {
         // A span that begins and ends at one key has no rows, as one behind the longest key that sorts there.
-        span: match span(global, &args.span)? {
+        span: match span {
             Some(span) => span,
             None => KeyRange::point(&vec![0xff; limits::KEY_BYTES_MAX + 1]),
         },
@@ -32,7 +35,7 @@ pub async fn run(global: &Global, args: Aggregate) -> Result<(), Failure> {
             group_by: args.group_by.clone().unwrap_or_default(),
             groups_max: args.max_groups,
         },
-        at: resolve(&client, args.at).await?,
+        at: past.at(),
     };
     let started = Instant::now();
     let mut bar = None;
@@ -41,7 +44,10 @@ pub async fn run(global: &Global, args: Aggregate) -> Result<(), Failure> {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let done = done?;
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(past.failure(&client, error).await),
+    };
     let took = started.elapsed();
     match global.format() {
         Format::Json => json(global, &args, &done, took),

@@ -1,8 +1,9 @@
 //! One key at a time, and the removal of many.
 
+use super::client;
 use super::delete_span::{Outcome, delete_span};
+use super::past::Past;
 use super::process::stop_signal;
-use super::{client, resolve};
 use crate::args::{Delete, Global};
 use crate::failure::{CONDITION, Failure, NOT_FOUND, REFUSED, UNEXPECTED};
 use crate::output::{self, Format};
@@ -57,9 +58,14 @@ pub async fn get(
     let encoding = global.encoding();
     let bytes = encoding.parse(key)?;
     let client = client(global)?;
-    let row = match resolve(&client, at).await? {
-        None => client.get(bytes.clone()).await?,
-        Some(at) => client.get_at(bytes.clone(), at).await?,
+    let past = Past::find(&client, at).await?;
+    let row = match past.at() {
+        None => client.get(bytes.clone()).await,
+        Some(at) => client.get_at(bytes.clone(), at).await,
+    };
+    let row = match row {
+        Ok(row) => row,
+        Err(error) => return Err(past.failure(&client, error).await),
     };
     let Some(row) = row else {
         return Err(Failure::new(NOT_FOUND, format!("{key}: no such key")));

@@ -1,6 +1,7 @@
 //! Reading many rows into a file, all at one instant.
 
-use super::{client, resolve, span};
+use super::past::Past;
+use super::{client, span};
 use crate::args::{Export, FileFormat, Global};
 use crate::failure::{Failure, UNEXPECTED};
 use crate::output;
@@ -11,19 +12,24 @@ use std::io::Write;
 
 pub async fn run(global: &Global, args: Export) -> Result<(), Failure> {
     let client = client(global)?;
+    let span = span(global, &args.span)?;
     // A given timestamp is registered before the first page: whoever reads the output may be slow.
-    let at = match resolve(&client, args.at).await? {
+    let past = Past::find(&client, args.at).await?;
+    let at = match past.at() {
         Some(at) => at,
         None => client.timestamp().await?,
     };
     let options = |span| ScanOptions { span, at: Some(at), ..ScanOptions::default() };
-    let mut scan = span(global, &args.span)?.map(|span| client.scan(options(span)));
+    let mut scan = span.map(|span| client.scan(options(span)));
     let mut rows = Rows::new(std::io::stdout(), args.format, global.encoding());
     rows.begin()?;
     let mut count = 0u64;
-    while let Some(scan) = &mut scan
-        && let Some(page) = scan.next_page().await?
-    {
+    while let Some(scan) = &mut scan {
+        let page = match scan.next_page().await {
+            Ok(Some(page)) => page,
+            Ok(None) => break,
+            Err(error) => return Err(past.failure(&client, error).await),
+        };
         for (key, row) in page.rows {
             rows.row(&key, &row.value, row.ts.get())?;
             count += 1;

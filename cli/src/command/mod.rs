@@ -10,6 +10,7 @@ mod import;
 mod local;
 mod node;
 mod operation;
+mod past;
 mod process;
 mod scan;
 mod upgrade;
@@ -22,11 +23,10 @@ use crate::args::{Args, Command, Global};
 use crate::bench;
 use crate::failure::{Failure, UNKNOWN, UNREACHABLE};
 use crate::output;
-use crate::text::At;
 use clap::CommandFactory;
 use isotherm_client::{Client, ClientOptions};
 use isotherm_telemetry::build_info;
-use isotherm_types::{KeyRange, Timestamp};
+use isotherm_types::KeyRange;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -152,15 +152,6 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     let options = ClientOptions { meta: global.meta.clone(), timeout, attempt_timeout };
     let client = Client::connect(options)?;
     Ok(CLIENT.get_or_init(|| client).clone())
-}
-
-/// The timestamp that `--at` names.
-pub async fn resolve(client: &Client, at: Option<At>) -> Result<Option<Timestamp>, Failure> {
-    Ok(match at {
-        None => None,
-        Some(At::Exactly(ts)) => Some(ts),
-        Some(At::Before(ms)) => Some(client.timestamp().await?.minus_ms(ms)),
-    })
 }
 
 /// The span that the flags name; `None`: one without any key.

@@ -1,6 +1,7 @@
 //! Listing rows.
 
-use super::{client, resolve, span};
+use super::past::Past;
+use super::{client, span};
 use crate::args::{Global, Scan};
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -9,23 +10,28 @@ use serde_json::{Map, Value};
 
 pub async fn run(global: &Global, args: Scan) -> Result<(), Failure> {
     let client = client(global)?;
-    let at = resolve(&client, args.at).await?;
-    let Some(span) = span(global, &args.span)? else { return Ok(()) };
+    let span = span(global, &args.span)?;
+    let past = Past::find(&client, args.at).await?;
+    let Some(span) = span else { return Ok(()) };
     let options = ScanOptions {
         span,
         limit: args.limit,
         reverse: args.reverse,
         keys_only: args.keys_only,
-        at,
+        at: past.at(),
         ..ScanOptions::default()
     };
     let mut scan = client.scan(options);
-    while let Some(page) = scan.next_page().await? {
+    loop {
+        let page = match scan.next_page().await {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(past.failure(&client, error).await),
+        };
         for (key, row) in page.rows {
             print(global, &key, &row, args.keys_only)?;
         }
     }
-    Ok(())
 }
 
 fn print(global: &Global, key: &[u8], row: &Row, keys_only: bool) -> Result<(), Failure> {
