@@ -8,6 +8,11 @@ use crate::output::{self, Format};
 use isotherm_client::{Client, ClientError, RangeLocation};
 use isotherm_types::{KeyRange, NodeId, RangeDescriptor, RangeId, ReplicaRole};
 use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+
+/// Nodes report a split with their next heartbeat.
+const APPEARS_WITHIN: Duration = Duration::from_secs(2);
+const APPEAR_POLL: Duration = Duration::from_millis(20);
 
 pub async fn status(global: &Global) -> Result<(), Failure> {
     let status = client(global)?.admin().status().await?;
@@ -176,7 +181,10 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
             }
         }
         RangeCommand::Split { key } => {
+            let begun = Instant::now();
             let pieces = client.admin().split(global.encoding().parse(&key)?).await?;
+            let left = global.timeout().saturating_sub(begun.elapsed());
+            appear(&client, &pieces, left.min(APPEARS_WITHIN)).await;
             let as_location = |descriptor: RangeDescriptor| RangeLocation {
                 live_replicas: descriptor.replicas.iter().map(|r| r.id).collect(),
                 descriptor,
@@ -216,6 +224,21 @@ pub async fn range(global: &Global, command: RangeCommand) -> Result<(), Failure
         }
         RangeCommand::Checksum(name) => checksum(global, &client, &name).await,
     }
+}
+
+/// Waits a little until the map of the cluster has what a split made: a command that follows finds it.
+async fn appear(client: &Client, pieces: &[RangeDescriptor], limit: Duration) {
+    let appeared = async {
+        for piece in pieces {
+            let is_known =
+                |range: &RangeLocation| range.descriptor.epoch.version >= piece.epoch.version;
+            while !client.admin().range(piece.id).await.as_ref().is_ok_and(is_known) {
+                tokio::time::sleep(APPEAR_POLL).await;
+            }
+        }
+    };
+    // The split is done in any case.
+    let _ = tokio::time::timeout(limit, appeared).await;
 }
 
 async fn checksum(global: &Global, client: &Client, name: &RangeName) -> Result<(), Failure> {

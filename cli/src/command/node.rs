@@ -186,7 +186,11 @@ impl Obstacle {
         let Some(range) = found.map(|found| found.descriptor.id) else { return };
         self.range = Some(range);
         if let Ok(explained) = client.admin().explain(range).await {
-            let said = explained.decisions.into_iter().find(|d| d.rule == EVACUATION);
+            let all = explained.decisions;
+            let mut now = all.iter().filter(|d| d.age.is_zero());
+            // Where no rule is asked, as when the scheduler is switched off, one reason stands for all.
+            let only = now.next().filter(|_| now.next().is_none());
+            let said = all.iter().find(|d| d.rule == EVACUATION).or(only);
             self.why = said.map(|decision| format!("{range}: {}", decision.reason));
         }
     }

@@ -35,8 +35,19 @@ impl Meta {
     ) -> Result<pb::MoveRangeResponse, WireError> {
         self.leading()?;
         let range = RangeId(request.range_id);
-        if self.group.machine().read().ranges().get(range).is_none() {
-            return Err(WireError::new(Code::NotFound, format!("there is no range {range}")));
+        let missing = {
+            let machine = self.group.machine().read();
+            let nodes = [request.from_node, request.to_node].map(NodeId);
+            match machine.ranges().get(range) {
+                None => Some(format!("there is no range {range}")),
+                Some(_) => {
+                    let unknown = nodes.iter().find(|node| !machine.nodes().contains_key(node));
+                    unknown.map(|node| format!("there is no node {node}"))
+                }
+            }
+        };
+        if let Some(why) = missing {
+            return Err(WireError::new(Code::NotFound, why));
         }
         let command = OperationCommand::Move {
             range,
