@@ -1,64 +1,16 @@
 //! The `isotherm` command as scripts rely on it: what it prints, where, and how it ends.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, isotherm_binary};
+#[path = "common/script.rs"]
+mod script;
+
+use isotherm_testkit::{ClusterOptions, Member, ProcessCluster};
+use script::{Ended, Script};
 use serde_json::Value;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// How one call ended.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ended {
-    /// What it printed, as JSON.
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-}
-
-/// Calls the command with what a script would have as its output: a pipe.
-struct Script {
-    meta: String,
-}
+use std::process::Stdio;
+use std::time::Duration;
 
 impl Script {
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(isotherm_binary().unwrap());
-        command.args(args).env("ISOTHERM_META", &self.meta).stdin(Stdio::null());
-        for name in ["ISOTHERM_OUTPUT", "ISOTHERM_CONFIG", "ISOTHERM_TIMEOUT"] {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ended {
-        let output = self.command(args).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ended {
-            code: output.status.code().unwrap(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
-    }
-
-    /// Calls it until it ends as it should; the last one if that takes too long.
-    fn until(&self, args: &[&str], is_right: impl Fn(&Ended) -> bool) -> Ended {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let ended = self.run(args);
-            if is_right(&ended) || Instant::now() > deadline {
-                return ended;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
     /// Calls it, and expects this exit code and this on stdout.
     #[track_caller]
     fn expect(&self, args: &[&str], code: i32, out: &str) {
