@@ -83,7 +83,7 @@ fn escaped(bytes: &[u8]) -> String {
     format!("b\"{}\"", bytes.escape_ascii())
 }
 
-/// A time in the past as somebody typed it: a timestamp, a time before now (`-30s`), or an RFC 3339 time.
+/// A time in the past as it was typed: a timestamp, a time before now (`-30s`), or an RFC 3339 time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct At {
     /// What was typed.

@@ -1,7 +1,7 @@
 //! Room in a message.
 
-/// Bytes, and parts, that are left. The first part always fits: one that is too large by itself is for whoever makes
-/// it to bound.
+/// Bytes, and parts, that are left. The first part always fits: one that is too large by itself is for the code
+/// that makes it to bound.
 #[derive(Debug)]
 pub struct Room {
     left: usize,

@@ -23,7 +23,7 @@ pub enum Workload {
     Aggregate,
     /// Writes of new keys at the end
     Append,
-    /// Increments by reading, comparing and writing again until nobody was faster
+    /// Increments by reading, comparing and writing again until no other client was faster
     Cas,
     /// Reads and writes of a hot 1 % of the keys that lie side by side and change every --shift
     HotspotShift,

@@ -32,8 +32,8 @@ impl Past {
         self.at
     }
 
-    /// What a read ends with. Where it was for a time that cannot be read, the bounds are told as somebody
-    /// would type them.
+    /// What a read ends with. Where it was for a time that cannot be read, the bounds are told in the form
+    /// in which people type them.
     pub async fn failure(&self, client: &Client, error: ClientError) -> Failure {
         let (Some(typed), Some(at)) = (&self.typed, self.at) else { return error.into() };
         let name = match typed.when {
@@ -79,7 +79,7 @@ impl Past {
     }
 }
 
-/// The oldest timestamp that can be read: the answer to one that cannot. `None`: all of them can, or nobody
+/// The oldest timestamp that can be read: the answer to one that cannot. `None`: all of them can, or no node
 /// answers.
 async fn oldest(client: &Client) -> Option<Timestamp> {
     match client.hold(Timestamp(1)).await {

@@ -35,8 +35,8 @@ impl Accept for TcpListener {
     }
 }
 
-/// The connections of a listener, so many at a time. Those beyond are closed at once, so that whoever asked
-/// tries another process instead of waiting here.
+/// The connections of a listener, so many at a time. Those beyond are closed at once, so that their clients
+/// try another process instead of waiting here.
 #[derive(Debug)]
 pub struct Connections<L = TcpListener> {
     listener: L,

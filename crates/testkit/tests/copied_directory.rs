@@ -93,7 +93,7 @@ async fn of_a_node_and_its_copy_one_runs_and_nothing_acknowledged_is_lost() {
     passes(&load, 500).await;
     is_healthy(&client).await;
 
-    // Whoever starts the original again, as a service manager does, has the node back where it was.
+    // A service manager starts the original again: the node is back where it was.
     cluster.start_member(MEMBER).unwrap();
     copy_ends(&mut copied).await;
     passes(&load, 500).await;

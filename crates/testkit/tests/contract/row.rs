@@ -53,7 +53,7 @@ impl Row {
         args.extend(more);
         let mut command = script.command(&args);
         if !self.stdin.is_empty() {
-            // A file, so that nobody has to write while the command runs.
+            // A file, so that no task has to write while the command runs.
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), self.stdin).unwrap();
             command.stdin(std::fs::File::open(file.path()).unwrap());
