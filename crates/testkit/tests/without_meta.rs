@@ -1,11 +1,8 @@
 //! The meta service is away, founded again, or knows better than a node that it should run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "common/beside.rs"]
-mod beside;
 mod common;
 
-use beside::{copy, start_beside};
 use common::{client, eventually, ranges, replicas_are_equal};
 use isotherm_client::{Client, ClientOptions, ErrorKind};
 use isotherm_proto::internal::error::Code;
@@ -17,7 +14,9 @@ use isotherm_proto::internal::{
 };
 use isotherm_proto::v1::GetRequest;
 use isotherm_proto::v1::kv_client::KvClient;
-use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, tail};
+use isotherm_testkit::{ClusterOptions, Member, ProcessCluster, isotherm_binary, tail};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -221,6 +220,44 @@ async fn nodes_that_start_again_while_meta_is_away_lead_and_serve_reads() {
     assert_eq!(cluster.log_alarms().unwrap(), []);
 }
 
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A process beside the cluster; dropping it kills it.
+struct Beside(Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a node over `dir` at another address; its log is beside the directory.
+fn start_beside(cluster: &ProcessCluster, dir: &Path) -> (Beside, PathBuf) {
+    let log = dir.with_extension("log");
+    let output = std::fs::File::create(&log).unwrap();
+    let child = Command::new(isotherm_binary().unwrap())
+        .args(["node", "--listen", "127.0.0.1:0", "--data-dir", dir.to_str().unwrap()])
+        .args(["--meta", &cluster.meta_addresses().join(",")])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    (Beside(child), log)
+}
+
 /// A copy of a node's directory is started elsewhere: without meta it does not open its store; with meta
 /// it takes the node's place, and the original ends by itself.
 #[tokio::test(flavor = "multi_thread")]
@@ -235,8 +272,7 @@ async fn a_copy_of_a_node_never_votes_beside_it() {
     cluster.wait_ready(Duration::from_secs(30)).await.unwrap();
     cluster.kill(&[META]).unwrap();
 
-    let mut copied = start_beside(&cluster, &clone_dir);
-    let log = copied.log.clone();
+    let (mut copied, log) = start_beside(&cluster, &clone_dir);
     let said = || std::fs::read_to_string(&log).unwrap();
     eventually(Duration::from_secs(20), async || match said() {
         log if log.contains("cannot start without the meta service") => Ok(()),
@@ -245,7 +281,7 @@ async fn a_copy_of_a_node_never_votes_beside_it() {
     .await;
     assert!(said().contains("copied") && !said().contains("node started"), "{}", said());
     read_idle(&client).await;
-    assert_eq!(copied.child.try_wait().unwrap(), None);
+    assert_eq!(copied.0.try_wait().unwrap(), None);
 
     cluster.start_member(META).unwrap();
     let ended = cluster.process_mut(member).wait_ended(Duration::from_secs(30)).await.unwrap();
@@ -257,7 +293,7 @@ async fn a_copy_of_a_node_never_votes_beside_it() {
     })
     .await;
     assert!(said().contains("node started"), "{}", said());
-    assert_eq!(copied.child.try_wait().unwrap(), None);
+    assert_eq!(copied.0.try_wait().unwrap(), None);
 }
 
 /// Meta was founded again at its address: nodes end instead of taking its timestamps, and clients say

@@ -56,14 +56,14 @@ pub use stage_snapshot::{Preamble, SnapshotSource};
 pub use status::{ReplicaMark, ReplicaStatus};
 
 use crate::heat::Heat;
-use crate::store::{RangeError, Standstill, StoreContext};
+use crate::store::{RangeError, StoreContext};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use confirm::Confirm;
 use in_flight::InFlight;
 use isotherm_storage::{Checksum, ReplicaKey};
 use isotherm_types::{ClusterVersion, KeyRange, RangeDescriptor, RangeId, ReplicaId};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -118,8 +118,6 @@ pub struct Replica {
     pub(crate) changing: AtomicBool,
     /// Followers that lack what they acknowledged to this leader.
     pub(crate) lost: Mutex<BTreeSet<ReplicaId>>,
-    /// Followers of this leader that are behind, as they were at its last look.
-    pub(crate) standstills: Mutex<BTreeMap<ReplicaId, Standstill>>,
     /// It lacks what it acknowledged itself, and may have forgotten votes: it grants none, until its leader
     /// says that its range cannot do without it.
     abstains: AtomicBool,
@@ -169,7 +167,6 @@ impl Replica {
             gate: Mutex::new(None),
             changing: AtomicBool::new(false),
             lost: Mutex::default(),
-            standstills: Mutex::default(),
             abstains: AtomicBool::new(false),
             receiving: RwLock::new(()),
             damaged: AtomicBool::new(false),
@@ -249,13 +246,6 @@ impl Replica {
     pub(crate) fn is_reported_damaged(self: &Arc<Self>, follower: ReplicaId) {
         let why = "a replica cannot be read: have the disk of its node checked; it is removed and \
                    built again";
-        self.is_lost(follower, why);
-    }
-
-    /// A follower that acknowledged entries is not on its node.
-    pub(crate) fn has_vanished(self: &Arc<Self>, follower: ReplicaId) {
-        let why = "a replica that had acknowledged a part of the log is not on its node any more, which was \
-                   started over an older copy of its directory; it is removed and built again";
         self.is_lost(follower, why);
     }
 

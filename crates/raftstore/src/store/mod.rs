@@ -60,7 +60,6 @@ mod stop;
 mod tend;
 #[cfg(test)]
 mod tests;
-mod vanished;
 #[cfg(test)]
 mod version_tests;
 
@@ -77,7 +76,6 @@ pub(crate) use rooms::{Room, ask_for_room};
 pub(crate) use scan_pool::ScanPool;
 pub use slice_budget::SliceBudget;
 pub use span_table::{SpanOverlap, SpanTable};
-pub(crate) use vanished::Standstill;
 
 use crate::replica::{Replica, ReplicaMark, ReplicaStatus};
 pub(crate) use claims::Claim;

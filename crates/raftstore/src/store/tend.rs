@@ -8,13 +8,11 @@
 //! * `LEADS`: does this replica lead the range?
 //! * `PROBE`: does the disk of this node answer (`disk_probe.rs`)?
 //! * `CREATE`: create a replica that the descriptor names and that is not here, because the log
-//!   entry that would have created it was purged;
-//! * `HOSTS`: is this replica on this node (`vanished.rs`)?
+//!   entry that would have created it was purged.
 
 use super::create::CreationRecord;
 use super::operation::dismiss;
 use super::rooms::ROOM;
-use super::vanished::HOSTS;
 use super::{Store, rouse};
 use crate::disk_probe::PROBE;
 use crate::network::{self, CampaignOrder};
@@ -60,7 +58,6 @@ pub(super) async fn receive(
         }),
         CAMPAIGN => Some(store.take_campaign_order(header, payload).await),
         ROOM => Some(store.promise_room(header)),
-        HOSTS => Some(Ok(store.says_whether_it_hosts(header))),
         LEADS => Some(match store.replica(header.range) {
             Some(replica) if replica.status().is_leader => Ok(Bytes::new()),
             _ => Err("it does not lead".into()),
@@ -209,7 +206,6 @@ impl Store {
                     continue;
                 }
                 self.help_missing(&replica).await;
-                self.find_vanished(&replica).await;
                 self.settle_members(&replica).await;
             }
         }
