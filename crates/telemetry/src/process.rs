@@ -48,8 +48,13 @@ pub(crate) fn render() -> String {
     let (allocated, held) = allocator_bytes().unzip();
     let figures = [
         ("gauge", "process_resident_memory_bytes", "Resident memory", resident),
-        ("gauge", "isotherm_allocated_bytes", "Memory that the program has allocated", allocated),
-        ("gauge", "isotherm_allocator_bytes", "Memory that the allocator holds for it", held),
+        (
+            "gauge",
+            "process_allocated_memory_bytes",
+            "Memory that the program has allocated",
+            allocated,
+        ),
+        ("gauge", "process_allocator_memory_bytes", "Memory that the allocator holds for it", held),
         ("counter", "process_cpu_seconds_total", "User and system CPU time", cpu_seconds()),
         ("gauge", "process_max_fds", "Files that the process may have open", limit),
         ("gauge", "process_open_fds", "Files that the process has open", open),

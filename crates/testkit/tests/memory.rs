@@ -50,15 +50,15 @@ async fn metric(cluster: &ProcessCluster, name: &str) -> Option<f64> {
 async fn the_memory_of_the_databases_comes_from_the_allocator_of_the_process() {
     let cluster = one_node_with(256 * MIB).await;
     let client = client(&cluster);
-    let before = metric(&cluster, "isotherm_allocated_bytes").await.unwrap();
+    let before = metric(&cluster, "process_allocated_memory_bytes").await.unwrap();
     for n in 0..40 {
         client.put(format!("large/{n}"), vec![7_u8; MIB as usize]).await.unwrap();
     }
     eventually(Duration::from_secs(20), async || {
         let figure = async |name| metric(&cluster, name).await.unwrap_or(0.0) / MIB as f64;
         let database = figure("isotherm_data_memory_bytes").await;
-        let allocated = figure("isotherm_allocated_bytes").await - before / MIB as f64;
-        let held = figure("isotherm_allocator_bytes").await;
+        let allocated = figure("process_allocated_memory_bytes").await - before / MIB as f64;
+        let held = figure("process_allocator_memory_bytes").await;
         if database > 30.0 && allocated > 30.0 && held > allocated {
             return Ok(());
         }

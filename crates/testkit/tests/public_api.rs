@@ -156,19 +156,18 @@ async fn a_batch_with_a_request_id_takes_effect_once_however_ranges_are_cut_mean
     let put = || batch_write::Kind::Put(PutWrite { key: key(0).into(), value: "v".into() });
     // Another batch of that name: a write of another kind is refused, what is new is done.
     let id = [&[9; 15][..], &[0]].concat();
-    let mut other = named(put(), &id, Some(now));
-    let beyond = |n| IncrementWrite { key: format!("beyond{n}").into(), amount: 1 };
-    let beyond = (1..=KEYS).map(|n| batch_write::Kind::Increment(beyond(n)));
-    other.writes.extend(beyond.map(|kind| BatchWrite { kind: Some(kind) }));
+    let mut other = increments(KEYS);
+    (other.request_id, other.request_since) = (id.into(), Some(now));
+    other.writes[0] = BatchWrite { kind: Some(put()) };
+    let beyond = IncrementWrite { key: "beyond".into(), amount: 1 };
+    other.writes.push(BatchWrite { kind: Some(batch_write::Kind::Increment(beyond)) });
     let answer = nodes[0].batch(other).await.unwrap().into_inner();
     let Some(write_outcome::Kind::Failure(refused)) = &answer.outcomes[0].kind else {
         panic!("{answer:?}")
     };
     assert_eq!((refused.reason(), refused.applied()), (Reason::Invalid, Applied::No));
-    let got = nodes[1].get(GetRequest { key: format!("beyond{KEYS}").into(), at: None }).await;
-    assert_eq!(got.unwrap().into_inner().value, "1");
-    let got = nodes[1].get(GetRequest { key: "beyond1".into(), at: None }).await.unwrap();
-    assert!(!got.into_inner().found, "the batch of that name had another write in its place");
+    let got = nodes[1].get(GetRequest { key: "beyond".into(), at: None }).await.unwrap();
+    assert_eq!(got.into_inner().value, "1");
     let expired = nodes[0].batch(named(put(), &[1; 16], Some(1))).await.unwrap_err();
     assert_eq!(said(&expired).0, "REQUEST_EXPIRED", "{expired}");
     let future = nodes[0].batch(named(put(), &[2; 16], Some(u64::MAX / 2))).await.unwrap_err();

@@ -24,8 +24,21 @@ END = time.monotonic() + float(sys.argv[1])
 ADDRESSES = sys.argv[2:]
 # A connection that finds its node gone tries again soon.
 options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.use_local_subchannel_pool", 1)]
-first = kv_pb2_grpc.KvStub(grpc.insecure_channel(ADDRESSES[0], options))
-SINCE = first.Timestamp(pb.TimestampRequest(), timeout=5).ts
+
+
+def first_timestamp():
+    """From any node: the first one may be away already."""
+    while True:
+        for address in ADDRESSES:
+            try:
+                stub = kv_pb2_grpc.KvStub(grpc.insecure_channel(address, options))
+                return stub.Timestamp(pb.TimestampRequest(), timeout=5).ts
+            except grpc.RpcError:
+                if time.monotonic() > END:
+                    raise
+
+
+SINCE = first_timestamp()
 lock = threading.Lock()
 counts = {"retried": 0, "plain": 0, "unknown": 0, "refused": 0, "repeated": 0, "bare_unavailable": 0}
 
