@@ -437,7 +437,7 @@ impl<'a> Admin<'a> {
 
     /// The sums of all replicas of a range at one applied index.
     pub async fn checksum(&self, range: RangeId) -> Result<Vec<ReplicaChecksum>, ClientError> {
-        let deadline = Instant::now() + self.client.inner.options.timeout;
+        let deadline = Instant::now() + self.client.inner.timeout();
         let (applied_index, descriptor) = self.order_checksum(range).await?;
         let sums = descriptor.replicas.iter().map(|replica| async move {
             let mut sum = ReplicaChecksum {

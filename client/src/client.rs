@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     session: arc_swap::ArcSwapOption<Session>,
     opening: Flight,
     newest_ts: AtomicU64,
+    /// Milliseconds that operations get less than the timeout.
+    spent_ms: AtomicU64,
 }
 
 /// What one attempt ended with, if not with an answer.
@@ -86,6 +88,7 @@ impl Client {
             session: arc_swap::ArcSwapOption::empty(),
             opening: Flight::default(),
             newest_ts: AtomicU64::new(0),
+            spent_ms: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -101,6 +104,13 @@ impl Client {
         let _ = self.inner.router.is_our_cluster(cluster.get());
     }
 
+    /// Takes time that the caller spent on something else from the timeout of each operation that follows, where the
+    /// timeout is meant for all of it. A quarter of it is always left.
+    pub fn spend(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.inner.spent_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// Where a node was when it was last heard of: asked while the meta service does not answer.
     pub fn learn_node(&self, node: NodeId, address: &str) {
         let (id, address) = (node.get(), address.to_owned());
@@ -110,7 +120,7 @@ impl Client {
 
     /// How long its operations are tried before they fail.
     pub fn timeout(&self) -> Duration {
-        self.inner.options.timeout
+        self.inner.timeout()
     }
 
     /// What does not answer at the moment, a sentence for each: of the nodes as far as they were asked, and
@@ -143,7 +153,14 @@ impl Client {
 
 impl Inner {
     pub fn attempts(&self) -> Attempts<'_> {
-        Attempts::new(&self.budget, self.options.timeout)
+        Attempts::new(&self.budget, self.timeout())
+    }
+
+    /// How long an operation may take.
+    pub fn timeout(&self) -> Duration {
+        let spent = Duration::from_millis(self.spent_ms.load(Ordering::Relaxed));
+        let timeout = self.options.timeout;
+        timeout.saturating_sub(spent).max(timeout / 4)
     }
 
     /// Attempts of a part of an operation.

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::text::{At, When};
 use isotherm_client::{Client, ClientError, ErrorKind};
 use isotherm_types::Timestamp;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The time that a command reads at.
 pub struct Past {
@@ -17,6 +17,7 @@ pub struct Past {
 impl Past {
     /// Finds the timestamp that `typed` stands for.
     pub async fn find(client: &Client, typed: Option<At>) -> Result<Self, Failure> {
+        let began = Instant::now();
         let mut now = None;
         let at = match typed.as_ref().map(|at| at.when) {
             None => None,
@@ -24,6 +25,8 @@ impl Past {
             Some(When::Time(ms)) => Some(Timestamp::from_physical_ms(ms)),
             Some(When::Before(ms)) => Some(now.insert(client.timestamp().await?).minus_ms(ms)),
         };
+        // `--timeout` is that of the whole command.
+        client.spend(began.elapsed());
         Ok(Self { typed, at, now })
     }
 
