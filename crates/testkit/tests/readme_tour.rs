@@ -80,7 +80,7 @@ impl Place {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ISOTHERM_")) {
             shell.env_remove(name);
         }
-        // As on a terminal, and on ports that nobody else has.
+        // As on a terminal, and on ports that no other test has.
         shell.env("ISOTHERM_OUTPUT", "table").env("ISOTHERM_BASE_PORT", self.base_port.to_string());
         shell.env("ISOTHERM_META", format!("127.0.0.1:{}", self.base_port));
         shell.output().unwrap()
